@@ -1,0 +1,9 @@
+// Element types shared by the CPU and CUDA kernels. No torch headers here.
+#pragma once
+#include <cstdint>
+
+namespace eagle {
+
+enum class DType : int8_t { kFloat32, kFloat16, kBFloat16 };
+
+}  // namespace eagle

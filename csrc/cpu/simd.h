@@ -1,0 +1,86 @@
+// Vector code without -march: sixteen-lane vectors, element conversions and runtime dispatch by function clones.
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+// A function marked so is compiled for AVX-512, AVX2 and the baseline; the loader picks. Helpers that it calls
+// must be EAGLE_INLINE to be compiled along with it. Lambdas are not cloned: keep loops out of them.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#define EAGLE_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define EAGLE_MULTIVERSION
+#endif
+#define EAGLE_INLINE inline __attribute__((always_inline))
+
+namespace eagle::cpu {
+
+constexpr int kLanes = 16;
+typedef float vfloat __attribute__((vector_size(64)));
+typedef uint32_t vuint __attribute__((vector_size(64)));
+typedef uint16_t vshort __attribute__((vector_size(32)));
+
+struct bfloat16 {
+  uint16_t bits;
+};
+struct float16 {
+  _Float16 value;
+};
+
+EAGLE_INLINE float to_float(float x) { return x; }
+EAGLE_INLINE float to_float(bfloat16 x) {
+  const uint32_t bits = static_cast<uint32_t>(x.bits) << 16;
+  float f;
+  std::memcpy(&f, &bits, 4);
+  return f;
+}
+EAGLE_INLINE float to_float(float16 x) { return static_cast<float>(x.value); }
+
+template <class T>
+EAGLE_INLINE T from_float(float x);
+template <>
+EAGLE_INLINE float from_float<float>(float x) {
+  return x;
+}
+template <>
+EAGLE_INLINE bfloat16 from_float<bfloat16>(float x) {  // round to nearest even, NaN kept
+  uint32_t bits;
+  std::memcpy(&bits, &x, 4);
+  if (x != x) return {static_cast<uint16_t>((bits >> 16) | 0x40)};
+  return {static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+template <>
+EAGLE_INLINE float16 from_float<float16>(float x) {
+  return {static_cast<_Float16>(x)};
+}
+
+EAGLE_INLINE vfloat splat(float x) { return vfloat{} + x; }
+
+EAGLE_INLINE vfloat load(const float* p) {
+  vfloat v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+EAGLE_INLINE vfloat load(const bfloat16* p) {
+  vshort half;
+  std::memcpy(&half, p, sizeof half);
+  const vuint bits = __builtin_convertvector(half, vuint) << 16;
+  return reinterpret_cast<const vfloat&>(bits);
+}
+EAGLE_INLINE vfloat load(const float16* p) {
+  typedef _Float16 vhalf __attribute__((vector_size(32)));
+  vhalf half;
+  std::memcpy(&half, p, sizeof half);
+  return __builtin_convertvector(half, vfloat);
+}
+EAGLE_INLINE void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
+
+// Sum of the lanes in a fixed order (pairwise), so that results do not depend on the instruction set's width.
+EAGLE_INLINE float sum(vfloat v) {
+  float lane[kLanes];
+  store(lane, v);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
+}
+
+}  // namespace eagle::cpu

@@ -1,0 +1,69 @@
+// compact_kv: all layers of all caches in one launch, 16 bytes a thread.
+#include <algorithm>
+#include <cstdint>
+
+#include "common/compact_kv.h"
+#include "cuda/launch.cuh"
+
+namespace eagle::cuda {
+namespace {
+
+constexpr int kCachesPerLaunch = 64;  // views travel as kernel parameters, under the 4 KB limit
+constexpr int kThreads = 128;
+constexpr int kRowsInFlight = 8;
+
+struct CacheTable {
+  KvCacheView caches[kCachesPerLaunch];
+};
+
+// grid: (caches, batch, heads); a thread owns one column of kWord bytes of every row, so that no other thread reads
+// what it overwrites and no barrier is needed.
+template <class Word>
+__global__ void compact_kv_kernel(const __grid_constant__ CacheTable table, const CompactKvParams p) {
+  const KvCacheView cache = table.caches[blockIdx.x];
+  const int64_t b = blockIdx.y;
+  if (blockIdx.z >= cache.num_heads) return;
+  const int32_t* path = p.accept_index + b * p.path_length;
+  const int32_t accepted = p.accept_length[b];
+  char* rows =
+      cache.data + b * cache.batch_stride + blockIdx.z * cache.head_stride + p.context_len[b] * cache.row_stride;
+  for (int64_t column = threadIdx.x; column * sizeof(Word) < cache.row_bytes; column += blockDim.x) {
+    char* base = rows + column * sizeof(Word);
+    for (int32_t first = 1; first <= accepted; first += kRowsInFlight) {
+      const int32_t count = min(kRowsInFlight, accepted - first + 1);
+      Word staged[kRowsInFlight];
+#pragma unroll
+      for (int i = 0; i < kRowsInFlight; ++i)
+        if (i < count) staged[i] = *reinterpret_cast<const Word*>(base + path[first + i] * cache.row_stride);
+#pragma unroll
+      for (int i = 0; i < kRowsInFlight; ++i)
+        if (i < count) *reinterpret_cast<Word*>(base + (first + i) * cache.row_stride) = staged[i];
+    }
+  }
+}
+
+bool aligned16(const KvCacheView& c) {
+  return ((reinterpret_cast<uintptr_t>(c.data) | c.row_bytes | c.batch_stride | c.head_stride | c.row_stride) & 15) ==
+         0;
+}
+
+}  // namespace
+
+void compact_kv(const CompactKvParams& p, void* stream) {
+  if (p.batch == 0) return;
+  for (int64_t first = 0; first < p.num_caches; first += kCachesPerLaunch) {
+    const int64_t count = std::min<int64_t>(kCachesPerLaunch, p.num_caches - first);
+    CacheTable table;
+    std::copy_n(p.caches + first, count, table.caches);
+    int64_t heads = 0;
+    for (int64_t i = 0; i < count; ++i) heads = std::max(heads, table.caches[i].num_heads);
+    const dim3 grid(count, p.batch, heads);
+    if (std::all_of(table.caches, table.caches + count, aligned16))
+      compact_kv_kernel<uint4><<<grid, kThreads, 0, as_stream(stream)>>>(table, p);
+    else
+      compact_kv_kernel<uint16_t><<<grid, kThreads, 0, as_stream(stream)>>>(table, p);
+  }
+  check_launch("compact_kv");
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,84 @@
+"""Builds the extension: CMake compiles the CUDA kernels when nvcc is there, torch's builder the C++ around them.
+
+EAGLE_BUILD_CUDA=1 insists on CUDA kernels, =0 leaves them out; unset builds them when nvcc is found.
+EAGLE_CUDA_ARCHS narrows the list of architectures, for example "90a-real".
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pybind11
+from setuptools import find_packages, setup
+from torch.utils.cpp_extension import BuildExtension, CppExtension
+
+ROOT = Path(__file__).resolve().parent  # ninja needs absolute include paths
+CMAKE_BUILD = ROOT / "build" / "cmake"
+TORCH_2_10 = "0x020a000000000000"  # oldest torch that the built extension loads into
+
+
+def find_cuda() -> Path | None:
+    """Returns the CUDA toolkit's root, or None for a build without CUDA kernels."""
+    wanted = os.environ.get("EAGLE_BUILD_CUDA")
+    if wanted == "0":
+        return None
+    home = os.environ.get("CUDA_HOME")
+    nvcc = str(Path(home, "bin", "nvcc")) if home else shutil.which("nvcc")
+    if nvcc is None or not Path(nvcc).exists():
+        if wanted == "1":
+            sys.exit(
+                "EAGLE_BUILD_CUDA=1 asks for CUDA kernels but nvcc was not found: put it on PATH or set CUDA_HOME."
+            )
+        return None
+    # Ask nvcc itself: the one on PATH may be a wrapper script.
+    dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
+    return Path(next(line.split("TOP=")[1] for line in dry_run.splitlines() if "TOP=" in line)).resolve()
+
+
+CUDA = find_cuda()
+
+
+class Build(BuildExtension):
+    """Builds the CUDA kernels with CMake first, then the torch-facing C++ with torch's own builder."""
+
+    def build_extensions(self) -> None:
+        if CUDA:
+            self.build_cuda_kernels()
+        super().build_extensions()
+        archs = os.environ.get("EAGLE_CUDA_ARCHS", "all listed architectures")
+        print(f"eagle_kernels: built C++ kernels and {f'CUDA kernels for {archs}' if CUDA else 'no CUDA kernels'}.")
+
+    def build_cuda_kernels(self) -> None:
+        archs = os.environ.get("EAGLE_CUDA_ARCHS")
+        configure = ["cmake", "-S", ROOT, "-B", CMAKE_BUILD, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
+        configure.append(f"-DCMAKE_CUDA_COMPILER={CUDA}/bin/nvcc")
+        if archs:
+            configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={archs}")
+        subprocess.check_call(configure)
+        subprocess.check_call(["cmake", "--build", CMAKE_BUILD])
+
+
+def cpp_files(folder: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc" / folder).glob("*.cpp"))
+
+
+extension = CppExtension(
+    "eagle_kernels._C",
+    cpp_files(".") + cpp_files("ops") + cpp_files("cpu"),
+    include_dirs=[str(ROOT / "csrc"), pybind11.get_include()] + ([str(CUDA / "include")] if CUDA else []),
+    define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10)] + ([("EAGLE_WITH_CUDA", None)] if CUDA else []),
+    extra_compile_args=["-O3", "-std=c++20", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_objects=[str(CMAKE_BUILD / "libeagle_cuda.a")] if CUDA else [],
+    extra_link_args=["-Wl,--no-as-needed", "-ltorch"]
+    + ([f"-L{CUDA}/lib64", "-lcudart_static", "-lrt", "-ldl", "-lpthread"] if CUDA else []),
+)
+
+setup(
+    package_dir={"eagle_kernels": "eagle_kernels", "eagle_decoding": "python/eagle_decoding"},
+    packages=find_packages(".", include=["eagle_kernels*"]) + find_packages("python"),
+    package_data={"eagle_decoding": ["**/*.yaml"]},
+    ext_modules=[extension],
+    cmdclass={"build_ext": Build},
+)
