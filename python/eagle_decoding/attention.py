@@ -1,0 +1,58 @@
+"""Tree attention registered with transformers' attention interface, so that stock models run on trees."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import AttentionInterface
+
+import eagle_kernels
+
+NAME = "eagle_tree"
+UNSUPPORTED = ("softcap", "s_aux", "sliding_window")  # keyword arguments that would change the result
+
+
+@dataclass
+class TreeContext:
+    """Where the rows of a forward sit; travels to every attention layer as the keyword argument `eagle_tree`.
+
+    context_len:   [batch] int32, committed cache rows
+    ancestor_mask: [batch, num_nodes, words] int64
+    """
+
+    context_len: Tensor
+    ancestor_mask: Tensor
+
+
+def attention_forward(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    eagle_tree: TreeContext | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """Attention of a prompt (causal, no TreeContext) or of a tree over the cache; transformers calls it.
+
+    query: [batch, num_heads, tokens, head_dim]; key, value: [batch, num_kv_heads, rows, head_dim]
+    returns [batch, tokens, num_heads, head_dim] and no weights
+    Raises ValueError for attention variants that the kernel does not compute.
+    """
+    for name in UNSUPPORTED:
+        if kwargs.get(name) is not None:
+            raise ValueError(f"Tree attention does not support {name}={kwargs[name]!r}; use a model without it.")
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    if eagle_tree is None:
+        output = functional.scaled_dot_product_attention(
+            query, key, value, is_causal=True, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
+        )
+        return output.transpose(1, 2).contiguous(), None
+    output = eagle_kernels.tree_attention(query, key, value, eagle_tree.context_len, eagle_tree.ancestor_mask, scale)
+    return output, None
+
+
+AttentionInterface.register(NAME, attention_forward)

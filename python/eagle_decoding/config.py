@@ -1,0 +1,39 @@
+"""How a draft tree is grown."""
+
+from dataclasses import dataclass
+
+MAX_NODES = 128  # two 64-bit ancestor words a node
+
+
+@dataclass(frozen=True)
+class TreeConfig:
+    """Shape of the draft tree of one round.
+
+    num_nodes: nodes verified by the target, the root (the last committed token) included
+    max_depth: levels below the root, one draft forward each
+    topk:      children looked at per node, and nodes expanded per level; 1 drafts a chain
+
+    SGLang's names for the same: speculative_num_draft_tokens, speculative_num_steps, speculative_eagle_topk.
+    """
+
+    num_nodes: int = 10
+    max_depth: int = 4
+    topk: int = 4
+
+    def __post_init__(self) -> None:
+        if self.max_depth < 1 or self.topk < 1:
+            raise ValueError(f"max_depth and topk must be at least 1, got {self.max_depth} and {self.topk}.")
+        if not 2 <= self.num_nodes <= min(MAX_NODES, self.num_candidates):
+            raise ValueError(
+                f"num_nodes must be between 2 and {min(MAX_NODES, self.num_candidates)} for max_depth {self.max_depth} "
+                f"and topk {self.topk}, got {self.num_nodes}."
+            )
+        if (self.max_depth - 1) * self.topk > MAX_NODES:
+            raise ValueError(
+                f"(max_depth - 1) * topk must not exceed {MAX_NODES}, got {self.max_depth} and {self.topk}."
+            )
+
+    @property
+    def num_candidates(self) -> int:
+        """Nodes looked at before the best num_nodes are kept: the root, topk, then topk * topk a level."""
+        return 1 + self.topk + (self.max_depth - 1) * self.topk**2

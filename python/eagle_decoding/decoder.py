@@ -1,0 +1,151 @@
+"""SpeculativeDecoder: a target, a draft and transformers' generate around them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    PreTrainedModel,
+    StoppingCriteriaList,
+    StopStringCriteria,
+)
+
+from eagle_decoding.checkpoint import check_fits, read_head
+from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts import Draft, Eagle3Draft, NoDraft
+from eagle_decoding.loop import decode
+from eagle_decoding.output import Output
+from eagle_decoding.sampling import NodeSampler
+from eagle_decoding.stats import Stats
+from eagle_decoding.target import Target, load_target
+
+
+class SpeculativeDecoder:
+    """Decodes with an unmodified transformers model, several tokens a round, with the model's own output.
+
+    target: a causal language model of transformers
+    draft:  a drafting method
+
+    `stats` describes the last call: rounds, tokens, tokens_per_round, accepted_by_depth, seconds.
+    """
+
+    def __init__(self, target: PreTrainedModel, draft: Draft):
+        self.target = target
+        self.draft = draft
+        self.stats = Stats()
+
+    @classmethod
+    def from_pretrained(
+        cls, target: str | Path | PreTrainedModel, draft: str | Path, *, tree: TreeConfig | None = None, **kwargs: Any
+    ) -> "SpeculativeDecoder":
+        """Loads a target and a head that was trained for it.
+
+        target: directory, hub id, .gguf file, or a model that is already loaded
+        draft:  directory with an EAGLE-3 head
+        tree:   shape of the draft trees
+        kwargs: for the target's from_pretrained, for example dtype=torch.bfloat16
+
+        Raises ValueError when the head does not fit the target, naming what differs.
+        """
+        model = load_target(target, **kwargs)
+        head = read_head(draft)
+        check_fits(head.config, model.config)
+        eagle = Eagle3Draft(
+            head,
+            model.get_input_embeddings().weight,
+            model.config.num_hidden_layers,
+            tree or TreeConfig(),
+            model.dtype,
+            model.device,
+        )
+        return cls(model, eagle)
+
+    def generate(
+        self,
+        inputs: Tensor | None = None,
+        *,
+        seed: int | Sequence[int] | None = None,
+        speculate: bool = True,
+        streamer: Any | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Generates as transformers' generate does, with its arguments and return types.
+
+        inputs:    [batch, tokens] int64, also as input_ids=; left padding goes with attention_mask=
+        seed:      makes sampling reproducible; request b of a batch draws with seed + b, or with seed[b]
+        speculate: False decodes plainly with the same kernels: same seed, same text, one token a round
+        streamer:  receives tokens as they become final
+
+        Raises ValueError for an empty batch, a prompt that does not fit the context, and unsupported modes.
+        """
+        prompt = inputs if inputs is not None else kwargs.get("input_ids")
+        if prompt is not None and prompt.numel() == 0:
+            raise ValueError(f"generate needs at least one request with at least one token, got {tuple(prompt.shape)}.")
+        stop_strings, tokenizer = kwargs.pop("stop_strings", None), kwargs.pop("tokenizer", None)
+        if stop_strings is not None:
+            if tokenizer is None:
+                raise ValueError("stop_strings needs the tokenizer: pass tokenizer= along with it.")
+            criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
+            kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StopStringCriteria(tokenizer, stop_strings)])
+        if streamer is not None:
+            streamer.put(prompt.cpu())
+        return self.target.generate(
+            inputs, custom_generate=self, seed=seed, speculate=speculate, token_streamer=streamer, **kwargs
+        )
+
+    def __call__(
+        self,
+        model: PreTrainedModel,
+        input_ids: Tensor,
+        logits_processor: LogitsProcessorList,
+        stopping_criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        seed: int | Sequence[int] | None = None,
+        speculate: bool = True,
+        token_streamer: Any | None = None,
+        **model_kwargs: Any,
+    ) -> Any:
+        """The decoding method that transformers' generate calls for `custom_generate=decoder`."""
+        if model is not self.target:
+            raise ValueError("This decoder was made for another target: call generate on decoder.target.")
+        if generation_config.num_beams > 1:
+            raise ValueError("Speculative decoding does not support beam search: set num_beams=1.")
+        limit = model.config.max_position_embeddings
+        if input_ids.shape[1] >= limit:
+            raise ValueError(
+                f"The prompt has {input_ids.shape[1]} tokens and the target's context {limit}: shorten it."
+            )
+        self.stats = Stats()
+        draft = self.draft if speculate else NoDraft()
+        target = Target(model, draft.feature_layers)
+        prompt, lengths = strip_padding(input_ids, model_kwargs.get("attention_mask"))
+        output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
+        seeds = request_seeds(seed, len(input_ids))
+        sampler = NodeSampler(logits_processor, generation_config, seeds, input_ids.device)
+        with target.attached():
+            decode(target, draft, sampler, output, prompt, lengths, self.stats)
+        return output.result()
+
+
+def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Turns left-padded prompts into right-padded ones and their lengths [batch] int32."""
+    if attention_mask is None:
+        return input_ids, input_ids.new_full((len(input_ids),), input_ids.shape[1], dtype=torch.int32)
+    lengths = attention_mask.sum(dim=1, dtype=torch.int32)
+    order = attention_mask.argsort(dim=1, descending=True, stable=True)
+    return input_ids.gather(1, order)[:, : int(lengths.max())], lengths
+
+
+def request_seeds(seed: int | Sequence[int] | None, batch: int) -> list[int]:
+    """One seed per request; None draws them from torch's default generator, so torch.manual_seed governs them."""
+    if seed is None:
+        return torch.randint(2**62, (batch,)).tolist()
+    if isinstance(seed, int):
+        return [seed + b for b in range(batch)]
+    if len(seed) != batch:
+        raise ValueError(f"seed must be one integer or one per request: got {len(seed)} for a batch of {batch}.")
+    return list(seed)

@@ -1,0 +1,6 @@
+"""Ways of drafting: each grows a DraftTree from what was committed so far."""
+
+from eagle_decoding.drafts.base import Commit, Draft, NoDraft
+from eagle_decoding.drafts.eagle3 import Eagle3Draft
+
+__all__ = ["Commit", "Draft", "Eagle3Draft", "NoDraft"]

@@ -1,0 +1,56 @@
+"""What a drafting method must offer to the loop, and the method that drafts nothing."""
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from eagle_decoding.tree import DraftTree, root_only
+
+
+class Commit(NamedTuple):
+    """Rows that a round (or the prompt) committed: each target feature with the token that follows it.
+
+    tokens:       [batch, rows] int32, the token after each row
+    features:     [batch, rows, width], the target's features of each row
+    position_ids: [batch, rows] int32, position of the feature (the token stands one further)
+    context_len:  [batch] int32, committed rows before these
+    num_rows:     [batch] int32, how many of the rows are real; the others are padding
+    committed:    no request has more rows than this once these are in; known without asking the device
+    """
+
+    tokens: Tensor
+    features: Tensor
+    position_ids: Tensor
+    context_len: Tensor
+    num_rows: Tensor
+    committed: int
+
+
+class Draft(Protocol):
+    """A drafting method, stateful for one batch of requests."""
+
+    feature_layers: tuple[int, ...]
+
+    def start(self, batch: int) -> None:
+        """Forgets the previous requests and makes room for `batch` new ones."""
+
+    def extend(self, commit: Commit) -> None:
+        """Takes in what was committed; after it the newest token is the root of the next tree."""
+
+    def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+        """Grows a tree on root_tokens [batch] int32, which stand at position context_len [batch] int32."""
+
+
+class NoDraft:
+    """Drafts nothing, so that the loop decodes plainly."""
+
+    feature_layers: tuple[int, ...] = ()
+
+    def start(self, batch: int) -> None:
+        pass
+
+    def extend(self, commit: Commit) -> None:
+        pass
+
+    def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+        return root_only(root_tokens, context_len)

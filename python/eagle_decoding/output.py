@@ -1,0 +1,114 @@
+"""Collects emitted tokens on the host: stopping rules, streaming and the value that generate returns."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, StoppingCriteriaList
+from transformers.generation import EosTokenCriteria, GenerateDecoderOnlyOutput, MaxLengthCriteria
+
+
+class Output:
+    """Sequences of a batch, cut exactly where transformers would stop each of them.
+
+    input_ids: [batch, tokens] int64, the prompt as given (left padding included)
+    """
+
+    def __init__(
+        self,
+        input_ids: Tensor,
+        criteria: StoppingCriteriaList,
+        generation_config: GenerationConfig,
+        streamer: Any | None = None,
+    ):
+        self.input_ids = input_ids
+        self.config = generation_config
+        self.streamer = streamer
+        self.new_tokens: list[list[int]] = [[] for _ in range(len(input_ids))]
+        self.finished = [False] * len(input_ids)
+        self.recorded: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(len(input_ids))]
+        self.streamed = 0
+        limits = [c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)]
+        self.max_new_tokens = min(limits) - input_ids.shape[1] if limits else None
+        self.eos = {int(i) for c in criteria if isinstance(c, EosTokenCriteria) for i in c.eos_token_id.flatten()}
+        others = [c for c in criteria if not isinstance(c, MaxLengthCriteria | EosTokenCriteria)]
+        self.other_criteria = StoppingCriteriaList(others)
+        pad = generation_config._pad_token_tensor
+        self.pad_token = 0 if pad is None else int(pad)
+
+    @property
+    def done(self) -> bool:
+        return all(self.finished)
+
+    @property
+    def num_tokens(self) -> int:
+        return sum(len(tokens) for tokens in self.new_tokens)
+
+    def active_rows(self) -> list[int]:
+        return [b for b, finished in enumerate(self.finished) if not finished]
+
+    def prefix(self, b: int) -> Tensor:
+        """[tokens] int64: everything of request b so far, as plain decoding would hold it."""
+        return torch.cat([self.input_ids[b], self.input_ids.new_tensor(self.new_tokens[b])])
+
+    def record(self, b: int, logits: Tensor, scores: Tensor) -> None:
+        """Keeps the raw and processed scores [1, vocab] of request b's next token."""
+        self.recorded[b].append((logits, scores))
+
+    def push(self, tokens: list[list[int]]) -> None:
+        """Appends each unfinished request's emitted tokens, up to and including the one that stops it.
+
+        Raises ValueError for token -1: the target's logits were NaN.
+        """
+        for b in self.active_rows():
+            for token in tokens[b]:
+                if token < 0:
+                    raise ValueError(
+                        f"The target's logits for request {b} hold NaN or infinity after {len(self.new_tokens[b])} new "
+                        "tokens; check the model's weights and dtype."
+                    )
+                self.new_tokens[b].append(token)
+                if self.stops(b, token):
+                    self.finished[b] = True
+                    break
+        self.stream()
+
+    def stops(self, b: int, token: int) -> bool:
+        if token in self.eos or len(self.new_tokens[b]) == self.max_new_tokens:
+            return True
+        return bool(self.other_criteria) and bool(
+            self.other_criteria(self.prefix(b)[None], self.scores_so_far(b)).all()
+        )
+
+    def scores_so_far(self, b: int) -> tuple[Tensor, ...] | None:
+        return tuple(scores for _, scores in self.recorded[b]) if self.config.output_scores else None
+
+    def stream(self) -> None:
+        """Hands the streamer every step that all unfinished requests have reached."""
+        if self.streamer is None:
+            return
+        lengths = [len(self.new_tokens[b]) for b in self.active_rows()] or [len(t) for t in self.new_tokens]
+        ready = max(lengths) if self.done else min(lengths)
+        for step in range(self.streamed, ready):
+            column = [t[step] if step < len(t) else self.pad_token for t in self.new_tokens]
+            self.streamer.put(torch.tensor(column))
+        self.streamed = max(self.streamed, ready)
+        if self.done:
+            self.streamer.end()
+
+    def result(self) -> Tensor | GenerateDecoderOnlyOutput:
+        """What transformers' generate returns for the same settings."""
+        steps = max(len(tokens) for tokens in self.new_tokens)
+        padded = [tokens + [self.pad_token] * (steps - len(tokens)) for tokens in self.new_tokens]
+        sequences = torch.cat([self.input_ids, self.input_ids.new_tensor(padded)], dim=1)
+        if not self.config.return_dict_in_generate:
+            return sequences
+        logits = self.stack(0, steps) if self.config.output_logits else None
+        scores = self.stack(1, steps) if self.config.output_scores else None
+        return GenerateDecoderOnlyOutput(sequences=sequences, scores=scores, logits=logits)
+
+    def stack(self, kind: int, steps: int) -> tuple[Tensor, ...]:
+        """Recorded rows as one [batch, vocab] tensor per step; requests that ended earlier show zeros."""
+        blank = torch.zeros_like(self.recorded[0][0][kind])
+        rows = [[r[step][kind] if step < len(r) else blank for r in self.recorded] for step in range(steps)]
+        return tuple(torch.cat(row) for row in rows)

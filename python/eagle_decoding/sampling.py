@@ -1,0 +1,114 @@
+"""From generation settings to one chosen token per node: fused sampling, or processors on each node's own prefix."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+import eagle_kernels
+from eagle_decoding.output import Output
+from eagle_decoding.tree import DraftTree
+
+FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
+
+
+@dataclass
+class SamplingParams:
+    """One entry per request, [batch] tensors as `sample_tokens` takes them."""
+
+    seed: Tensor
+    temperature: Tensor
+    top_k: Tensor
+    top_p: Tensor
+    min_p: Tensor
+
+    def row(self, b: int) -> dict[str, Tensor]:
+        return {name: value[b : b + 1] for name, value in vars(self).items()}
+
+
+class NodeSampler:
+    """Chooses the token that the target would emit after each node.
+
+    The temperature, top-k, top-p and min-p warpers that transformers prepared are fused into one op for all nodes. Any
+    other processor sees what it would see in plain decoding: it is called along the walk only, once per emitted token,
+    with the tokens that really precede it.
+    """
+
+    def __init__(
+        self,
+        processors: LogitsProcessorList,
+        generation_config: GenerationConfig,
+        seeds: list[int],
+        device: torch.device,
+    ):
+        self.record = bool(
+            generation_config.return_dict_in_generate
+            and (generation_config.output_scores or generation_config.output_logits)
+        )
+        warpers = list(processors)
+        split = next((i for i, p in enumerate(warpers) if type(p) in FUSED), len(warpers))
+        fusible = all(type(p) in FUSED for p in warpers[split:]) and not self.record
+        if not fusible:
+            split = len(warpers)
+        self.processors = LogitsProcessorList(warpers[:split])
+        self.params = fused_params(warpers[split:], generation_config.do_sample, seeds, device)
+
+    def choose(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
+        """Returns [batch, num_nodes] int32: the token after each node, -1 for NaN logits or where no walk came by.
+
+        logits: [batch, num_nodes, vocab]
+        """
+        if not self.processors and not self.record:
+            return eagle_kernels.sample_tokens(logits, tree.position_ids + 1, **vars(self.params))
+        target_tokens = torch.full_like(tree.draft_tokens, -1)
+        for b in output.active_rows():
+            self.walk(b, logits, tree, output, target_tokens)
+        return target_tokens
+
+    def walk(self, b: int, logits: Tensor, tree: DraftTree, output: Output, target_tokens: Tensor) -> None:
+        """Follows request b's path from the root, processing each visited node with its true prefix."""
+        draft_tokens, parent = tree.draft_tokens[b].tolist(), tree.parent[b].tolist()
+        prefix, node = output.prefix(b), 0
+        while node is not None:
+            raw = logits[b : b + 1, node].float()
+            scores = self.process(b, prefix, raw, batch=logits.shape[0])
+            position = tree.position_ids[b : b + 1, node : node + 1] + 1
+            token = int(eagle_kernels.sample_tokens(scores[:, None], position, **self.params.row(b)))
+            target_tokens[b, node] = token
+            if self.record:
+                output.record(b, raw, scores)
+            prefix = torch.cat([prefix, prefix.new_tensor([token])])
+            children = range(node + 1, tree.num_nodes)
+            node = next((n for n in children if parent[n] == node and draft_tokens[n] == token), None)
+
+    def process(self, b: int, prefix: Tensor, scores: Tensor, batch: int) -> Tensor:
+        """Runs the processors on one request; it keeps its place in the batch, since processors may look at the place."""
+        if not self.processors:
+            return scores
+        return self.processors(prefix.expand(batch, -1), scores.repeat(batch, 1))[b : b + 1]
+
+
+def fused_params(warpers: list[Any], do_sample: bool, seeds: list[int], device: torch.device) -> SamplingParams:
+    """Reads temperature, top-k, top-p and min-p off transformers' warpers; greedy is temperature 0."""
+    values = {"temperature": 1.0 if do_sample else 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0}
+    for warper in warpers:
+        for name in values:
+            if hasattr(warper, name):
+                values[name] = getattr(warper, name)
+    batch = len(seeds)
+    return SamplingParams(
+        seed=torch.tensor(seeds, dtype=torch.int64, device=device),
+        temperature=torch.full((batch,), values["temperature"], dtype=torch.float32, device=device),
+        top_k=torch.full((batch,), values["top_k"], dtype=torch.int32, device=device),
+        top_p=torch.full((batch,), values["top_p"], dtype=torch.float32, device=device),
+        min_p=torch.full((batch,), values["min_p"], dtype=torch.float32, device=device),
+    )

@@ -1,0 +1,48 @@
+"""What a decoding run did: rounds, tokens, acceptance by depth and time by phase."""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Stats:
+    """Counters of one `generate` call.
+
+    rounds:            target forwards over a tree, counted per request; the prompt's forward is not one
+    tokens:            tokens returned, after trimming
+    accepted_by_depth: entry d-1 is the number of rounds whose accepted path reached depth d
+    seconds:           wall time by phase: prefill, draft, verify, sample, commit, output
+    """
+
+    rounds: int = 0
+    tokens: int = 0
+    accepted: int = 0
+    accepted_by_depth: list[int] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def tokens_per_round(self) -> float:
+        """The papers' tau: accepted drafts + 1, averaged over rounds; 0 before the first round."""
+        return (self.accepted + self.rounds) / self.rounds if self.rounds else 0.0
+
+    @property
+    def decode_seconds(self) -> float:
+        """Wall time without the prompt's forward."""
+        return sum(seconds for phase, seconds in self.seconds.items() if phase != "prefill")
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.seconds[name] += time.perf_counter() - start
+
+    def record_round(self, accept_length: int) -> None:
+        """Counts one request's round."""
+        self.rounds += 1
+        self.accepted += accept_length
+        self.accepted_by_depth.extend([0] * (accept_length - len(self.accepted_by_depth)))
+        for depth in range(accept_length):
+            self.accepted_by_depth[depth] += 1

@@ -1,0 +1,136 @@
+"""The target: a stock transformers model that runs prompts and trees, with its inner features on the side."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from eagle_decoding import attention
+from eagle_decoding.cache import TreeCache
+from eagle_decoding.tree import DraftTree
+
+SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
+
+
+def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
+    """Loads a causal language model from a directory, a hub id or a .gguf file (dequantised); a model passes through.
+
+    kwargs: arguments of from_pretrained, for example dtype=torch.bfloat16.
+    """
+    if isinstance(path, PreTrainedModel):
+        return path
+    if str(path).endswith(".gguf"):
+        from transformers import GgufConfig
+
+        folder, name = str(Path(path).parent), Path(path).name
+        kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
+        return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, **kwargs).eval()
+    return AutoModelForCausalLM.from_pretrained(path, **kwargs).eval()
+
+
+def check_target(model: PreTrainedModel) -> None:
+    """Raises ValueError when the model is of a kind that tree decoding was not made for."""
+    config = model.config
+    if config.model_type not in SUPPORTED:
+        raise ValueError(
+            f"Target model type {config.model_type!r} is not supported, use one of {', '.join(SUPPORTED)}."
+        )
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise ValueError(
+            f"Target {config.model_type!r} has sliding-window layers, which tree attention does not support."
+        )
+
+
+@dataclass
+class TargetOutput:
+    """What a forward of the target yields.
+
+    logits:   [batch, rows, vocab]; after a prompt one row, the last token's
+    features: [batch, rows, sum of feature widths], the captured residual streams side by side
+    """
+
+    logits: Tensor
+    features: Tensor
+
+
+class Target:
+    """Runs a transformers model for the loop; use inside `with target.attached():`.
+
+    feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
+                    that leaves the last layer, before the final norm
+    """
+
+    def __init__(self, model: PreTrainedModel, feature_layers: tuple[int, ...] = ()):
+        check_target(model)
+        self.model = model
+        self.decoder = model.get_decoder()
+        self.feature_layers = feature_layers
+        self._captured: dict[int, Tensor] = {}
+
+    @property
+    def config(self) -> Any:
+        return self.model.config
+
+    def new_cache(self, batch: int) -> TreeCache:
+        return TreeCache(self.config, batch, self.model.dtype, self.model.device)
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """Installs tree attention and the feature hooks for a decoding run, and takes them away after it."""
+        before = self.config._attn_implementation
+        self.model.set_attn_implementation(attention.NAME)
+        with ExitStack() as stack:
+            stack.callback(self.model.set_attn_implementation, before)
+            for boundary in self.feature_layers:
+                stack.callback(self._hook(boundary).remove)
+            yield
+
+    def _hook(self, boundary: int) -> Any:
+        layers = self.decoder.layers
+        if boundary < len(layers):
+
+            def capture_input(module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
+                self._captured[boundary] = args[0]
+
+            return layers[boundary].register_forward_pre_hook(capture_input)
+
+        def capture_output(module: torch.nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
+            self._captured[boundary] = output[0] if isinstance(output, tuple) else output
+
+        return layers[-1].register_forward_hook(capture_output)
+
+    def prefill(self, prompt: Tensor, lengths: Tensor, cache: TreeCache) -> TargetOutput:
+        """Runs right-padded prompts into an empty cache.
+
+        prompt:  [batch, tokens] int64; lengths: [batch] int32, real tokens of each row
+        """
+        cache.write_prompt()
+        last = lengths.long() - 1
+        keep, column = last.unique(return_inverse=True)
+        positions = torch.arange(prompt.shape[1], device=prompt.device).expand_as(prompt)
+        output = self._forward(prompt, positions, cache, logits_to_keep=keep)
+        rows = torch.arange(len(column), device=column.device)
+        return TargetOutput(output.logits[rows, column][:, None], output.features)
+
+    def verify(self, tree: DraftTree, context_len: Tensor, cache: TreeCache) -> TargetOutput:
+        """Runs every node of the trees in one forward; its rows go behind the committed ones.
+
+        context_len: [batch] int32
+        """
+        cache.write_tree(context_len, tree.num_nodes)
+        context = attention.TreeContext(context_len, tree.ancestor_mask)
+        return self._forward(tree.draft_tokens.long(), tree.position_ids.long(), cache, eagle_tree=context)
+
+    def _forward(self, token_ids: Tensor, position_ids: Tensor, cache: TreeCache, **kwargs: Any) -> TargetOutput:
+        logits = self.model(
+            input_ids=token_ids, position_ids=position_ids, past_key_values=cache, use_cache=True, **kwargs
+        ).logits
+        captured = [self._captured[boundary] for boundary in self.feature_layers]
+        self._captured.clear()
+        features = torch.cat(captured, dim=-1) if captured else logits.new_empty(*token_ids.shape, 0)
+        return TargetOutput(logits, features)

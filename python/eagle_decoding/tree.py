@@ -1,0 +1,50 @@
+"""The draft tree that one round verifies."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class DraftTree:
+    """Nodes of a batch of trees; node 0 is the root, a parent comes before its children.
+
+    draft_tokens:  [batch, num_nodes] int32
+    parent:        [batch, num_nodes] int32, -1 at the root and at padding
+    depth:         [batch, num_nodes] int32, 0 at the root
+    position_ids:  [batch, num_nodes] int32, context_len + depth
+    ancestor_mask: [batch, num_nodes, words] int64, bit j set when node j is an ancestor or the node itself
+    node_scores:   [batch, num_nodes] float32, cumulative draft log-probability; None when nothing was drafted
+    max_depth:     bound on depth
+    """
+
+    draft_tokens: Tensor
+    parent: Tensor
+    depth: Tensor
+    position_ids: Tensor
+    ancestor_mask: Tensor
+    node_scores: Tensor | None
+    max_depth: int
+
+    @property
+    def num_nodes(self) -> int:
+        return self.draft_tokens.shape[1]
+
+
+def root_only(root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+    """The tree without drafts: verifying it is plain decoding.
+
+    root_tokens: [batch] int32, last committed token of each request
+    context_len: [batch] int32, its position
+    """
+    zeros = torch.zeros_like(root_tokens)[:, None]
+    return DraftTree(
+        draft_tokens=root_tokens[:, None],
+        parent=zeros - 1,
+        depth=zeros,
+        position_ids=context_len[:, None],
+        ancestor_mask=torch.ones_like(zeros, dtype=torch.int64)[..., None],
+        node_scores=None,
+        max_depth=0,
+    )
