@@ -7,6 +7,15 @@
 
 STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("compact_kv(Tensor(a!)[] caches, Tensor accept_index, Tensor accept_length, Tensor context_len) -> ()");
+  m.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor");
+  m.def("rms_norm(Tensor input, Tensor weight, float eps) -> Tensor");
+  m.def("silu_mul(Tensor gate, Tensor up) -> Tensor");
+  m.def("rope(Tensor query, Tensor key, Tensor cos, Tensor sin) -> (Tensor, Tensor)");
+  m.def("draft_input(Tensor token_ids, Tensor hidden_states, Tensor embed_weight, Tensor embed_norm_weight, Tensor hidden_norm_weight, float eps) -> Tensor");
+  m.def("draft_qkv_rope(Tensor x, Tensor qkv_weight, Tensor? qkv_bias, Tensor rope_cos, Tensor rope_sin, Tensor position_ids, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor cache_rows, int num_heads) -> Tensor");
+  m.def("draft_output(Tensor attention, Tensor o_weight, Tensor residual, Tensor norm_weight, float eps) -> (Tensor, Tensor)");
+  m.def("draft_mlp(Tensor normed, Tensor gate_up_weight, Tensor down_weight, Tensor residual) -> Tensor");
+  m.def("lm_head_topk(Tensor hidden_states, Tensor norm_weight, float eps, Tensor lm_head_weight, int k, Tensor? d2t=None) -> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 // The same host function serves both devices and branches on the tensor's.

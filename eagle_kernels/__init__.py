@@ -2,5 +2,27 @@
 
 from eagle_kernels.backend import BACKENDS, info
 from eagle_kernels.compact_kv import compact_kv
+from eagle_kernels.draft_input import draft_input
+from eagle_kernels.draft_mlp import draft_mlp
+from eagle_kernels.draft_output import draft_output
+from eagle_kernels.draft_qkv_rope import draft_qkv_rope
+from eagle_kernels.linear import linear
+from eagle_kernels.lm_head_topk import lm_head_topk
+from eagle_kernels.rms_norm import rms_norm
+from eagle_kernels.rope import rope
+from eagle_kernels.silu_mul import silu_mul
 
-__all__ = ["BACKENDS", "compact_kv", "info"]
+__all__ = [
+    "BACKENDS",
+    "compact_kv",
+    "draft_input",
+    "draft_mlp",
+    "draft_output",
+    "draft_qkv_rope",
+    "info",
+    "linear",
+    "lm_head_topk",
+    "rms_norm",
+    "rope",
+    "silu_mul",
+]

@@ -1,0 +1,68 @@
+"""draft_qkv_rope: the draft layer's QKV projection, rotary embedding and cache write in one pass."""
+
+import torch
+from torch import Tensor
+
+from eagle_kernels.backend import resolve
+
+
+def draft_qkv_rope(
+    x: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    rope_cos: Tensor,
+    rope_sin: Tensor,
+    position_ids: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    cache_rows: Tensor,
+    num_heads: int,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Projects x to queries, keys and values, rotates queries and keys, writes keys and values to the cache.
+
+    (first, second) halves of a head become (first * cos - second * sin, second * cos + first * sin): the rotate-half
+    convention of Llama (RoFormer, arXiv:2104.09864). Projection and rotation stay in float32 and are rounded once.
+
+    x:            [B, Q, A] float32, bfloat16 or float16
+    qkv_weight:   [(num_heads + 2 * num_kv_heads) * d, A] same dtype; query heads, then key heads, then value heads
+    qkv_bias:     [(num_heads + 2 * num_kv_heads) * d] same dtype, or None
+    rope_cos:     [P, d / 2] float32, a row per position
+    rope_sin:     [P, d / 2] float32
+    position_ids: [B, Q] int32, 0 <= position < P
+    key_cache:    [B, num_kv_heads, L, d] same dtype as x, written in place; strided views welcome, last dimension
+                  contiguous
+    value_cache:  as key_cache
+    cache_rows:   [B, Q] int32, the cache row of each token, distinct within a request; -1 writes nothing
+    num_heads:    query heads
+    returns       [B, num_heads, Q, d] same dtype, the rotated queries
+    """
+    return resolve("draft_qkv_rope", x, backend)(
+        x,
+        qkv_weight,
+        qkv_bias,
+        rope_cos,
+        rope_sin,
+        position_ids,
+        key_cache,
+        value_cache,
+        cache_rows,
+        num_heads,
+    )
+
+
+@torch.library.register_fake("eagle_kernels::draft_qkv_rope")
+def _(
+    x: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    rope_cos: Tensor,
+    rope_sin: Tensor,
+    position_ids: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    cache_rows: Tensor,
+    num_heads: int,
+) -> Tensor:
+    return x.new_empty(x.shape[0], num_heads, x.shape[1], key_cache.shape[3])

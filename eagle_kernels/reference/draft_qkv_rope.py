@@ -1,0 +1,39 @@
+"""draft_qkv_rope in plain torch: projection and rotation stay in float32, one rounding at the end."""
+
+import torch
+from torch import Tensor
+
+
+def draft_qkv_rope(
+    x: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    rope_cos: Tensor,
+    rope_sin: Tensor,
+    position_ids: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    cache_rows: Tensor,
+    num_heads: int,
+) -> Tensor:
+    batch, rows, _ = x.shape
+    num_kv_heads, head_dim = key_cache.shape[1], key_cache.shape[3]
+    qkv = x.float() @ qkv_weight.float().T
+    if qkv_bias is not None:
+        qkv = qkv + qkv_bias.float()
+    qkv = qkv.view(batch, rows, num_heads + 2 * num_kv_heads, head_dim).transpose(1, 2)
+    query, key, value = qkv.split([num_heads, num_kv_heads, num_kv_heads], dim=1)
+
+    cos, sin = rope_cos[position_ids.long()].unsqueeze(1), rope_sin[position_ids.long()].unsqueeze(1)
+    key = _rotate(key, cos, sin).to(x.dtype)
+    for b in range(batch):
+        written = cache_rows[b] >= 0
+        target = cache_rows[b, written].long()
+        key_cache[b, :, target] = key[b][:, written]
+        value_cache[b, :, target] = value[b][:, written].to(x.dtype)
+    return _rotate(query, cos, sin).to(x.dtype)
+
+
+def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
