@@ -11,6 +11,10 @@ from eagle_kernels.lm_head_topk import lm_head_topk
 from eagle_kernels.rms_norm import rms_norm
 from eagle_kernels.rope import rope
 from eagle_kernels.silu_mul import silu_mul
+from eagle_kernels.gumbel_noise import gumbel_noise
+from eagle_kernels.sample_tokens import sample_tokens
+from eagle_kernels.topk_logprobs import topk_logprobs
+from eagle_kernels.verify_tree import verify_tree
 
 __all__ = [
     "BACKENDS",
@@ -25,4 +29,9 @@ __all__ = [
     "rms_norm",
     "rope",
     "silu_mul",
+    "gumbel_noise",
+    "info",
+    "sample_tokens",
+    "topk_logprobs",
+    "verify_tree",
 ]
