@@ -6,6 +6,8 @@
 // clang-format off: one op a line
 
 STABLE_TORCH_LIBRARY(eagle_kernels, m) {
+  m.def("build_tree(Tensor node_scores, Tensor node_tokens, Tensor node_parents, Tensor context_len, int num_nodes) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("commit_step(Tensor draft_tokens, Tensor accept_index, Tensor accept_length, Tensor bonus_token, Tensor hidden_states, Tensor context_len) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("compact_kv(Tensor(a!)[] caches, Tensor accept_index, Tensor accept_length, Tensor context_len) -> ()");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor");
   m.def("rms_norm(Tensor input, Tensor weight, float eps) -> Tensor");
@@ -16,6 +18,8 @@ STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("draft_output(Tensor attention, Tensor o_weight, Tensor residual, Tensor norm_weight, float eps) -> (Tensor, Tensor)");
   m.def("draft_mlp(Tensor normed, Tensor gate_up_weight, Tensor down_weight, Tensor residual) -> Tensor");
   m.def("lm_head_topk(Tensor hidden_states, Tensor norm_weight, float eps, Tensor lm_head_weight, int k, Tensor? d2t=None) -> (Tensor, Tensor, Tensor, Tensor)");
+  m.def("expand_tree(Tensor frontier_scores, Tensor frontier_slots, Tensor frontier_mask, Tensor logprobs, Tensor token_ids, Tensor(a!) node_scores, Tensor(b!) node_tokens, Tensor(c!) node_parents, int slot_offset, int row_offset) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+  m.def("tree_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor context_len, Tensor ancestor_mask, float scale) -> Tensor");
 }
 
 // The same host function serves both devices and branches on the tensor's.

@@ -1,0 +1,46 @@
+"""tree_attention: tree rows over the committed cache and over their ancestors."""
+
+import torch
+from torch import Tensor
+
+from eagle_kernels.backend import resolve
+
+
+def tree_attention(
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    context_len: Tensor,
+    ancestor_mask: Tensor,
+    scale: float,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Attention of each tree row over every committed cache row and those of its ancestors, in fp32.
+
+    Row q sees cache rows 0..context_len-1 and row context_len + j for each set bit j of ancestor_mask[q];
+    output[q] = sum_s softmax_s(scale * query[q] . key[s]) value[s]. No other cache row is read. A row that sees
+    nothing returns zeros. On the CPU, a row's result is bitwise the same before and after its ancestors were moved
+    into the prefix (compact_kv), and whatever the other rows, requests and threads are.
+
+    query:         [B, num_heads, Q, d] float32, bfloat16 or float16, d <= 256; strided views welcome, last dimension
+                   contiguous
+    key_cache:     [B, num_kv_heads, L, d], dtype of query; strided likewise; num_heads % num_kv_heads == 0
+    value_cache:   [B, num_kv_heads, L, d], dtype of query; strided likewise
+    context_len:   [B] int32, committed rows; rows from L on are never read
+    ancestor_mask: [B, Q, W] int64, W = 1 or 2: bit j stands for cache row context_len + j
+    scale:         factor on the scores, usually d ** -0.5
+
+    Returns [B, Q, num_heads, d], dtype of query, contiguous: the layout of transformers' attention interface.
+    Tree masks: SpecInfer (Miao et al., 2023, arXiv 2305.09781, section 4.2). Online softmax: Milakov and Gimelshein,
+    2018, arXiv 1805.02867.
+    """
+    return resolve("tree_attention", query, backend)(query, key_cache, value_cache, context_len, ancestor_mask, scale)
+
+
+@torch.library.register_fake("eagle_kernels::tree_attention")
+def _(
+    query: Tensor, key_cache: Tensor, value_cache: Tensor, context_len: Tensor, ancestor_mask: Tensor, scale: float
+) -> Tensor:
+    batch, num_heads, num_rows, head_dim = query.shape
+    return query.new_empty((batch, num_rows, num_heads, head_dim))
