@@ -8,43 +8,37 @@ from eagle_kernels.draft_input import draft_input
 from eagle_kernels.draft_mlp import draft_mlp
 from eagle_kernels.draft_output import draft_output
 from eagle_kernels.draft_qkv_rope import draft_qkv_rope
+from eagle_kernels.expand_tree import expand_tree
+from eagle_kernels.gumbel_noise import gumbel_noise
 from eagle_kernels.linear import linear
 from eagle_kernels.lm_head_topk import lm_head_topk
 from eagle_kernels.rms_norm import rms_norm
 from eagle_kernels.rope import rope
-from eagle_kernels.silu_mul import silu_mul
-from eagle_kernels.gumbel_noise import gumbel_noise
 from eagle_kernels.sample_tokens import sample_tokens
+from eagle_kernels.silu_mul import silu_mul
 from eagle_kernels.topk_logprobs import topk_logprobs
-from eagle_kernels.verify_tree import verify_tree
-
-__all__ = [
-    "BACKENDS",
-    "compact_kv",
-    "draft_input",
-    "draft_mlp",
-    "draft_output",
-    "draft_qkv_rope",
-    "info",
-    "linear",
-    "lm_head_topk",
-    "rms_norm",
-    "rope",
-    "silu_mul",
-    "gumbel_noise",
-    "info",
-    "sample_tokens",
-    "topk_logprobs",
-    "verify_tree",
-from eagle_kernels.expand_tree import expand_tree
 from eagle_kernels.tree_attention import tree_attention
+from eagle_kernels.verify_tree import verify_tree
 
 __all__ = [
     "BACKENDS",
     "build_tree",
     "commit_step",
     "compact_kv",
+    "draft_input",
+    "draft_mlp",
+    "draft_output",
+    "draft_qkv_rope",
     "expand_tree",
+    "gumbel_noise",
     "info",
+    "linear",
+    "lm_head_topk",
+    "rms_norm",
+    "rope",
+    "sample_tokens",
+    "silu_mul",
+    "topk_logprobs",
     "tree_attention",
+    "verify_tree",
 ]

@@ -40,8 +40,8 @@ class KvBuffer:
 class TreeCache(Cache):
     """The target's cache as transformers' attention layers see it.
 
-    Before a forward the loop says where its rows go: `write_prompt()` for a prompt, `write_tree(context_len)` for a tree
-    behind the committed rows. During a prompt the layers attend what they just computed, during a tree the buffer.
+    Before a forward the loop says where its rows go: `write_prompt()` for a prompt, `write_tree(...)` for a tree behind
+    the committed rows. During a prompt the layers attend what they just computed, during a tree the buffer.
     """
 
     def __init__(self, config: Any, batch: int, dtype: torch.dtype, device: torch.device):

@@ -91,7 +91,7 @@ class NodeSampler:
             node = next((n for n in children if parent[n] == node and draft_tokens[n] == token), None)
 
     def process(self, b: int, prefix: Tensor, scores: Tensor, batch: int) -> Tensor:
-        """Runs the processors on one request; it keeps its place in the batch, since processors may look at the place."""
+        """Runs the processors on one request, in its own place of the batch: some processors look at the place."""
         if not self.processors:
             return scores
         return self.processors(prefix.expand(batch, -1), scores.repeat(batch, 1))[b : b + 1]

@@ -17,8 +17,8 @@ CHUNK = 64  # committed rows run through the head at a time: one mask word
 class Eagle3Draft:
     """Runs an EAGLE-3 head and grows its trees (expand and re-rank as in EAGLE-2, arXiv 2406.16858).
 
-    The pair (feature of position i, token at i + 1) occupies row i of the draft cache. Committed rows always come from the
-    target's true features; rows of a tree under construction lie behind them and are overwritten by the next commit.
+    The pair (feature of position i, token at i + 1) occupies row i of the draft cache. Committed rows always come
+    from the target's true features; rows of a tree under construction lie behind them, until the next commit.
     """
 
     def __init__(
@@ -149,7 +149,8 @@ class Eagle3Draft:
     ) -> Tensor:
         """The decoder layer over rows of (token, hidden state): [batch, rows, hidden] before the final norm.
 
-        ancestor_mask: bits over cache rows behind context_len; cache_rows: where each row's key and value go, -1 nowhere
+        ancestor_mask: bits over cache rows behind context_len
+        cache_rows:    where each row's key and value go, -1 nowhere
         """
         config, eps = self.config, self.config.rms_norm_eps
         keys, values = self.cache.keys[0], self.cache.values[0]
