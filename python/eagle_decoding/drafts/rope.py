@@ -20,9 +20,8 @@ class RopeTable:
                 head_dim=config.head_dim,
                 max_position_embeddings=config.max_position_embeddings,
                 rope_parameters=dict(config.rope_parameters),
-            ),
-            device=device,
-        )
+            )
+        ).to(device)
         self.half = config.head_dim // 2
         self.device = device
         self.cos = self.sin = torch.empty(0, self.half, device=device)
