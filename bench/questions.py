@@ -1,4 +1,4 @@
-"""Question files: one JSON object a line, `turns` holds the user's turns (the format of the EAGLE papers' benchmarks)."""
+"""Question files in the EAGLE papers' format: one JSON object a line, `turns` holds the user's turns."""
 
 import json
 from pathlib import Path
