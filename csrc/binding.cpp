@@ -25,6 +25,7 @@ STABLE_TORCH_LIBRARY(eagle_kernels, m) {
 // The same host function serves both devices and branches on the tensor's.
 STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
   m.impl("compact_kv", TORCH_BOX(&eagle::ops::compact_kv));
+  m.impl("linear", TORCH_BOX(&eagle::ops::linear));
 }
 
 #ifdef EAGLE_WITH_CUDA
