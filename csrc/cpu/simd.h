@@ -64,7 +64,7 @@ EAGLE_INLINE vfloat load(const bfloat16* p) {
   vshort half;
   std::memcpy(&half, p, sizeof half);
   const vuint bits = __builtin_convertvector(half, vuint) << 16;
-  return reinterpret_cast<const vfloat&>(bits);
+  return __builtin_bit_cast(vfloat, bits);
 }
 EAGLE_INLINE vfloat load(const float16* p) {
   typedef _Float16 vhalf __attribute__((vector_size(32)));
