@@ -64,7 +64,7 @@ EAGLE_INLINE vfloat load(const bfloat16* p) {
   vshort half;
   std::memcpy(&half, p, sizeof half);
   const vuint bits = __builtin_convertvector(half, vuint) << 16;
-  return reinterpret_cast<const vfloat&>(bits);
+  return __builtin_bit_cast(vfloat, bits);
 }
 // Bits of float16 numbers, one a lane, to float32: GCC converts _Float16 vectors lane by lane, this stays in vectors.
 template <class Float, class Word>
