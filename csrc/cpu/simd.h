@@ -53,7 +53,11 @@ EAGLE_INLINE float16 from_float<float16>(float x) {
   return {static_cast<_Float16>(x)};
 }
 
-EAGLE_INLINE vfloat splat(float x) { return vfloat{} + x; }
+// A shuffle, as GCC turns it into one broadcast, from memory where it can; vfloat{} + x keeps the addition (-0 + 0).
+EAGLE_INLINE vfloat splat(float x) {
+  const vfloat first = {x};
+  return __builtin_shufflevector(first, first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+}
 
 EAGLE_INLINE vfloat load(const float* p) {
   vfloat v;
