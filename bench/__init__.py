@@ -1,0 +1,1 @@
+"""Benchmarks and checks on real data; run as `python -m bench...`."""

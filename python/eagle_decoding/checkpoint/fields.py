@@ -1,0 +1,122 @@
+"""Between `config.json`, in every producer's spelling, and HeadConfig."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .config import HeadConfig, default_aux_layer_ids
+from .errors import CheckpointError
+
+REQUIRED = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+AUX_KEY = "eagle_aux_hidden_state_layer_ids"
+
+
+def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> HeadConfig:
+    """The head's configuration from config.json and, where files leave things out, from its normalised tensors."""
+    missing = [key for key in REQUIRED if fields.get(key) is None]
+    if missing:
+        raise CheckpointError(f"The head's config.json lacks {', '.join(missing)}; it is no EAGLE-3 configuration.")
+    if "fc.weight" not in tensors or "lm_head.weight" not in tensors:
+        raise CheckpointError(
+            "The head has no fc.weight or no lm_head.weight; this reader takes EAGLE-3 heads, which have both."
+        )
+    nested = fields.get("eagle_config") or {}
+    hidden, heads = fields["hidden_size"], fields["num_attention_heads"]
+    target_hidden = fields.get("target_hidden_size") or hidden
+    layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
+    return HeadConfig(
+        hidden_size=hidden,
+        intermediate_size=fields["intermediate_size"],
+        num_heads=heads,
+        num_kv_heads=fields.get("num_key_value_heads") or heads,
+        head_dim=fields.get("head_dim") or hidden // heads,
+        vocab_size=fields["vocab_size"],
+        draft_vocab_size=fields.get("draft_vocab_size") or tensors["lm_head.weight"].shape[0],
+        target_hidden_size=target_hidden,
+        num_layers=max(len(layers), 1),
+        num_aux=fields.get("num_aux_hidden_states") or tensors["fc.weight"].shape[-1] // target_hidden,
+        rms_norm_eps=fields.get("rms_norm_eps", 1e-6),
+        rope_parameters=_rope(fields),
+        max_position_embeddings=fields.get("max_position_embeddings", 2048),
+        aux_layer_ids=_aux_layer_ids(fields, nested),
+        fc_norm=bool(fields.get("fc_norm")) or "fc_norm.0.weight" in tensors,
+        norm_before_fc=bool(fields.get("norm_before_fc", nested.get("norm_before_fc")))
+        or "input_norm.weight" in tensors,
+        norm_output=bool(fields.get("norm_output")),
+        norm_before_residual=bool(fields.get("norm_before_residual")),
+        attention_bias=bool(fields.get("attention_bias")) or "layers.0.self_attn.q_proj.bias" in tensors,
+        hidden_act=fields.get("hidden_act", "silu"),
+    )
+
+
+def _rope(fields: dict[str, Any]) -> dict[str, Any]:
+    """transformers-5 rope parameters from either spelling; a head without any was trained with base 10000."""
+    rope = dict(fields.get("rope_parameters") or fields.get("rope_scaling") or {})
+    rope.setdefault("rope_type", rope.pop("type", "default"))
+    rope.setdefault("rope_theta", fields.get("rope_theta") or 10000.0)
+    return rope
+
+
+def _aux_layer_ids(fields: dict[str, Any], nested: dict[str, Any]) -> tuple[int, ...] | None:
+    """Boundary indices: the top-level list counts a layer's input, the nested one its output (so one more).
+
+    A nested list that equals the default three as inputs, or a top-level one that equals them as outputs, was copied
+    from a producer of the other convention and is read as the default three.
+    """
+    top, inner = fields.get(AUX_KEY), nested.get(AUX_KEY)
+    if top:
+        ids = tuple(top)
+        copied = ids[0] == 1 and tuple(i + 1 for i in ids) == default_aux_layer_ids(ids[-1] + 4)
+        return tuple(i + 1 for i in ids) if copied else ids
+    if inner:
+        ids = tuple(inner)
+        copied = ids[0] == 2 and ids == default_aux_layer_ids(ids[-1] + 3)
+        return ids if copied else tuple(i + 1 for i in ids)
+    return None
+
+
+def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
+    """config.json of the portable format: one file that SafeAILab, vLLM and SGLang understand alike.
+
+    Rope is written in all three spellings. Layer ids are written, in both conventions, only if they are not the
+    default.
+    """
+    rope = dict(config.rope_parameters)
+    scaling = (
+        None if rope.get("rope_type", "default") == "default" else {k: v for k, v in rope.items() if k != "rope_theta"}
+    )
+    fields: dict[str, Any] = {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "model_type": "llama",
+        "num_hidden_layers": config.num_layers,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_attention_heads": config.num_heads,
+        "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim,
+        "hidden_act": config.hidden_act,
+        "rms_norm_eps": config.rms_norm_eps,
+        "initializer_range": 0.02,
+        "vocab_size": config.vocab_size,
+        "draft_vocab_size": config.draft_vocab_size,
+        "target_hidden_size": config.target_hidden_size,
+        "tie_word_embeddings": False,
+        "max_position_embeddings": config.max_position_embeddings,
+        "attention_bias": config.attention_bias,
+        "rope_theta": rope.get("rope_theta", 10000.0),
+        "rope_scaling": scaling,
+        "rope_parameters": rope,
+        "torch_dtype": dtype,
+    }
+    for flag in ("fc_norm", "norm_before_fc", "norm_output", "norm_before_residual"):
+        if getattr(config, flag):
+            fields[flag] = True
+    if config.num_aux != 3:
+        fields["num_aux_hidden_states"] = config.num_aux
+    if config.aux_layer_ids is not None:
+        fields[AUX_KEY] = list(config.aux_layer_ids)
+        fields["eagle_config"] = {AUX_KEY: [i - 1 for i in config.aux_layer_ids], "use_aux_hidden_state": True}
+        fields["num_aux_hidden_states"] = config.num_aux
+    return fields

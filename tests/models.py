@@ -1,0 +1,164 @@
+"""Tiny random models, heads and drafts for the decoding tests."""
+
+import random
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.checkpoint import Head, HeadConfig
+from eagle_decoding.drafts import Commit, Eagle3Draft
+from eagle_decoding.tree import DraftTree
+
+VOCAB = 97
+PAD, BOS, EOS = 0, 1, 2
+
+KINDS = {
+    "llama": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": True}),
+    "llama-scaled-rope": (
+        LlamaForCausalLM,
+        LlamaConfig,
+        {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 10000.0,
+                "factor": 4.0,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64,
+            },
+            "attention_bias": True,
+        },
+    ),
+    "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": None}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
+}
+
+
+def tiny_target(kind: str = "llama", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Four layers, width 32, grouped-query attention, weights large enough for varied text."""
+    model_class, config_class, extra = KINDS[kind]
+    torch.manual_seed(len(kind))
+    config = config_class(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.3,
+        pad_token_id=PAD,
+        bos_token_id=BOS,
+        eos_token_id=EOS,
+        **extra,
+    )
+    return model_class(config).to(dtype).eval()
+
+
+def random_head(target: PreTrainedModel, draft_vocab: int = VOCAB, **options: object) -> Head:
+    """An EAGLE-3 head with random weights that fits the target."""
+    config = HeadConfig(
+        hidden_size=32,
+        intermediate_size=40,
+        num_heads=4,
+        num_kv_heads=2,
+        head_dim=8,
+        vocab_size=VOCAB,
+        draft_vocab_size=draft_vocab,
+        target_hidden_size=32,
+        aux_layer_ids=(1, 2, 4),
+        **options,
+    )
+    tensors = {}
+    for name, shape in config.tensor_shapes().items():
+        tensors[name] = torch.rand(shape) + 0.5 if len(shape) == 1 else torch.randn(shape) * 0.3
+    kept = torch.randperm(VOCAB)[:draft_vocab].sort().values
+    if "d2t" in tensors:
+        tensors["d2t"] = kept - torch.arange(draft_vocab)
+    tensors["lm_head.weight"] = target.get_output_embeddings().weight.detach()[kept].float()
+    return Head(config, tensors)
+
+
+def eagle_decoder(
+    target: PreTrainedModel, tree: TreeConfig | None = None, draft_vocab: int = VOCAB, **options: object
+) -> SpeculativeDecoder:
+    head = random_head(target, draft_vocab, **options)
+    tree = tree or TreeConfig(num_nodes=12, max_depth=3, topk=3)
+    embed = target.get_input_embeddings().weight
+    layers = target.config.num_hidden_layers
+    return SpeculativeDecoder(target, Eagle3Draft(head, embed, layers, tree, target.dtype, target.device))
+
+
+@dataclass
+class ScriptedDraft:
+    """Proposes random trees; a child of a right path is right with probability `accuracy`.
+
+    texts: what plain decoding emits for each request, prompt included (padding excluded)
+    """
+
+    texts: list[list[int]]
+    accuracy: float
+    num_nodes: int
+    seed: int = 0
+    feature_layers: tuple[int, ...] = ()
+    proposed: list[DraftTree] = field(default_factory=list)
+
+    def start(self, batch: int) -> None:
+        self.random = random.Random(self.seed)
+
+    def extend(self, commit: Commit) -> None:
+        pass
+
+    def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+        rows = [
+            self.grow(text, int(root), int(length))
+            for text, root, length in zip(self.texts, root_tokens, context_len, strict=True)
+        ]
+        tokens, parent, depth = (torch.tensor(column, dtype=torch.int32) for column in zip(*rows, strict=True))
+        mask = torch.zeros(*parent.shape, (self.num_nodes + 63) // 64, dtype=torch.int64)
+        for b in range(len(rows)):
+            for node in range(self.num_nodes):
+                up = int(parent[b, node])
+                if up >= 0:
+                    mask[b, node] = mask[b, up]
+                mask[b, node, node // 64] |= -(1 << 63) if node % 64 == 63 else 1 << (node % 64)
+        positions = context_len[:, None] + depth
+        tree = DraftTree(tokens, parent, depth, positions, mask, None, max_depth=self.num_nodes - 1)
+        self.proposed.append(tree)
+        return tree
+
+    def grow(self, text: list[int], root: int, length: int) -> tuple[list[int], list[int], list[int]]:
+        tokens, parent, depth, right = [root], [-1], [0], [True]
+        while len(tokens) < self.num_nodes:
+            up = self.random.choice(range(len(tokens)))
+            position = length + depth[up] + 1
+            hit = right[up] and position < len(text) and self.random.random() < self.accuracy
+            tokens.append(text[position] if hit else self.random.randrange(VOCAB))
+            parent.append(up)
+            depth.append(depth[up] + 1)
+            right.append(right[up] and position < len(text) and tokens[-1] == text[position])
+        return tokens, parent, depth
+
+
+def prompts(batch: int, length: int = 11) -> dict[str, Tensor]:
+    """Left-padded prompts of different lengths."""
+    generator = torch.Generator().manual_seed(batch)
+    input_ids = torch.randint(3, VOCAB, (batch, length), generator=generator)
+    attention_mask = torch.ones_like(input_ids)
+    for b in range(1, batch):
+        attention_mask[b, : (3 * b) % (length - 1)] = 0
+    return {"input_ids": input_ids.masked_fill(attention_mask == 0, PAD), "attention_mask": attention_mask}

@@ -1,0 +1,156 @@
+"""generate: the arguments and return types of transformers' generate."""
+
+import pytest
+import torch
+from models import PAD, ScriptedDraft, eagle_decoder, prompts, tiny_target
+from transformers import GenerationConfig, MaxTimeCriteria, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from eagle_decoding import SpeculativeDecoder
+
+
+class Recorder(BaseStreamer):
+    def __init__(self) -> None:
+        self.chunks: list[torch.Tensor] = []
+        self.ended = False
+
+    def put(self, value: torch.Tensor) -> None:
+        self.chunks.append(value)
+
+    def end(self) -> None:
+        self.ended = True
+
+
+class StopAt(StoppingCriteria):
+    """Stops a sequence once it holds the token."""
+
+    def __init__(self, token: int):
+        self.token = token
+
+    def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        return (input_ids[:, 11:] == self.token).any(dim=1)
+
+
+@pytest.fixture(scope="module")
+def target():
+    return tiny_target()
+
+
+@pytest.fixture(scope="module")
+def decoder(target):
+    return eagle_decoder(target)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"max_length": 30},
+        {"generation_config": GenerationConfig(max_new_tokens=25, do_sample=False, pad_token_id=PAD)},
+        {"max_new_tokens": 30, "repetition_penalty": 1.5},
+        {"max_new_tokens": 30, "no_repeat_ngram_size": 2},
+        {"max_new_tokens": 30, "min_new_tokens": 20},
+        {"max_new_tokens": 30, "bad_words_ids": [[5], [6, 7]]},
+        {"max_new_tokens": 30, "suppress_tokens": [10, 11, 12, 40]},
+        {"max_new_tokens": 30, "prefix_allowed_tokens_fn": lambda b, ids: list(range(3 + b, 60 + len(ids) % 3))},
+        {"max_new_tokens": 20, "num_return_sequences": 2},
+    ],
+    ids=lambda k: "-".join(k),
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_arguments(target, decoder, kwargs, batch):
+    if "num_return_sequences" in kwargs:
+        kwargs = {**kwargs, "do_sample": True, "temperature": 1e-3}
+    else:
+        kwargs = {"do_sample": False, **kwargs}
+    inputs = prompts(batch)
+    assert torch.equal(decoder.generate(**inputs, **kwargs), target.generate(**inputs, **kwargs))
+
+
+def test_positional_input_and_custom_generate(target, decoder):
+    ids = prompts(1)["input_ids"]
+    expected = target.generate(ids, do_sample=False, max_new_tokens=20)
+    assert torch.equal(decoder.generate(ids, do_sample=False, max_new_tokens=20), expected)
+    assert torch.equal(target.generate(ids, do_sample=False, max_new_tokens=20, custom_generate=decoder), expected)
+    sampled = {"do_sample": True, "max_new_tokens": 20, "seed": 3}
+    direct = decoder.generate(ids, **sampled)
+    assert torch.equal(target.generate(ids, custom_generate=decoder, **sampled), direct)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_stopping_criteria(target, batch):
+    inputs = prompts(batch)
+    text = target.generate(**inputs, do_sample=False, max_new_tokens=40)
+    criteria = StoppingCriteriaList([StopAt(int(text[0, 25])), MaxTimeCriteria(600)])
+    settings = {"do_sample": False, "max_new_tokens": 40, "stopping_criteria": criteria}
+    expected = target.generate(**inputs, **settings)
+    texts = [row[int((m == 0).sum()) :].tolist() for row, m in zip(text, inputs["attention_mask"], strict=True)]
+    decoder = SpeculativeDecoder(target, ScriptedDraft(texts, accuracy=0.9, num_nodes=12))
+    assert torch.equal(decoder.generate(**inputs, **settings), expected)
+
+
+@pytest.mark.parametrize(
+    "warpers", [{}, {"repetition_penalty": 1.2}, {"do_sample": True, "temperature": 0.8, "top_k": 9}]
+)
+def test_scores_and_logits(target, decoder, warpers):
+    """Scores are those of plain decoding, step by step."""
+    settings = {
+        "max_new_tokens": 20,
+        "return_dict_in_generate": True,
+        "output_scores": True,
+        "output_logits": True,
+        **{"do_sample": False, **warpers},
+    }
+    inputs = prompts(1)
+    result = decoder.generate(**inputs, seed=4, **settings)
+    plain = decoder.generate(**inputs, seed=4, speculate=False, **settings)
+    if not settings["do_sample"]:
+        plain = target.generate(**inputs, **settings)
+    assert torch.equal(result.sequences, plain.sequences)
+    assert len(result.scores) == len(result.logits) == result.sequences.shape[1] - inputs["input_ids"].shape[1]
+    for step, (mine, theirs) in enumerate(zip(result.scores + result.logits, plain.scores + plain.logits, strict=True)):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, msg=f"step {step}")
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_streamer(decoder, batch):
+    streamer = Recorder()
+    inputs = prompts(batch)
+    output = decoder.generate(**inputs, do_sample=False, max_new_tokens=25, streamer=streamer)
+    assert streamer.ended
+    assert torch.equal(streamer.chunks[0], inputs["input_ids"])
+    assert torch.equal(torch.stack(streamer.chunks[1:], dim=1), output[:, inputs["input_ids"].shape[1] :])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda d: d.generate(torch.empty(0, 4, dtype=torch.long)), "at least one request"),
+        (lambda d: d.generate(torch.empty(1, 0, dtype=torch.long)), "at least one token"),
+        (lambda d: d.generate(torch.full((1, 300), 5), max_new_tokens=4), "The prompt has 300 tokens .* context 256"),
+        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=0), "max_new_tokens"),
+        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, num_beams=2), "beam search"),
+        (lambda d: d.generate(torch.full((2, 4), 5), max_new_tokens=4, seed=[1]), "one per request"),
+        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, stop_strings="x"), "tokenizer"),
+    ],
+)
+def test_errors(decoder, call, message):
+    with pytest.raises(ValueError, match=message):
+        call(decoder)
+
+
+def test_nan_logits_are_an_error():
+    target = tiny_target()
+    decoder = eagle_decoder(target)
+    with torch.no_grad():
+        target.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        decoder.generate(**prompts(1), do_sample=False, max_new_tokens=5)
+
+
+def test_unsupported_targets_are_refused():
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from eagle_decoding.target import Target
+
+    with pytest.raises(ValueError, match="'gpt2' is not supported"):
+        Target(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20)))
