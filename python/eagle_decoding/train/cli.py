@@ -10,16 +10,16 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import AutoTokenizer
 
-from ..checkpoint import CheckpointError
-from .assemble import build_trainer
-from .capture import capture as capture_features
-from .capture import feature_bytes
-from .config import ConfigError, TrainConfig, load_config
-from .data import DataError, read_token_rows
-from .export import export_head
-from .prepare import prepare as prepare_rows
-from .progress import RunLog
-from .target import load_target
+from eagle_decoding.checkpoint import CheckpointError
+from eagle_decoding.train.assemble import build_trainer
+from eagle_decoding.train.capture import capture as capture_features
+from eagle_decoding.train.capture import feature_bytes
+from eagle_decoding.train.config import ConfigError, TrainConfig, load_config
+from eagle_decoding.train.data import DataError, read_token_rows
+from eagle_decoding.train.export import export_head
+from eagle_decoding.train.prepare import prepare as prepare_rows
+from eagle_decoding.train.progress import RunLog
+from eagle_decoding.train.target import frozen_target
 
 app = typer.Typer(no_args_is_help=True, help="Train a draft head for a target model.")
 console = Console()
@@ -62,7 +62,7 @@ def capture(
     options = _config(config, overrides)
     with _clear_errors(), Progress(console=console) as bar:
         data = read_token_rows(options.data.tokens)
-        model = load_target(options.target)
+        model = frozen_target(options.target)
         size = feature_bytes(data, 3, model.config.get_text_config().hidden_size)
         console.print(f"{int(data.starts[-1])} tokens, {size / 1e9:.2f} GB")
         task = bar.add_task("capture", total=int(data.starts[-1]))
