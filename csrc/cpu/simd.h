@@ -53,7 +53,11 @@ EAGLE_INLINE float16 from_float<float16>(float x) {
   return {static_cast<_Float16>(x)};
 }
 
-EAGLE_INLINE vfloat splat(float x) { return vfloat{} + x; }
+// A shuffle, as GCC turns it into one broadcast, from memory where it can; vfloat{} + x keeps the addition (-0 + 0).
+EAGLE_INLINE vfloat splat(float x) {
+  const vfloat first = {x};
+  return __builtin_shufflevector(first, first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+}
 
 EAGLE_INLINE vfloat load(const float* p) {
   vfloat v;
@@ -66,7 +70,7 @@ EAGLE_INLINE vfloat load(const bfloat16* p) {
   const vuint bits = __builtin_convertvector(half, vuint) << 16;
   return __builtin_bit_cast(vfloat, bits);
 }
-// Bits of float16 numbers, one a lane, to float32: GCC converts _Float16 vectors lane by lane, this stays in vectors.
+// Bits of float16 numbers, one a lane, to float32. GCC converts _Float16 vectors lane by lane, this stays in vectors.
 template <class Float, class Word>
 EAGLE_INLINE Float half_bits_to_float(Word half) {
   const Word magnitude = (half & 0x7fff) << 13;  // exponent and mantissa where float32 has them
