@@ -1,4 +1,4 @@
-"""The command line: eagle-decoding demo, generate, chat, info."""
+"""The command line: eagle-decoding demo, generate, chat, info, and the training commands."""
 
 import sys
 import time
@@ -9,6 +9,7 @@ from click import Context
 from typer.core import TyperGroup
 
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.train import cli as training
 
 
 class Commands(TyperGroup):
@@ -32,6 +33,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+app.add_typer(training.app)
 
 DEMO_PROMPT = "Explain in a few sentences why the sky is blue."
 
