@@ -113,6 +113,19 @@ def test_the_first_line_says_what_a_file_is_for():
     assert silent == []
 
 
+def test_the_architecture_page_names_every_file():
+    page = (ROOT / "docs/architecture.md").read_text()
+    unnamed = []
+    for path in sources():
+        name = path.relative_to(ROOT)
+        stem = re.sub(r"^(test|bench)_", "", name.stem)
+        of_op = name.parts[0] != "python" and any(stem == op or stem.startswith(op + "_") for op in OPS)
+        spellings = (str(name), "/".join(name.parts[1:]), "/".join(name.parts[2:]))
+        if not of_op and not any(f"`{spelling}`" in page for spelling in spellings):
+            unnamed.append(str(name))
+    assert unnamed == []
+
+
 @pytest.mark.parametrize("folder", INCLUDES)
 def test_cpp_folders_include_only_what_lies_below(folder):
     wrong = []
