@@ -45,7 +45,7 @@ class Build(BuildExtension):
 
     def finalize_options(self) -> None:
         super().finalize_options()
-        # One folder of objects for every kind of build: after pip's editable install an in-place build has nothing to do.
+        # One folder of objects for every kind of build: an in-place build after pip's editable one has nothing to do.
         self.build_temp = str(ROOT / "build" / f"objects-{sys.implementation.cache_tag}")
 
     def build_extensions(self) -> None:

@@ -13,8 +13,8 @@ EAGLE_HOST_DEVICE typename L::Float polynomial_step(typename L::Float sum, typen
 template <class L>
 EAGLE_HOST_DEVICE typename L::Float exp(typename L::Float x) {
   using Float = typename L::Float;
-  const auto vanishes = x < L::of(-87.0f);
-  x = vanishes ? L::of(-87.0f) : x;
+  const typename L::Int vanishes = L::less(x, L::of(-87.0f));
+  x = L::select(vanishes, L::of(-87.0f), x);
   const Float round = L::of(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   const Float n = L::add(L::add(L::mul(x, L::of(1.44269504088896341f)), round), -round);
   const Float r = L::add(L::add(x, -L::mul(n, L::of(0.693359375f))), -L::mul(n, L::of(-2.12194440e-4f)));
@@ -25,7 +25,7 @@ EAGLE_HOST_DEVICE typename L::Float exp(typename L::Float x) {
   p = polynomial_step<L>(p, r, 1.6666665459e-1f);
   p = polynomial_step<L>(p, r, 5.0000001201e-1f);
   p = L::add(L::add(L::mul(L::mul(p, r), r), r), L::of(1.0f));
-  return vanishes ? L::of(0.0f) : L::mul(p, L::from_bits((L::to_int(n) + 127) << 23));
+  return L::select(vanishes, L::of(0.0f), L::mul(p, L::from_bits((L::to_int(n) + 127) << 23)));
 }
 
 // exponent * log(2) + log(m) from m - 1 and m + 1, where m is within [sqrt(1/2), sqrt(2)]: log(m) = 2 atanh(s).
@@ -74,13 +74,12 @@ EAGLE_HOST_DEVICE typename L::Float exponential(typename L::Word bits) {
   const Float f = L::mul(L::add(L::to_float(distance), L::of(0.5f)), L::of(0x1p-32f));  // u or 1 - u, at most 1/2
   const Reduced<L> low = reduce<L>(f);
   const Float one = L::of(1.0f), zero = L::of(0.0f);
-  const auto halve = f > L::of(0.29289322f);  // 1 - f is below sqrt(1/2)
-  const Float doubled = halve ? L::add(f, f) : f;
-  const Float shift = halve ? one : zero;  // 2^k m = 1 - f: m - 1 = 1 - 2f with k = -1, or -f with k = 0
-  const auto in_upper = upper != 0;
-  const Float minus_one = in_upper ? L::add(shift, -doubled) : L::add(low.mantissa, -one);
-  const Float plus_one = in_upper ? L::add(L::add(shift, L::of(2.0f)), -doubled) : L::add(low.mantissa, one);
-  const Int exponent = in_upper ? -L::to_int(shift) : low.exponent;
+  const Int halve = L::less(L::of(0.29289322f), f);  // 1 - f is below sqrt(1/2)
+  const Float doubled = L::select(halve, L::add(f, f), f);
+  const Float shift = L::select(halve, one, zero);  // 2^k m = 1 - f: m - 1 = 1 - 2f with k = -1, or -f with k = 0
+  const Float minus_one = L::select(upper, L::add(shift, -doubled), L::add(low.mantissa, -one));
+  const Float plus_one = L::select(upper, L::add(L::add(shift, L::of(2.0f)), -doubled), L::add(low.mantissa, one));
+  const Int exponent = (upper & halve) | (~upper & low.exponent);
   return -log_reduced<L>(exponent, minus_one, plus_one);
 }
 

@@ -1,4 +1,5 @@
 // Arithmetic that rounds after every operation, as a policy: one lane here (host and device), sixteen in cpu/sixteen.h.
+// Masks are integers, all bits set or none.
 #pragma once
 #include <cstdint>
 #include <cstring>
@@ -14,6 +15,8 @@ struct OneLane {
   using Word = uint32_t;
 
   static EAGLE_HOST_DEVICE Float of(float c) { return c; }
+  static EAGLE_HOST_DEVICE Int less(Float a, Float b) { return -static_cast<int32_t>(a < b); }
+  static EAGLE_HOST_DEVICE Float select(Int mask, Float a, Float b) { return mask ? a : b; }
   static EAGLE_HOST_DEVICE Int as_int(Word x) { return static_cast<int32_t>(x); }
   static EAGLE_HOST_DEVICE Float to_float(Int x) { return static_cast<float>(x); }
   static EAGLE_HOST_DEVICE Int to_int(Float x) { return static_cast<int32_t>(x); }

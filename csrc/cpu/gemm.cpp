@@ -11,7 +11,7 @@
 namespace eagle::cpu {
 namespace {
 
-constexpr int64_t kPad = 32;     // packed rows are a whole number of steps on every instruction set
+constexpr int64_t kPad = 32;  // packed rows are a whole number of steps on every instruction set
 constexpr int kTileOutputs = Product::kTileOutputs;
 
 template <int kLanes>
@@ -47,12 +47,21 @@ EAGLE_INLINE Pair<kLanes> load_pair(const bfloat16* p) {
   return {(Float)(words << 16), (Float)(words & 0xffff0000u)};
 }
 template <int kLanes>
-EAGLE_INLINE Pair<kLanes> load_pair(const float16* p) {
-  using Float = typename Lanes<kLanes>::Float;
-  using Word = typename Lanes<kLanes>::Word;
+EAGLE_INLINE typename Lanes<kLanes>::Float load_halves(const float16* p) {
+  typename Lanes<kLanes>::Float value;
   using Short = typename Lanes<kLanes>::Short;
-  return {half_bits_to_float<Float>(__builtin_convertvector(read<Short>(p), Word)),
-          half_bits_to_float<Float>(__builtin_convertvector(read<Short>(p + kLanes), Word))};
+#ifdef __x86_64__
+  if constexpr (kLanes > 4) {  // GCC would convert _Float16 vectors lane by lane
+    asm("vcvtph2ps %1, %0" : "=v"(value) : "m"(*reinterpret_cast<const Short*>(p)));
+    return value;
+  }
+#endif
+  const auto bits = __builtin_convertvector(read<Short>(p), typename Lanes<kLanes>::Word);
+  return half_bits_to_float<decltype(value)>(bits);
+}
+template <int kLanes>
+EAGLE_INLINE Pair<kLanes> load_pair(const float16* p) {
+  return {load_halves<kLanes>(p), load_halves<kLanes>(p + kLanes)};
 }
 
 // The last elements of a row, zeros behind them; nothing past the row is read.
@@ -129,13 +138,14 @@ EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, i
   }
 }
 
-// Memory to be read soon, asked for a step at a time: asked for at once it would stall what is read now.
+// Memory to be read soon, asked for a step at a time (at once it would delay what is read now), into the second-level
+// cache.
 struct Fetch {
   const char* next;
   int64_t step;
 
   EAGLE_INLINE void advance() {
-    for (const char* end = next + step; next < end; next += 64) __builtin_prefetch(next);
+    for (const char* end = next + step; next < end; next += 64) __builtin_prefetch(next, 0, 2);
   }
 };
 
@@ -291,8 +301,8 @@ void Product::set_row(int64_t row, const void* input) {
   kernels().convert(dtype_, input, inner_, packed_.get() + row * stride_);
 }
 
-void Product::multiply(const void* weight, int64_t begin, int64_t end, float* output) const {
-  kernels().multiply(dtype_, {packed_.get(), rows_, stride_, inner_}, weight, begin, end, output);
+void Product::multiply(const void* weight, int64_t begin, int64_t end, ProductBlock& block) const {
+  kernels().multiply(dtype_, {packed_.get(), rows_, stride_, inner_}, weight, begin, end, block.values);
 }
 
 }  // namespace eagle::cpu

@@ -50,16 +50,16 @@ struct RowSummary {
 template <class T>
 EAGLE_INLINE RowSummary summarize(const Row<T>& row, float* group_max) {
   vfloat top = splat(-kInfinity);
-  vint nan = {};
+  vint nan = {};  // negative where a logit was NaN
   for (int64_t group = 0; group < row.num_groups(); ++group) {
     const Group g = load_group(row, group);
-    for (int i = 0; i < kGroupVectors; ++i) nan |= g.vector[i] != g.vector[i];
+    for (int i = 0; i < kGroupVectors; ++i) nan |= 0x7f800000 - (Sixteen::bits(g.vector[i]) & 0x7fffffff);
     const vfloat largest = max(max(g.vector[0], g.vector[1]), max(g.vector[2], g.vector[3]));
     group_max[group] = max_lane(largest);
     top = max(top, largest);
   }
   const float largest = max_lane(top);
-  return {largest, !any(nan) && std::isfinite(largest)};
+  return {largest, !any(nan >> 31) && std::isfinite(largest)};
 }
 
 // Lowest token with the row's maximum.
@@ -86,16 +86,16 @@ EAGLE_INLINE int64_t last_argmax(const Row<T>& row, const float* group_max, floa
 template <class T>
 EAGLE_INLINE double sum_exp(const Row<T>& row, const float* group_max, float row_max, float temperature,
                             float threshold) {
-  vdouble total = {};
+  DoubleSum total;
   for (int64_t group = 0; group < row.num_groups(); ++group) {
     if (group_max[group] < threshold) continue;
     const Group g = load_group(row, group);
     for (int i = 0; i < kGroupVectors; ++i) {
       const vfloat weight = exp<Sixteen>((g.vector[i] - row_max) / temperature);
-      total += __builtin_convertvector(g.vector[i] >= threshold ? weight : vfloat{}, vdouble);
+      total.add(Sixteen::select(Sixteen::less(g.vector[i], splat(threshold)), vfloat{}, weight));
     }
   }
-  return sum(total);
+  return total.total();
 }
 
 struct Entry {

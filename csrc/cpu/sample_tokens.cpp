@@ -15,8 +15,7 @@ struct Best {
 
 // At least exp(x) (1 + 2^-10), for x in [-80, 60]: straight lines between the powers of two.
 EAGLE_INLINE vfloat exp_bound(vfloat x) {
-  x = max(x, splat(-80.0f));
-  x = x < splat(60.0f) ? x : splat(60.0f);
+  x = min(max(x, splat(-80.0f)), splat(60.0f));
   const vint bits = Sixteen::to_int(x * (1.44269504f * 0x1p23f) + 127 * 0x1p23f);
   return Sixteen::from_bits(bits) * (1 + 0x1p-10f);
 }
@@ -25,7 +24,7 @@ EAGLE_INLINE vfloat exp_bound(vfloat x) {
 EAGLE_INLINE vint may_win(vfloat score, vuint bits, float best) {
   const vuint distance = ~bits >> 1;
   const vfloat one_minus_u = Sixteen::to_float(__builtin_bit_cast(vint, distance)) * 0x1p-31f;
-  return one_minus_u <= exp_bound(score - best);
+  return ~Sixteen::less(exp_bound(score - best), one_minus_u);
 }
 
 EAGLE_INLINE void update(Best& best, vfloat score, vuint bits, int64_t first_token) {
@@ -55,9 +54,11 @@ EAGLE_INLINE int32_t gumbel_argmax(const Row<T>& row, const float* group_max, fl
     vint candidates = {};
     for (int i = 0; i < kGroupVectors; ++i) {
       const vfloat x = logits.vector[i];
-      const vint kept =
-          (x > keep.threshold) | ((x == keep.threshold) & (lane >= keep.first_token - first_token - i * kLanes));
-      score.vector[i] = kept ? (x - row_max) / temperature : splat(-kInfinity);
+      const vint above = Sixteen::less(splat(keep.threshold), x);
+      const vint below = Sixteen::less(x, splat(keep.threshold));
+      const vint too_early = (lane - (keep.first_token - first_token - i * kLanes)) >> 31;
+      const vint kept = above | ~(below | too_early);
+      score.vector[i] = Sixteen::select(kept, (x - row_max) / temperature, splat(-kInfinity));
       candidates |= kept & may_win(score.vector[i], bits.vector[i], best.score);
     }
     if (!any(candidates)) continue;

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from .config import TrainConfig
-from .data import DataError, TokenRows, draft_vocabulary, read_token_rows, split_rows
-from .features import FeatureShards
-from .head import DraftHead
-from .initialise import random_init, warm_init
-from .loop import Trainer
-from .target import head_config, load_target
+from eagle_decoding.train.config import TrainConfig
+from eagle_decoding.train.data import DataError, TokenRows, draft_vocabulary, read_token_rows, split_rows
+from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.head import DraftHead
+from eagle_decoding.train.initialise import random_init, warm_init
+from eagle_decoding.train.loop import Trainer
+from eagle_decoding.train.target import frozen_target, head_config
 
 LOW_COVERAGE = 0.95
 WARM_SAMPLE_ROWS = 8
@@ -46,7 +46,7 @@ def build_trainer(config: TrainConfig, report: Callable[[dict[str, Any]], None])
     data = read_token_rows(config.data.tokens)
     features = FeatureShards(config.data.features, data)
     train, held_out = split_rows(range(len(data)), config.data.held_out, config.seed)
-    target = load_target(config.target)
+    target = frozen_target(config.target)
     head, coverage = _build_head(config, target, data, train)
     captured = set(features.rows)
     train = [row for row in train if row in captured]

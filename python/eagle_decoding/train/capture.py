@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from ..checkpoint import default_aux_layer_ids
-from .data import DataError, TokenRows
-from .target import target_features
+from eagle_decoding.checkpoint import default_aux_layer_ids
+from eagle_decoding.train.data import DataError, TokenRows
+from eagle_decoding.train.target import target_features
 
 ROWS_PER_SHARD = 64
 BATCH_TOKENS = 1536

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .rows import Documents
+from eagle_decoding.train.rows import Documents
 
 
 class DataError(ValueError):

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoint import CheckpointError, write_head
-from .config import load_config
-from .state import newest_state
-from .target import head_config, load_target
+from eagle_decoding.checkpoint import CheckpointError, write_head
+from eagle_decoding.train.config import load_config
+from eagle_decoding.train.state import newest_state
+from eagle_decoding.train.target import frozen_target, head_config
 
 
 def export_head(
@@ -24,7 +24,7 @@ def export_head(
     state = newest_state(Path(run) / "checkpoints")
     if state is None:
         raise CheckpointError(f"There is no whole checkpoint in {Path(run) / 'checkpoints'}; train first.")
-    target = load_target(config.target)
+    target = frozen_target(config.target)
     shape = head_config(target, config.head)
     tensors = {name: tensor for name, tensor in state.head.items() if name != "d2t"}
     target_ids = torch.arange(shape.draft_vocab_size)

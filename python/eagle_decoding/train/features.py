@@ -10,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from .data import DataError, TokenRows
+from eagle_decoding.train.data import DataError, TokenRows
 
 
 class FeatureShards:

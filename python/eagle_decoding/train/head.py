@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from ..checkpoint import HeadConfig
+from eagle_decoding.checkpoint import HeadConfig
 
 
 class Attention(nn.Module):

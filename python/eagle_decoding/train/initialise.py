@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .head import DraftHead
+from eagle_decoding.train.head import DraftHead
 
 EMBEDDING_STD = 0.01
 

@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .config import TrainConfig, dump_config
-from .data import TokenRows, pack_rows
-from .features import FeatureShards
-from .head import DraftHead
-from .metrics import Acceptance
-from .schedule import learning_rate
-from .state import newest_state, save_state
-from .unroll import unroll
+from eagle_decoding.train.config import TrainConfig, dump_config
+from eagle_decoding.train.data import TokenRows, pack_rows
+from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.head import DraftHead
+from eagle_decoding.train.metrics import Acceptance
+from eagle_decoding.train.schedule import learning_rate
+from eagle_decoding.train.state import newest_state, save_state
+from eagle_decoding.train.unroll import unroll
 
 Report = Callable[[dict[str, Any]], None]
 

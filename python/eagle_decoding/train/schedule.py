@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .config import OptimOptions
+from eagle_decoding.train.config import OptimOptions
 
 
 def learning_rate(options: OptimOptions, progress: float) -> float:

@@ -6,25 +6,16 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, GgufConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
-from ..checkpoint import HeadConfig
-from .config import HeadOptions
+from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.target import load_target
+from eagle_decoding.train.config import HeadOptions
 
 
-def load_target(path: str | Path) -> PreTrainedModel:
-    """The target in fp32 from a model directory, a hub id, or a .gguf file (dequantised)."""
-    path = Path(path)
-    if path.suffix == ".gguf":
-        model = AutoModelForCausalLM.from_pretrained(
-            str(path.parent),
-            gguf_file=path.name,
-            dtype=torch.float32,
-            quantization_config=GgufConfig(dequantize=True),
-        )
-    else:
-        model = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32)
-    return model.eval().requires_grad_(False)
+def frozen_target(path: str | Path) -> PreTrainedModel:
+    """The target in fp32 without gradients, from a model directory, a hub id, or a .gguf file (dequantised)."""
+    return load_target(path, dtype=torch.float32).requires_grad_(False)
 
 
 def head_config(target: PreTrainedModel, options: HeadOptions) -> HeadConfig:

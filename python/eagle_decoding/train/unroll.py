@@ -10,10 +10,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .attention import rope_tables, rotate, unrolled_attention
-from .head import DraftHead
-from .losses import TokenScores, linear_soft_cross_entropy, teacher_probabilities
-from .rows import Documents, needed_rows, supervised_rows
+from eagle_decoding.train.attention import rope_tables, rotate, unrolled_attention
+from eagle_decoding.train.head import DraftHead
+from eagle_decoding.train.losses import TokenScores, linear_soft_cross_entropy, teacher_probabilities
+from eagle_decoding.train.rows import Documents, needed_rows, supervised_rows
 
 
 @dataclass(frozen=True)

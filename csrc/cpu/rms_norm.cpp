@@ -1,0 +1,47 @@
+// rms_norm on the CPU: a row's squares are summed in a fixed order, so rows do not depend on their batch.
+#include "common/rms_norm.h"
+
+#include <cmath>
+
+#include "cpu/by_dtype.h"
+
+namespace eagle::cpu {
+namespace {
+
+constexpr int64_t kElementsPerThread = 1 << 16;
+
+template <class T>
+EAGLE_INLINE float sum_of_squares(const T* x, int64_t size) {
+  vfloat total = {};
+  for_each_sixteen(size, [&](int64_t i, int64_t count) EAGLE_INLINE_LAMBDA {
+    const vfloat v = load_first(x + i, count);
+    total += v * v;
+  });
+  return sum(total);
+}
+
+template <class T>
+EAGLE_INLINE void normalize_rows(const RmsNormParams& p, int64_t begin, int64_t end) {
+  const T* weight = static_cast<const T*>(p.weight);
+  for (int64_t r = begin; r < end; ++r) {
+    const T* x = reinterpret_cast<const T*>(p.input[r]);
+    T* out = reinterpret_cast<T*>(p.output[r]);
+    const float scale = 1 / std::sqrt(sum_of_squares(x, p.size) / static_cast<float>(p.size) + p.eps);
+    for_each_sixteen(p.size, [&](int64_t i, int64_t count) EAGLE_INLINE_LAMBDA {
+      store_first(out + i, load_first(weight + i, count) * rounded<T>(load_first(x + i, count) * scale), count);
+    });
+  }
+}
+
+EAGLE_MULTIVERSION void normalize(const RmsNormParams& p, int64_t begin, int64_t end) {
+  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { normalize_rows<decltype(element)>(p, begin, end); });
+}
+
+}  // namespace
+
+void rms_norm(const RmsNormParams& p, ParallelFor parallel_for) {
+  parallel_for(p.input.count, kElementsPerThread / (p.size + 1) + 1,
+               [&](int64_t begin, int64_t end) { normalize(p, begin, end); });
+}
+
+}  // namespace eagle::cpu
