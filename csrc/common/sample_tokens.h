@@ -13,15 +13,14 @@ struct SampleTokensParams {
   const int32_t* position_ids;  // [batch, num_nodes]
   SamplingParamsView requests;
   int64_t batch, num_nodes, vocabulary;
-  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void sample_tokens(const SampleTokensParams& p, ParallelFor parallel_for);
 }
 namespace cuda {
-int64_t workspace_bytes(const SampleTokensParams& p);
-void sample_tokens(const SampleTokensParams& p, void* stream);
+int64_t sample_tokens_workspace(const SampleTokensParams& p);  // bytes
+void sample_tokens(const SampleTokensParams& p, void* workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace eagle

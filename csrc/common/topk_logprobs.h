@@ -16,15 +16,14 @@ struct TopkLogprobsParams {
   int64_t row_stride;
   const int32_t* d2t;  // [vocabulary] or null
   int64_t rows, vocabulary, k;
-  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void topk_logprobs(const TopkLogprobsParams& p, ParallelFor parallel_for);
 }
 namespace cuda {
-int64_t workspace_bytes(const TopkLogprobsParams& p);
-void topk_logprobs(const TopkLogprobsParams& p, void* stream);
+int64_t topk_logprobs_workspace(const TopkLogprobsParams& p);  // bytes
+void topk_logprobs(const TopkLogprobsParams& p, void* workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace eagle

@@ -16,20 +16,10 @@ struct RowState {
   uint32_t finished;  // drawing blocks that are done
 };
 
-struct Workspace {
-  RowState* state;  // [rows]
-  float *group_max, *group_sum;
-};
-
-Workspace workspace(const SampleTokensParams& p) {
+// The workspace: row states, then the summary.
+SummaryParams summary_params(const SampleTokensParams& p, RowState* states) {
   const int64_t rows = p.batch * p.num_nodes;
-  RowState* state = static_cast<RowState*>(p.workspace);
-  float* group_max = reinterpret_cast<float*>(state + rows);
-  return {state, group_max, group_max + rows * num_groups(p.vocabulary)};
-}
-
-SummaryParams summary_params(const SampleTokensParams& p) {
-  const Workspace w = workspace(p);
+  float* group_max = reinterpret_cast<float*>(states + rows);
   return {
       .logits = p.logits.data,
       .dtype = p.logits.dtype,
@@ -40,8 +30,8 @@ SummaryParams summary_params(const SampleTokensParams& p) {
       .vocabulary = p.vocabulary,
       .temperature = p.requests.temperature,
       .top_p = p.requests.top_p,
-      .group_max = w.group_max,
-      .group_sum = w.group_sum,
+      .group_max = group_max,
+      .group_sum = group_max + rows * num_groups(p.vocabulary),
   };
 }
 
@@ -63,7 +53,7 @@ __device__ int32_t lowest_argmax(const Row<T>& row, const float* group_max, floa
 // grid: batch * num_nodes.
 template <class T>
 __global__ void __launch_bounds__(kSelectThreads)
-    filter_rows(const SampleTokensParams p, const SummaryParams summary, RowState* state) {
+    filter_rows(const SampleTokensParams p, const SummaryParams summary, RowState* states) {
   __shared__ Selection selection;
   const int64_t r = blockIdx.x, groups = num_groups(p.vocabulary);
   const Row<T> row = logits_row<T>(summary, r);
@@ -82,7 +72,7 @@ __global__ void __launch_bounds__(kSelectThreads)
                .find_keep();
   if (threadIdx.x > 0) return;
   p.token_ids[r] = token;
-  state[r] = {0, of_row.max, keep, 0};
+  states[r] = {0, of_row.max, keep, 0};
 }
 
 // Orders by score, then by lowest token.
@@ -165,23 +155,23 @@ __global__ void __launch_bounds__(kDrawWarps* kWarp)
 
 }  // namespace
 
-int64_t workspace_bytes(const SampleTokensParams& p) {
+int64_t sample_tokens_workspace(const SampleTokensParams& p) {
   const int64_t rows = p.batch * p.num_nodes;
   const int64_t floats = 2 * num_groups(p.vocabulary);
   return rows * static_cast<int64_t>(sizeof(RowState) + floats * sizeof(float));
 }
 
-void sample_tokens(const SampleTokensParams& p, void* stream) {
+void sample_tokens(const SampleTokensParams& p, void* workspace, void* stream) {
   const int64_t rows = p.batch * p.num_nodes;
   if (rows == 0) return;
-  const SummaryParams summary = summary_params(p);
-  RowState* state = workspace(p).state;
+  RowState* states = static_cast<RowState*>(workspace);
+  const SummaryParams summary = summary_params(p, states);
   const dim3 draw_grid(rows, ceil_div(num_groups(p.vocabulary), kDrawWarps * kDrawGroups));
   summarize_rows(summary, stream);
   dispatch(p.logits.dtype, [&](auto element) {
     using T = decltype(element);
-    launch(&filter_rows<T>, dim3(rows), dim3(kSelectThreads), stream, p, summary, state);
-    launch(&draw_tokens<T>, draw_grid, dim3(kDrawWarps * kWarp), stream, p, summary, state);
+    launch(&filter_rows<T>, dim3(rows), dim3(kSelectThreads), stream, p, summary, states);
+    launch(&draw_tokens<T>, draw_grid, dim3(kDrawWarps * kWarp), stream, p, summary, states);
   });
   check_launch("sample_tokens");
 }

@@ -8,9 +8,9 @@ namespace {
 
 constexpr int kMaxK = 64;
 
-SummaryParams summary_params(const TopkLogprobsParams& p) {
+SummaryParams summary_params(const TopkLogprobsParams& p, void* workspace) {
   const int64_t groups = num_groups(p.vocabulary);
-  float* group_max = static_cast<float*>(p.workspace);
+  float* group_max = static_cast<float*>(workspace);
   return {
       .logits = p.logits,
       .dtype = p.dtype,
@@ -76,13 +76,13 @@ __global__ void __launch_bounds__(kSelectThreads) select_topk(const TopkLogprobs
 
 }  // namespace
 
-int64_t workspace_bytes(const TopkLogprobsParams& p) {
+int64_t topk_logprobs_workspace(const TopkLogprobsParams& p) {
   return 2 * p.rows * num_groups(p.vocabulary) * static_cast<int64_t>(sizeof(float));
 }
 
-void topk_logprobs(const TopkLogprobsParams& p, void* stream) {
+void topk_logprobs(const TopkLogprobsParams& p, void* workspace, void* stream) {
   if (p.rows == 0) return;
-  const SummaryParams summary = summary_params(p);
+  const SummaryParams summary = summary_params(p, workspace);
   summarize_rows(summary, stream);
   dispatch(p.dtype, [&](auto element) {
     using T = decltype(element);
