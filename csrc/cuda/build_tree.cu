@@ -1,6 +1,5 @@
 // build_tree: a block per request selects the best nodes by a histogram search, and links them in shared memory.
 #include "common/build_tree.h"
-
 #include "common/tree.h"
 #include "cuda/launch.cuh"
 #include "cuda/ordinal.cuh"
@@ -76,9 +75,8 @@ __device__ void choose_slots(const BuildTreeParams& p, const History& history, S
   const HistorySource source{history, RowOrdinals<float, Ties::kLowestToken>(history.slots)};
   const Range all{source.ordinals.lowest(0), source.ordinals.highest(source.ordinals.key(INFINITY))};
   const uint64_t last = selection.reach(all, 0, p.num_nodes - 1, source, UnitWeight{});
-  selection.for_each({last, all.high}, source, [&](uint64_t c) {
-    tree.chosen[atomicAdd(&tree.size, 1)] = source.ordinals.token(c);
-  });
+  selection.for_each({last, all.high}, source,
+                     [&](uint64_t c) { tree.chosen[atomicAdd(&tree.size, 1)] = source.ordinals.token(c); });
   __syncthreads();  // all slots are there
 }
 

@@ -1,6 +1,5 @@
 // commit_step: rows of hidden states copied 16 bytes a thread, and the tokens that follow them.
 #include "common/commit_step.h"
-
 #include "cuda/launch.cuh"
 
 namespace eagle::cuda {

@@ -1,6 +1,5 @@
 // expand_tree: a block per request writes a level into the history and ranks its children by counting.
 #include "common/expand_tree.h"
-
 #include "common/tree.h"
 #include "cuda/launch.cuh"
 

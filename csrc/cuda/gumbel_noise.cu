@@ -1,6 +1,5 @@
 // gumbel_noise: four tokens a thread, one Philox block.
 #include "common/gumbel_noise.h"
-
 #include "cuda/keyed_noise.cuh"
 #include "cuda/launch.cuh"
 

@@ -21,8 +21,7 @@ struct RowSource {
       const int64_t first = group * kGroup + lane_id() * kOctet;
       const Octet<T> octet = load_octet(row, first);
 #pragma unroll
-      for (int i = 0; i < kOctet; ++i)
-        emit(first + i < row.size, ordinals.of(to_float(octet.value[i]), first + i));
+      for (int i = 0; i < kOctet; ++i) emit(first + i < row.size, ordinals.of(to_float(octet.value[i]), first + i));
     }
   }
 };

@@ -1,7 +1,6 @@
 // sample_tokens: the whole device summarizes the rows, a block per row finds what the filters keep, and the whole
 // device draws. The second and third pass read only the groups of logits that can matter.
 #include "common/sample_tokens.h"
-
 #include "cuda/keyed_noise.cuh"
 #include "cuda/row_filter.cuh"
 
@@ -67,8 +66,11 @@ __global__ void __launch_bounds__(kSelectThreads)
   if (of_row.valid && params.temperature <= 0)
     token = lowest_argmax(row, group_max, of_row.max);
   else if (of_row.valid)
-    keep = RowFilter<T>{selection, {row, group_max, RowOrdinals<T, Ties::kHighestToken>(p.vocabulary)}, params,
-                        of_row.max, summary.group_sum + r * groups}
+    keep = RowFilter<T>{selection,
+                        {row, group_max, RowOrdinals<T, Ties::kHighestToken>(p.vocabulary)},
+                        params,
+                        of_row.max,
+                        summary.group_sum + r * groups}
                .find_keep();
   if (threadIdx.x > 0) return;
   p.token_ids[r] = token;

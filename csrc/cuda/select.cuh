@@ -110,8 +110,7 @@ struct Selection {
     __syncthreads();  // the totals of all warps
     reached += warp_reduce(lane_id() < warp_id() ? warp_total[lane_id()] : 0, Sum{});
     const bool crosses = reached - weight < target && reached >= target;
-    if (crosses || (bin == 0 && reached < target))
-      crossing = {static_cast<uint64_t>(bin), reached - weight};
+    if (crosses || (bin == 0 && reached < target)) crossing = {static_cast<uint64_t>(bin), reached - weight};
     __syncthreads();  // one thread has written it
   }
 };

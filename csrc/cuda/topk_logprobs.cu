@@ -1,6 +1,5 @@
 // topk_logprobs: one pass over the logits by the whole device, then a block per row selects among few groups.
 #include "common/topk_logprobs.h"
-
 #include "cuda/row_source.cuh"
 
 namespace eagle::cuda {

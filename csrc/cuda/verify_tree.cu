@@ -1,6 +1,5 @@
 // verify_tree: a warp per request follows the target down the tree with ballots, in registers.
 #include "common/verify_tree.h"
-
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 
