@@ -1,0 +1,79 @@
+// Element types in kernels: every value is computed in float and rounded once on its way out.
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "common/dtype.h"
+
+namespace eagle::cuda {
+
+__device__ inline float to_float(float x) { return x; }
+__device__ inline float to_float(__half x) { return __half2float(x); }
+__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
+
+template <class T>
+__device__ T from_float(float x) {
+  if constexpr (std::is_same_v<T, __half>) {
+    return __float2half_rn(x);
+  } else if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    return __float2bfloat16_rn(x);
+  } else {
+    static_assert(std::is_same_v<T, float>);
+    return x;
+  }
+}
+
+// x as T holds it.
+template <class T>
+__device__ float rounded(float x) {
+  return to_float(from_float<T>(x));
+}
+
+// Two values side by side in one register, the first in the low half.
+template <class T>
+__device__ uint32_t pack2(float low, float high) {
+  static_assert(sizeof(T) == 2);
+  const T pair[2] = {from_float<T>(low), from_float<T>(high)};
+  return static_cast<uint32_t>(__builtin_bit_cast(uint16_t, pair[0])) |
+         static_cast<uint32_t>(__builtin_bit_cast(uint16_t, pair[1])) << 16;
+}
+
+// kWidth neighbouring elements in one access; the address must be a multiple of the pack's size.
+template <class T, int kWidth>
+struct alignas(kWidth * sizeof(T)) Pack {
+  static_assert(kWidth * sizeof(T) <= 16);
+  T value[kWidth];
+};
+
+template <class T>
+constexpr int kFullWidth = 16 / sizeof(T);
+
+template <class T, int kWidth>
+__device__ Pack<T, kWidth> load_pack(const T* from) {
+  return *reinterpret_cast<const Pack<T, kWidth>*>(from);
+}
+
+template <class T, int kWidth>
+__device__ void store_pack(T* to, const Pack<T, kWidth>& pack) {
+  *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+}
+
+constexpr int64_t element_size(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
+
+// body(T{}) with the element type that dtype names.
+template <class Body>
+void dispatch(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return body(float{});
+    case DType::kFloat16:
+      return body(__half{});
+    case DType::kBFloat16:
+      return body(__nv_bfloat16{});
+  }
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,33 @@
+// What the current device offers, for the host code that sizes grids and tiles.
+#pragma once
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+namespace eagle::cuda {
+
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&value, attribute, device);
+  return value;
+}
+
+inline int num_multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
+inline int64_t max_shared_bytes() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
+
+// How many blocks run at a time when shared memory is what limits them, `most` a multiprocessor.
+inline int64_t resident_blocks(int64_t shared_bytes, int64_t most) {
+  constexpr int64_t kReserved = 1024;  // taken by the system from each block's share
+  const int64_t room = device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
+  return num_multiprocessors() * std::clamp<int64_t>(room / (shared_bytes + kReserved), 1, most);
+}
+
+// Lets a kernel have more than the default 48 KB of dynamic shared memory.
+template <class Kernel>
+void allow_shared_bytes(Kernel* kernel, int64_t bytes) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+}
+
+}  // namespace eagle::cuda
