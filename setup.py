@@ -43,6 +43,11 @@ CUDA = find_cuda()
 class Build(BuildExtension):
     """Builds the CUDA kernels with CMake first, then the torch-facing C++ with torch's own builder."""
 
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # One folder of objects for every kind of build: an in-place build after pip's editable one has nothing to do.
+        self.build_temp = str(ROOT / "build" / f"objects-{sys.implementation.cache_tag}")
+
     def build_extensions(self) -> None:
         if CUDA:
             self.build_cuda_kernels()

@@ -20,11 +20,24 @@ STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("lm_head_topk(Tensor hidden_states, Tensor norm_weight, float eps, Tensor lm_head_weight, int k, Tensor? d2t=None) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("expand_tree(Tensor frontier_scores, Tensor frontier_slots, Tensor frontier_mask, Tensor logprobs, Tensor token_ids, Tensor(a!) node_scores, Tensor(b!) node_tokens, Tensor(c!) node_parents, int slot_offset, int row_offset) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("tree_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor context_len, Tensor ancestor_mask, float scale) -> Tensor");
+  m.def("gumbel_noise(Tensor seed, Tensor position_ids, int num_tokens, int stream) -> Tensor");
+  m.def("sample_tokens(Tensor logits, Tensor position_ids, Tensor seed, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p) -> Tensor");
+  m.def("topk_logprobs(Tensor logits, int k, Tensor? d2t) -> (Tensor, Tensor, Tensor)");
+  m.def("verify_tree(Tensor draft_tokens, Tensor parent, Tensor target_tokens, int max_depth) -> (Tensor, Tensor, Tensor)");
 }
 
 // The same host function serves both devices and branches on the tensor's.
 STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
+  m.impl("build_tree", TORCH_BOX(&eagle::ops::build_tree));
+  m.impl("commit_step", TORCH_BOX(&eagle::ops::commit_step));
   m.impl("compact_kv", TORCH_BOX(&eagle::ops::compact_kv));
+  m.impl("linear", TORCH_BOX(&eagle::ops::linear));
+  m.impl("gumbel_noise", TORCH_BOX(&eagle::ops::gumbel_noise));
+  m.impl("sample_tokens", TORCH_BOX(&eagle::ops::sample_tokens));
+  m.impl("topk_logprobs", TORCH_BOX(&eagle::ops::topk_logprobs));
+  m.impl("verify_tree", TORCH_BOX(&eagle::ops::verify_tree));
+  m.impl("expand_tree", TORCH_BOX(&eagle::ops::expand_tree));
+  m.impl("tree_attention", TORCH_BOX(&eagle::ops::tree_attention));
 }
 
 #ifdef EAGLE_WITH_CUDA

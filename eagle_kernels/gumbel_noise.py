@@ -1,5 +1,6 @@
 """gumbel_noise: the keyed noise that sampling adds to the logits."""
 
+import torch
 from torch import Tensor
 
 from eagle_kernels.backend import resolve
@@ -20,3 +21,8 @@ def gumbel_noise(
     stream:       0 sample, 1 draft, 2 accept, 3 residual, 4 bonus
     """
     return resolve("gumbel_noise", seed, backend)(seed, position_ids, num_tokens, stream)
+
+
+@torch.library.register_fake("eagle_kernels::gumbel_noise")
+def _(seed: Tensor, position_ids: Tensor, num_tokens: int, stream: int) -> Tensor:
+    return seed.new_empty((*position_ids.shape, num_tokens), dtype=torch.float32)

@@ -1,5 +1,6 @@
 """sample_tokens: one token per tree node from the target's logits."""
 
+import torch
 from torch import Tensor
 
 from eagle_kernels.backend import resolve
@@ -33,3 +34,16 @@ def sample_tokens(
     min_p:        [batch] float32, 0 = off
     """
     return resolve("sample_tokens", logits, backend)(logits, position_ids, seed, temperature, top_k, top_p, min_p)
+
+
+@torch.library.register_fake("eagle_kernels::sample_tokens")
+def _(
+    logits: Tensor,
+    position_ids: Tensor,
+    seed: Tensor,
+    temperature: Tensor,
+    top_k: Tensor,
+    top_p: Tensor,
+    min_p: Tensor,
+) -> Tensor:
+    return torch.empty_like(position_ids)

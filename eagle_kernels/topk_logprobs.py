@@ -1,5 +1,6 @@
 """topk_logprobs: log-softmax and top-k of rows of logits in one pass."""
 
+import torch
 from torch import Tensor
 
 from eagle_kernels.backend import resolve
@@ -18,3 +19,13 @@ def topk_logprobs(
     valid [rows] bool. A row with NaN or +inf, or all -inf, is not valid: logprobs -inf and ids 0..k-1 (+ d2t).
     """
     return resolve("topk_logprobs", logits, backend)(logits, k, d2t)
+
+
+@torch.library.register_fake("eagle_kernels::topk_logprobs")
+def _(logits: Tensor, k: int, d2t: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    rows = logits.shape[0]
+    return (
+        logits.new_empty((rows, k), dtype=torch.float32),
+        logits.new_empty((rows, k), dtype=torch.int32),
+        logits.new_empty((rows,), dtype=torch.bool),
+    )

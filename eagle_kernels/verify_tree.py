@@ -1,5 +1,6 @@
 """verify_tree: follow the target's tokens down the draft tree."""
 
+import torch
 from torch import Tensor
 
 from eagle_kernels.backend import resolve
@@ -29,3 +30,9 @@ def verify_tree(
     """
     depth = draft_tokens.shape[1] - 1 if max_depth is None else max_depth
     return resolve("verify_tree", draft_tokens, backend)(draft_tokens, parent, target_tokens, depth)
+
+
+@torch.library.register_fake("eagle_kernels::verify_tree")
+def _(draft_tokens: Tensor, parent: Tensor, target_tokens: Tensor, max_depth: int) -> tuple[Tensor, Tensor, Tensor]:
+    batch = draft_tokens.shape[0]
+    return draft_tokens.new_empty((batch, max_depth + 1)), draft_tokens.new_empty(batch), draft_tokens.new_empty(batch)

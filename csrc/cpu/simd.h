@@ -53,7 +53,11 @@ EAGLE_INLINE float16 from_float<float16>(float x) {
   return {static_cast<_Float16>(x)};
 }
 
-EAGLE_INLINE vfloat splat(float x) { return vfloat{} + x; }
+// A shuffle, as GCC turns it into one broadcast, from memory where it can; vfloat{} + x keeps the addition (-0 + 0).
+EAGLE_INLINE vfloat splat(float x) {
+  const vfloat first = {x};
+  return __builtin_shufflevector(first, first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+}
 
 EAGLE_INLINE vfloat load(const float* p) {
   vfloat v;
@@ -64,13 +68,23 @@ EAGLE_INLINE vfloat load(const bfloat16* p) {
   vshort half;
   std::memcpy(&half, p, sizeof half);
   const vuint bits = __builtin_convertvector(half, vuint) << 16;
-  return reinterpret_cast<const vfloat&>(bits);
+  return __builtin_bit_cast(vfloat, bits);
+}
+// Bits of float16 numbers, one a lane, to float32. GCC converts _Float16 vectors lane by lane, this stays in vectors.
+template <class Float, class Word>
+EAGLE_INLINE Float half_bits_to_float(Word half) {
+  const Word magnitude = (half & 0x7fff) << 13;  // exponent and mantissa where float32 has them
+  const Word normal = magnitude + ((127 - 15) << 23);
+  const Word subnormal_one = Word{} + ((127 - 14) << 23);
+  const Word subnormal = (Word)((Float)(magnitude + subnormal_one) - (Float)subnormal_one);
+  const Word finite = (half & 0x7c00) == 0 ? subnormal : normal;
+  const Word value = (half & 0x7c00) == 0x7c00 ? magnitude | 0x7f800000 : finite;
+  return (Float)(value | ((half & 0x8000) << 16));
 }
 EAGLE_INLINE vfloat load(const float16* p) {
-  typedef _Float16 vhalf __attribute__((vector_size(32)));
-  vhalf half;
+  vshort half;
   std::memcpy(&half, p, sizeof half);
-  return __builtin_convertvector(half, vfloat);
+  return half_bits_to_float<vfloat>(__builtin_convertvector(half, vuint));
 }
 EAGLE_INLINE void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
 

@@ -1,8 +1,11 @@
 // Declarative checks: shapes with named sizes, element types, one device. Each failure is one sentence.
 #pragma once
-#include <map>
-#include <sstream>
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "ops/torch.h"
 
@@ -18,8 +21,8 @@ class Match {
  public:
   explicit Match(const char* op) : op_(op) {}
 
-  // Binds the names in `shape` (words; a number is a fixed size) and checks `t` against what is bound.
-  // By default the tensor must be contiguous; pass strided = true where the kernel takes strides.
+  // Binds the names in `shape` (words; a number is a fixed size, a leading ... any dimensions) and checks `t` against
+  // what is bound. By default the tensor must be contiguous; pass strided = true where the kernel takes strides.
   void tensor(const char* name, const Tensor& t, const char* shape, Kind kind, bool strided = false) {
     check_shape(name, t, shape);
     check_kind(name, t, kind);
@@ -32,27 +35,59 @@ class Match {
     STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), op_, ": ", name, " must have the dtype of ", other);
   }
 
-  int64_t operator[](const char* symbol) const { return sizes_.at(symbol); }
+  int64_t operator[](const char* symbol) const { return *find(symbol); }
 
  private:
+  struct Symbol {
+    std::string_view name;  // shapes are literals
+    int64_t size;
+  };
+
+  // Words between single spaces.
+  class Words {
+   public:
+    explicit Words(std::string_view text) : rest_(text) {}
+    bool next(std::string_view& word) {
+      if (rest_.empty()) return false;
+      word = rest_.substr(0, rest_.find(' '));
+      rest_.remove_prefix(std::min(rest_.size(), word.size() + 1));
+      return true;
+    }
+    int64_t count_rest() const { return rest_.empty() ? 0 : 1 + std::count(rest_.begin(), rest_.end(), ' '); }
+
+   private:
+    std::string_view rest_;
+  };
+
   void check_shape(const char* name, const Tensor& t, const char* shape) {
-    std::istringstream words(shape);
-    std::string word;
+    Words words(shape);
+    std::string_view word;
     int64_t dim = 0;
     bool fits = true;
-    while (words >> word) {
-      if (dim >= t.dim()) {
-        fits = false;
-        break;
-      }
-      const int64_t size = t.size(dim++);
-      if (std::isdigit(word[0])) {
-        fits = fits && size == std::stoll(word);
+    while (fits && words.next(word)) {
+      if (word == "...") {
+        dim = t.dim() - words.count_rest();
+        fits = dim >= 0;
       } else {
-        fits = fits && sizes_.emplace(word, size).first->second == size;
+        fits = dim < t.dim() && bind(word, t.size(dim));
+        ++dim;
       }
     }
     STD_TORCH_CHECK(fits && dim == t.dim(), op_, ": ", name, " must be ", expected(shape), ", got ", actual(t));
+  }
+
+  // Whether `size` is the size that the word stands for; a new symbol takes it.
+  bool bind(std::string_view word, int64_t size) {
+    if (std::isdigit(word[0])) return size == std::atoll(word.data());
+    if (const int64_t* bound = find(word)) return size == *bound;
+    symbols_.push_back({word, size});
+    return true;
+  }
+
+  const int64_t* find(std::string_view symbol) const {
+    for (const Symbol& s : symbols_)
+      if (s.name == symbol) return &s.size;
+    return nullptr;
   }
 
   void check_kind(const char* name, const Tensor& t, Kind kind) {
@@ -85,13 +120,13 @@ class Match {
 
   // "[B, N] with B = 2, N = 8"
   std::string expected(const char* shape) const {
-    std::istringstream words(shape);
-    std::string word, dims, bound;
-    while (words >> word) {
-      dims += (dims.empty() ? "" : ", ") + word;
-      const auto found = sizes_.find(word);
-      if (found != sizes_.end())
-        bound += (bound.empty() ? " with " : ", ") + word + " = " + std::to_string(found->second);
+    Words words(shape);
+    std::string_view word;
+    std::string dims, bound;
+    while (words.next(word)) {
+      dims += (dims.empty() ? "" : ", ") + std::string(word);
+      if (const int64_t* size = find(word))
+        bound += (bound.empty() ? " with " : ", ") + std::string(word) + " = " + std::to_string(*size);
     }
     return "[" + dims + "]" + bound;
   }
@@ -103,7 +138,7 @@ class Match {
   }
 
   const char* op_;
-  std::map<std::string, int64_t> sizes_;
+  std::vector<Symbol> symbols_;
   int device_type_ = -1;
   int device_index_ = 0;
 };

@@ -7,6 +7,28 @@
 #include "ops/torch.h"
 
 namespace eagle::ops {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> build_tree(const Tensor& node_scores,
+                                                                      const Tensor& node_tokens,
+                                                                      const Tensor& node_parents,
+                                                                      const Tensor& context_len, int64_t num_nodes);
+std::tuple<Tensor, Tensor, Tensor, Tensor> commit_step(const Tensor& draft_tokens, const Tensor& accept_index,
+                                                       const Tensor& accept_length, const Tensor& bonus_token,
+                                                       const Tensor& hidden_states, const Tensor& context_len);
 void compact_kv(std::vector<Tensor> caches, const Tensor& accept_index, const Tensor& accept_length,
                 const Tensor& context_len);
+Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias);
+Tensor gumbel_noise(const Tensor& seed, const Tensor& position_ids, int64_t num_tokens, int64_t stream);
+Tensor sample_tokens(const Tensor& logits, const Tensor& position_ids, const Tensor& seed, const Tensor& temperature,
+                     const Tensor& top_k, const Tensor& top_p, const Tensor& min_p);
+std::tuple<Tensor, Tensor, Tensor> topk_logprobs(const Tensor& logits, int64_t k, const std::optional<Tensor>& d2t);
+std::tuple<Tensor, Tensor, Tensor> verify_tree(const Tensor& draft_tokens, const Tensor& parent,
+                                               const Tensor& target_tokens, int64_t max_depth);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expand_tree(const Tensor& frontier_scores,
+                                                               const Tensor& frontier_slots,
+                                                               const Tensor& frontier_mask, const Tensor& logprobs,
+                                                               const Tensor& token_ids, Tensor node_scores,
+                                                               Tensor node_tokens, Tensor node_parents,
+                                                               int64_t slot_offset, int64_t row_offset);
+Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor& value_cache,
+                      const Tensor& context_len, const Tensor& ancestor_mask, double scale);
 }  // namespace eagle::ops

@@ -48,7 +48,7 @@ def philox_bits(seed: Tensor, position_ids: Tensor, num_tokens: int, stream: int
 
 def uniform(bits: Tensor) -> Tensor:
     """Bits to float64 in (0, 1): (bits + 0.5) / 2^32, never 0 and never 1."""
-    return (bits + 0.5) * 2.0**-32
+    return (bits.double() + 0.5) * 2.0**-32
 
 
 def exponential(bits: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from eagle_decoding.cache import TreeCache
 from eagle_decoding.drafts import Commit, Draft
 from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
-from eagle_decoding.stats import Stats
+from eagle_decoding.stats import Round, Stats
 from eagle_decoding.target import Target
 from eagle_decoding.tree import root_only
 
@@ -55,6 +55,7 @@ def decode(
             output.push([tokens[: n + 1] for tokens, n in zip(emitted.tolist(), rows, strict=True)])
             for b in active:
                 stats.record_round(rows[b])
+        stats.last_round = Round(tree, accept_index, accept_length, bonus_token)
         longest = max(rows) + 1
         committed += longest
         commit = Commit(

@@ -5,6 +5,20 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from torch import Tensor
+
+from eagle_decoding.tree import DraftTree
+
+
+class Round(NamedTuple):
+    """A verified tree: the path that was accepted (as `verify_tree` returns it) and the token that follows it."""
+
+    tree: DraftTree
+    accept_index: Tensor
+    accept_length: Tensor
+    bonus_token: Tensor
 
 
 @dataclass
@@ -15,6 +29,7 @@ class Stats:
     tokens:            tokens returned, after trimming
     accepted_by_depth: entry d-1 is the number of rounds whose accepted path reached depth d
     seconds:           wall time by phase: prefill, draft, verify, sample, commit, output
+    last_round:        the tree that was verified last, None when the first token ended the text
     """
 
     rounds: int = 0
@@ -22,6 +37,7 @@ class Stats:
     accepted: int = 0
     accepted_by_depth: list[int] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    last_round: Round | None = None
 
     @property
     def tokens_per_round(self) -> float:

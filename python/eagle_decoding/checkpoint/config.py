@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import CheckpointError
+from eagle_decoding.checkpoint.errors import CheckpointError
 
 
 def default_aux_layer_ids(num_target_layers: int) -> tuple[int, ...]:

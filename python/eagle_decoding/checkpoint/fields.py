@@ -6,8 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from .config import HeadConfig, default_aux_layer_ids
-from .errors import CheckpointError
+from eagle_decoding.checkpoint.config import HeadConfig, default_aux_layer_ids
+from eagle_decoding.checkpoint.errors import CheckpointError
 
 REQUIRED = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
 AUX_KEY = "eagle_aux_hidden_state_layer_ids"

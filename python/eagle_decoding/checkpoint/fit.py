@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .config import HeadConfig
-from .errors import CheckpointError
+from eagle_decoding.checkpoint.config import HeadConfig
+from eagle_decoding.checkpoint.errors import CheckpointError
 
 
 def check_fits(head: HeadConfig, target: Any) -> None:

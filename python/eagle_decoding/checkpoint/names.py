@@ -6,7 +6,7 @@ import re
 
 from torch import Tensor
 
-from .errors import CheckpointError
+from eagle_decoding.checkpoint.errors import CheckpointError
 
 PREFIXES = ("model.", "draft_model.", "eagle_module.")
 AUX_NORMS = {"aux_norm_low": "fc_norm.0", "aux_norm_mid": "fc_norm.1", "aux_norm_high": "fc_norm.2"}

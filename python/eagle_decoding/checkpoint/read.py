@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .config import HeadConfig
-from .errors import CheckpointError
-from .fields import config_from_fields
-from .names import normalise_tensors
+from eagle_decoding.checkpoint.config import HeadConfig
+from eagle_decoding.checkpoint.errors import CheckpointError
+from eagle_decoding.checkpoint.fields import config_from_fields
+from eagle_decoding.checkpoint.names import normalise_tensors
 
 
 @dataclass(frozen=True)

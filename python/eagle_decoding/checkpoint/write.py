@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .config import HeadConfig
-from .errors import CheckpointError
-from .fields import fields_from_config
-from .names import portable_name
-from .read import check_shapes, read_head
+from eagle_decoding.checkpoint.config import HeadConfig
+from eagle_decoding.checkpoint.errors import CheckpointError
+from eagle_decoding.checkpoint.fields import fields_from_config
+from eagle_decoding.checkpoint.names import portable_name
+from eagle_decoding.checkpoint.read import check_shapes, read_head
 
 
 def write_head(path: str | Path, config: HeadConfig, tensors: dict[str, Tensor], format: str = "portable") -> None:

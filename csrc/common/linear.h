@@ -1,0 +1,24 @@
+// linear: a few input rows times a weight matrix, plus bias.
+#pragma once
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/parallel.h"
+#include "common/rows.h"
+
+namespace eagle {
+
+struct LinearParams {
+  DType dtype;         // of input, weight, bias and output
+  Rows input;          // [rows, inner]
+  const void* weight;  // [outputs, inner]
+  const void* bias;    // [outputs] or null
+  void* output;        // [rows, outputs]
+  int64_t inner, outputs;
+};
+
+namespace cpu {
+void linear(const LinearParams& p, ParallelFor parallel_for);
+}
+
+}  // namespace eagle

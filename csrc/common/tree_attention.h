@@ -1,0 +1,31 @@
+// tree_attention: rows of a draft tree over the committed cache and over their ancestors.
+#pragma once
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/parallel.h"
+
+namespace eagle {
+
+// [batch, heads, rows, head_dim]; strides in elements, rows contiguous.
+struct HeadsView {
+  const void* data;
+  int64_t batch_stride, head_stride, row_stride;
+};
+
+struct TreeAttentionParams {
+  HeadsView query;               // [batch, num_heads, num_rows, head_dim]
+  HeadsView key, value;          // [batch, num_kv_heads, length, head_dim]
+  const int32_t* context_len;    // [batch]
+  const int64_t* ancestor_mask;  // [batch, num_rows, mask_words]
+  void* output;                  // [batch, num_rows, num_heads, head_dim]
+  DType dtype;
+  int64_t batch, num_heads, num_kv_heads, num_rows, length, head_dim, mask_words;
+  float scale;
+};
+
+namespace cpu {
+void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for);
+}
+
+}  // namespace eagle

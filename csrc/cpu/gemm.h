@@ -1,0 +1,58 @@
+// A few input rows times a weight matrix: the core under linear and the draft head's projections.
+#pragma once
+#include <algorithm>
+#include <cstdint>
+#include <memory>
+
+#include "common/dtype.h"
+#include "common/parallel.h"
+
+namespace eagle::cpu {
+
+// output[row][o] = sum over k of input[row][k] * weight[o][k], in float32.
+//
+// Every output is one chain of fused multiply-adds per vector lane over k, then one fixed tree over the lanes. Neither
+// depends on the number of rows, on the block of outputs or on the thread, so an output has the same bits in each.
+class Product {
+ public:
+  static constexpr int64_t kMaxRows = 128;
+  static constexpr int64_t kTileOutputs = 4;
+  static constexpr int64_t kMaxBlock = 64;  // outputs: callers keep a block of float32 results on the stack
+
+  // Room for `rows` input rows of `inner` elements; set them all before multiplying.
+  Product(DType dtype, int64_t rows, int64_t inner);
+
+  void set_row(int64_t row, const void* input);
+
+  // Weight rows begin..end-1 (row-major, `inner` elements each) times every input row, for at most kMaxBlock outputs:
+  // output[row * kMaxBlock + o - begin].
+  void multiply(const void* weight, int64_t begin, int64_t end, float* output) const;
+
+  // Calls consume(block, begin, end) for blocks of outputs that cover 0..outputs-1, in parallel.
+  template <class Consume>
+  void for_each_block(const void* weight, int64_t outputs, const ParallelFor& parallel_for,
+                      const Consume& consume) const {
+    parallel_for((outputs + kTileOutputs - 1) / kTileOutputs, grain(), [&](int64_t first_tile, int64_t last_tile) {
+      alignas(64) float block[kMaxRows * kMaxBlock];
+      const int64_t last = std::min(last_tile * kTileOutputs, outputs);
+      for (int64_t begin = first_tile * kTileOutputs; begin < last; begin += kMaxBlock) {
+        const int64_t end = std::min(begin + kMaxBlock, last);
+        multiply(weight, begin, end, block);
+        consume(block, begin, end);
+      }
+    });
+  }
+
+ private:
+  // Tiles worth handing to another thread: some twenty microseconds of memory traffic and arithmetic.
+  int64_t grain() const { return (1 << 20) / ((8 + rows_) * kTileOutputs * (inner_ + 1)) + 1; }
+
+  struct Free {
+    void operator()(float* p) const;
+  };
+  const DType dtype_;
+  const int64_t rows_, inner_, stride_;
+  std::unique_ptr<float[], Free> packed_;  // [rows, stride] float32, zero-padded, lanes in the weight's order
+};
+
+}  // namespace eagle::cpu

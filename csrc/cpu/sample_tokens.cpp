@@ -1,0 +1,119 @@
+// sample_tokens on the CPU: one pass for the maximum, then noise only where it can change the winner.
+#include "cpu/no_contraction.h"
+
+// The pragma above must precede all code.
+#include "common/sample_tokens.h"
+#include "cpu/row_filter.h"
+
+namespace eagle::cpu {
+namespace {
+
+struct Best {
+  float score;
+  int32_t token;
+};
+
+// At least exp(x) (1 + 2^-10), for x in [-80, 60]: straight lines between the powers of two.
+EAGLE_INLINE vfloat exp_bound(vfloat x) {
+  x = min(max(x, splat(-80.0f)), splat(60.0f));
+  const vint bits = Sixteen::to_int(x * (1.44269504f * 0x1p23f) + 127 * 0x1p23f);
+  return Sixteen::from_bits(bits) * (1 + 0x1p-10f);
+}
+
+// Tokens whose noise may lift them over `best`: noise > best - score needs 1 - u <= -log(u) < exp(score - best).
+EAGLE_INLINE vint may_win(vfloat score, vuint bits, float best) {
+  const vuint distance = ~bits >> 1;
+  const vfloat one_minus_u = Sixteen::to_float(__builtin_bit_cast(vint, distance)) * 0x1p-31f;
+  return ~Sixteen::less(exp_bound(score - best), one_minus_u);
+}
+
+EAGLE_INLINE void update(Best& best, vfloat score, vuint bits, int64_t first_token) {
+  float lane[kLanes];
+  store(lane, score + gumbel<Sixteen>(bits));
+  for (int i = 0; i < kLanes; ++i) {
+    const int32_t token = static_cast<int32_t>(first_token + i);
+    if (lane[i] > best.score || (lane[i] == best.score && token < best.token)) best = {lane[i], token};
+  }
+}
+
+// argmax over the kept tokens of (logit - max) / temperature + noise, ties to the lowest token.
+template <class T>
+EAGLE_INLINE int32_t gumbel_argmax(const Row<T>& row, const float* group_max, float row_max, float temperature,
+                                   Keep keep, const NoiseKey& noise) {
+  constexpr float kLargestGumbel = 22.9f;
+  const int64_t certain = last_argmax(row, group_max, row_max);  // every filter keeps it
+  Best best{token_gumbel(noise, certain), static_cast<int32_t>(certain)};
+  const vint lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (int64_t group = 0; group < row.num_groups(); ++group) {
+    if (group_max[group] < keep.threshold) continue;
+    if ((group_max[group] - row_max) / temperature + kLargestGumbel < best.score) continue;
+    const Group logits = load_group(row, group);
+    const int32_t first_token = static_cast<int32_t>(group * kGroup);
+    const GroupBits bits = group_bits(noise, first_token);
+    Group score;
+    vint candidates = {};
+    for (int i = 0; i < kGroupVectors; ++i) {
+      const vfloat x = logits.vector[i];
+      const vint above = Sixteen::less(splat(keep.threshold), x);
+      const vint below = Sixteen::less(x, splat(keep.threshold));
+      const vint too_early = (lane - (keep.first_token - first_token - i * kLanes)) >> 31;
+      const vint kept = above | ~(below | too_early);
+      score.vector[i] = Sixteen::select(kept, (x - row_max) / temperature, splat(-kInfinity));
+      candidates |= kept & may_win(score.vector[i], bits.vector[i], best.score);
+    }
+    if (!any(candidates)) continue;
+    for (int i = 0; i < kGroupVectors; ++i) update(best, score.vector[i], bits.vector[i], first_token + i * kLanes);
+  }
+  return best.token;
+}
+
+template <class T>
+EAGLE_INLINE int32_t sample_row(const Row<T>& row, const SamplingParams& params, const NoiseKey& noise,
+                                RowScratch& scratch) {
+  scratch.group_max.resize(row.num_groups());
+  const float* group_max = scratch.group_max.data();
+  const RowSummary summary = summarize(row, scratch.group_max.data());
+  if (!summary.valid) return -1;
+  if (params.temperature <= 0) return static_cast<int32_t>(first_argmax(row, group_max, summary.max));
+  const Keep keep = find_keep(row, params, summary.max, scratch);
+  return gumbel_argmax(row, group_max, summary.max, params.temperature, keep, noise);
+}
+
+template <class T>
+EAGLE_INLINE void sample_rows(const SampleTokensParams& p, int64_t begin, int64_t end) {
+  RowScratch scratch;
+  for (int64_t item = begin; item < end; ++item) {
+    const int64_t b = item / p.num_nodes, node = item % p.num_nodes;
+    const T* logits = static_cast<const T*>(p.logits.data) + b * p.logits.batch_stride + node * p.logits.row_stride;
+    const SamplingParams params = p.requests.of(b);
+    const NoiseKey noise{philox_key(p.requests.seed[b]), static_cast<uint32_t>(p.position_ids[item]), Stream::kSample};
+    p.token_ids[item] = sample_row(Row<T>{logits, p.vocabulary}, params, noise, scratch);
+  }
+}
+
+EAGLE_MULTIVERSION void sample_rows_fp32(const SampleTokensParams& p, int64_t begin, int64_t end) {
+  sample_rows<float>(p, begin, end);
+}
+EAGLE_MULTIVERSION void sample_rows_fp16(const SampleTokensParams& p, int64_t begin, int64_t end) {
+  sample_rows<float16>(p, begin, end);
+}
+EAGLE_MULTIVERSION void sample_rows_bf16(const SampleTokensParams& p, int64_t begin, int64_t end) {
+  sample_rows<bfloat16>(p, begin, end);
+}
+
+}  // namespace
+
+void sample_tokens(const SampleTokensParams& p, ParallelFor parallel_for) {
+  parallel_for(p.batch * p.num_nodes, 1, [&](int64_t begin, int64_t end) {
+    switch (p.logits.dtype) {
+      case DType::kFloat32:
+        return sample_rows_fp32(p, begin, end);
+      case DType::kFloat16:
+        return sample_rows_fp16(p, begin, end);
+      case DType::kBFloat16:
+        return sample_rows_bf16(p, begin, end);
+    }
+  });
+}
+
+}  // namespace eagle::cpu

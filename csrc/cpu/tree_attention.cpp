@@ -1,0 +1,265 @@
+// tree_attention on the CPU: split over blocks of 128 keys, all query heads of a kv head together.
+//
+// Blocks are counted along each row's own sequence (committed prefix, then its ancestors), every block's softmax is
+// computed by itself, and blocks are merged in order. So a row's bits are the same before and after its ancestors
+// moved into the prefix, and for any number of rows, requests and threads. The prefix part of a block is shared by all
+// rows and computed in tiles; ancestors are picked per row.
+#include "common/tree_attention.h"
+
+#include <algorithm>
+#include <bit>
+#include <memory>
+
+#include "common/tree.h"
+#include "cpu/attention_tile.h"
+#include "cpu/softmax.h"
+
+namespace eagle::cpu {
+namespace {
+
+constexpr int64_t kBlock = 128;          // keys
+constexpr int64_t kWave = 16;            // blocks whose partial results are held at once
+constexpr int64_t kGrainWork = 1 << 18;  // multiply-adds worth a thread
+constexpr float kLog2E = 1.44269504f;    // scores are in units of log 2: 2^x is cheaper than e^x
+static_assert(kMaxNodes <= kBlock, "tree keys are staged as one block");
+
+int64_t round_up(int64_t a, int64_t b) { return (a + b - 1) / b * b; }
+
+struct Aligned {
+  void operator()(float* p) const { ::operator delete[](p, std::align_val_t{64}); }
+};
+using Buffer = std::unique_ptr<float[], Aligned>;
+Buffer allocate(int64_t floats) { return Buffer(new (std::align_val_t{64}) float[floats]); }
+
+// The problem as the blocks see it. A row is (query row, head within the group) of one kv head.
+struct Problem {
+  const TreeAttentionParams& p;
+  int64_t group = p.num_heads / p.num_kv_heads;
+  int64_t rows = p.num_rows * group;
+  int64_t dims = round_up(p.head_dim, kTileColumns);
+  int64_t partial_stride = dims + kLanes;  // weighted values, then maximum and sum
+
+  int64_t context(int64_t b) const { return std::clamp<int64_t>(p.context_len[b], 0, p.length); }
+
+  // Word w of a row's ancestors that lie inside the cache.
+  uint64_t ancestors(int64_t b, int64_t row, int64_t w) const {
+    if (w >= p.mask_words) return 0;
+    const int64_t room = p.length - context(b) - w * kMaskWordBits;
+    const uint64_t inside = room >= kMaskWordBits ? ~uint64_t{0} : room <= 0 ? 0 : (uint64_t{1} << room) - 1;
+    return static_cast<uint64_t>(p.ancestor_mask[(b * p.num_rows + row) * p.mask_words + w]) & inside;
+  }
+
+  int64_t num_blocks(int64_t b, int64_t row) const {
+    const int64_t keys = context(b) + std::popcount(ancestors(b, row, 0)) + std::popcount(ancestors(b, row, 1));
+    return round_up(keys, kBlock) / kBlock;
+  }
+};
+
+// A thread's buffers.
+struct Scratch {
+  explicit Scratch(const Problem& s)
+      : query(allocate(s.rows * s.dims)),
+        staged(allocate(2 * kBlock * s.dims)),
+        keys(allocate(kTileColumns * s.dims)),
+        scores(allocate(s.rows * kBlock)),
+        tree_scores(allocate(s.rows * kBlock)) {}
+  Buffer query;        // [rows][dims] times scale
+  Buffer staged;       // [prefix block, tree][dims] keys, then values
+  Buffer keys;         // [dims][32]
+  Buffer scores;       // [rows][block]
+  Buffer tree_scores;  // [rows][tree]
+};
+
+struct Block {
+  const Problem& problem;
+  int64_t b, kv_head, index;
+  float* partial;  // [rows][partial_stride]
+};
+
+template <class T>
+EAGLE_INLINE void load_row(const T* from, int64_t head_dim, int64_t dims, float* to) {
+  int64_t c = 0;
+  for (; c + kLanes <= head_dim; c += kLanes) store(to + c, load(from + c));
+  for (; c < head_dim; ++c) to[c] = to_float(from[c]);
+  for (; c < dims; ++c) to[c] = 0;
+}
+
+// One row of a view in fp32, padded with zeros.
+EAGLE_INLINE void load_row(const TreeAttentionParams& p, const HeadsView& view, int64_t b, int64_t head, int64_t row,
+                           int64_t dims, float* to) {
+  const int64_t offset = b * view.batch_stride + head * view.head_stride + row * view.row_stride;
+  switch (p.dtype) {
+    case DType::kFloat32:
+      return load_row(static_cast<const float*>(view.data) + offset, p.head_dim, dims, to);
+    case DType::kBFloat16:
+      return load_row(static_cast<const bfloat16*>(view.data) + offset, p.head_dim, dims, to);
+    case DType::kFloat16:
+      return load_row(static_cast<const float16*>(view.data) + offset, p.head_dim, dims, to);
+  }
+}
+
+EAGLE_INLINE void load_query(const Block& block, float* to) {
+  const Problem& s = block.problem;
+  const vfloat scale = splat(s.p.scale * kLog2E);
+  for (int64_t r = 0; r < s.rows; ++r) {
+    float* row = to + r * s.dims;
+    load_row(s.p, s.p.query, block.b, block.kv_head * s.group + r % s.group, r / s.group, s.dims, row);
+    for (int64_t c = 0; c < s.dims; c += kLanes) store(row + c, load(row + c) * scale);
+  }
+}
+
+// The keys or values of a block: `count` prefix rows, and behind them at kBlock + j the tree rows that any row sees.
+EAGLE_INLINE void stage(const Block& block, const HeadsView& view, int64_t count, const uint64_t* tree, float* to) {
+  const Problem& s = block.problem;
+  for (int64_t j = 0; j < count; ++j)
+    load_row(s.p, view, block.b, block.kv_head, block.index * kBlock + j, s.dims, to + j * s.dims);
+  const int64_t context = s.context(block.b);
+  for (int64_t w = 0; w < kMaxMaskWords; ++w)
+    for (uint64_t bits = tree[w]; bits != 0; bits &= bits - 1) {
+      const int64_t j = w * kMaskWordBits + std::countr_zero(bits);
+      load_row(s.p, view, block.b, block.kv_head, context + j, s.dims, to + (kBlock + j) * s.dims);
+    }
+}
+
+// scores [rows][kBlock] of staged keys first..last, whole tiles.
+EAGLE_INLINE void score_keys(const Problem& s, Scratch& scratch, int64_t first, int64_t last, float* scores) {
+  for (int64_t j = first; j < last; j += kTileColumns) {
+    transpose_keys(scratch.staged.get() + j * s.dims, s.dims, s.dims, scratch.keys.get());
+    score_rows(scratch.query.get(), s.rows, s.dims, scratch.keys.get(), scores + j % kBlock, kBlock);
+  }
+}
+
+// The ancestors of a query row that fall into a block, as tree columns; returns how many.
+EAGLE_INLINE int64_t pick_ancestors(const Block& block, int64_t row, int64_t room, int32_t* columns) {
+  const Problem& s = block.problem;
+  int64_t skip = std::max<int64_t>(0, block.index * kBlock - s.context(block.b));  // those of earlier blocks
+  int64_t count = 0;
+  for (int64_t w = 0; w < kMaxMaskWords; ++w)
+    for (uint64_t bits = s.ancestors(block.b, row, w); bits != 0 && count < room; bits &= bits - 1)
+      if (skip-- <= 0) columns[count++] = static_cast<int32_t>(w * kMaskWordBits + std::countr_zero(bits));
+  return count;
+}
+
+// output += sum of weights[i] * values[columns[i]], continuing the chains that value_tile began.
+EAGLE_INLINE void add_ancestors(const float* weights, const int32_t* columns, int64_t count, const float* values,
+                                int64_t dims, float* output) {
+  for (int64_t c = 0; c < dims; c += kLanes) {
+    vfloat acc = load(output + c);
+    for (int64_t i = 0; i < count; ++i) acc += splat(weights[i]) * load(values + columns[i] * dims + c);
+    store(output + c, acc);
+  }
+}
+
+// One block of every row's sequence, for the query heads of one kv head: scores, softmax, weighted values.
+EAGLE_MULTIVERSION void attend_block(const Block& block, Scratch& scratch) {
+  const Problem& s = block.problem;
+  const int64_t prefix = std::clamp<int64_t>(s.context(block.b) - block.index * kBlock, 0, kBlock);
+  uint64_t tree[kMaxMaskWords] = {};
+  if (prefix < kBlock)
+    for (int64_t row = 0; row < s.p.num_rows; ++row)
+      for (int64_t w = 0; w < kMaxMaskWords; ++w) tree[w] |= s.ancestors(block.b, row, w);
+  const int64_t tree_end =
+      tree[1] ? 2 * kMaskWordBits - std::countl_zero(tree[1]) : kMaskWordBits - std::countl_zero(tree[0]);
+
+  load_query(block, scratch.query.get());
+  stage(block, s.p.key, prefix, tree, scratch.staged.get());
+  score_keys(s, scratch, 0, prefix, scratch.scores.get());
+  score_keys(s, scratch, kBlock, kBlock + tree_end, scratch.tree_scores.get());
+
+  int32_t columns[kBlock];
+  for (int64_t r = 0; r < s.rows; ++r) {
+    float* scores = scratch.scores.get() + r * kBlock;
+    const int64_t picked = pick_ancestors(block, r / s.group, kBlock - prefix, columns);
+    for (int64_t i = 0; i < picked; ++i) scores[prefix + i] = scratch.tree_scores[r * kBlock + columns[i]];
+    float* state = block.partial + r * s.partial_stride + s.dims;
+    state[1] = softmax_block(scores, prefix + picked, state);
+  }
+
+  const float* values = scratch.staged.get();
+  stage(block, s.p.value, prefix, tree, scratch.staged.get());
+  value_rows(scratch.scores.get(), kBlock, s.rows, values, s.dims, prefix, block.partial, s.partial_stride);
+  if (tree_end == 0) return;
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const int64_t picked = pick_ancestors(block, r / s.group, kBlock - prefix, columns);
+    add_ancestors(scratch.scores.get() + r * kBlock + prefix, columns, picked, values + kBlock * s.dims, s.dims,
+                  block.partial + r * s.partial_stride);
+  }
+}
+
+// Merges the next block of a row into what came before: both are rescaled to the common maximum.
+EAGLE_MULTIVERSION void merge_block(const float* next, float* sofar, int64_t dims) {
+  const float maximum = std::max(sofar[dims], next[dims]);
+  const vfloat keep = exp2(splat(sofar[dims] - maximum)), add = exp2(splat(next[dims] - maximum));
+  for (int64_t c = 0; c < dims; c += kLanes) store(sofar + c, load(sofar + c) * keep + load(next + c) * add);
+  sofar[dims] = maximum;
+  sofar[dims + 1] = sofar[dims + 1] * keep[0] + next[dims + 1] * add[0];
+}
+
+template <class T>
+EAGLE_INLINE void write_row(const float* row, int64_t head_dim, float factor, T* to) {
+  for (int64_t c = 0; c < head_dim; ++c) to[c] = from_float<T>(row[c] * factor);
+}
+
+// output = weighted values / sum of weights; zeros for a row that saw nothing.
+EAGLE_MULTIVERSION void finish_row(const Problem& s, const float* row, int64_t at) {
+  const float total = row[s.dims + 1];
+  const float factor = total == 0 ? 0 : 1 / total;
+  const int64_t head_dim = s.p.head_dim;
+  switch (s.p.dtype) {
+    case DType::kFloat32:
+      return write_row(row, head_dim, factor, static_cast<float*>(s.p.output) + at * head_dim);
+    case DType::kBFloat16:
+      return write_row(row, head_dim, factor, static_cast<bfloat16*>(s.p.output) + at * head_dim);
+    case DType::kFloat16:
+      return write_row(row, head_dim, factor, static_cast<float16*>(s.p.output) + at * head_dim);
+  }
+}
+
+}  // namespace
+
+void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for) {
+  const Problem s{p};
+  const int64_t groups = p.batch * p.num_kv_heads, rows = groups * s.rows;
+  if (rows == 0) return;
+  int64_t blocks = 0;
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t row = 0; row < p.num_rows; ++row) blocks = std::max(blocks, s.num_blocks(b, row));
+
+  const int64_t wave = std::min(blocks, kWave);
+  const Buffer partials = allocate(wave * rows * s.partial_stride);
+  const Buffer merged = allocate(rows * s.partial_stride);
+  for (int64_t r = 0; r < rows; ++r) {
+    std::fill_n(merged.get() + r * s.partial_stride, s.partial_stride, 0.0f);
+    merged[r * s.partial_stride + s.dims] = -FLT_MAX;
+  }
+  for (int64_t first = 0; first < blocks; first += wave) {
+    const int64_t count = std::min(wave, blocks - first);
+    const int64_t grain = std::max<int64_t>(1, kGrainWork / (2 * kBlock * s.rows * s.dims));
+    parallel_for(groups * count, grain, [&](int64_t begin, int64_t end) {
+      Scratch scratch(s);
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t g = item / count, i = item % count;
+        attend_block({s, g / p.num_kv_heads, g % p.num_kv_heads, first + i,
+                      partials.get() + (i * rows + g * s.rows) * s.partial_stride},
+                     scratch);
+      }
+    });
+    parallel_for(rows, 64, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {
+        const int64_t b = r / (p.num_kv_heads * s.rows), row = r % s.rows / s.group;
+        const int64_t mine = std::min(count, s.num_blocks(b, row) - first);
+        for (int64_t i = 0; i < mine; ++i)
+          merge_block(partials.get() + (i * rows + r) * s.partial_stride, merged.get() + r * s.partial_stride, s.dims);
+      }
+    });
+  }
+  parallel_for(rows, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const int64_t b = r / (p.num_kv_heads * s.rows), kv_head = r / s.rows % p.num_kv_heads;
+      const int64_t row = r % s.rows / s.group, head = kv_head * s.group + r % s.group;
+      finish_row(s, merged.get() + r * s.partial_stride, (b * p.num_rows + row) * p.num_heads + head);
+    }
+  });
+}
+
+}  // namespace eagle::cpu

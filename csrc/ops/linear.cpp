@@ -1,0 +1,33 @@
+// linear for torch tensors: checks and device dispatch.
+#include "common/linear.h"
+
+#include "ops/match.h"
+#include "ops/ops.h"
+#include "ops/rows.h"
+
+namespace eagle::ops {
+
+Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+  Match m("linear");
+  m.tensor("input", input, "... K", Kind::kFloating, /*strided=*/true);
+  m.tensor("weight", weight, "O K", Kind::kFloating);
+  m.same_dtype("weight", weight, "input", input);
+  if (bias) {
+    m.tensor("bias", *bias, "O", Kind::kFloating);
+    m.same_dtype("bias", *bias, "input", input);
+  }
+  Tensor output = torch::stable::new_empty(input, shape_with_last(input, m["O"]));
+  const LinearParams p{
+      .dtype = float_dtype(input),
+      .input = rows_of("linear", "input", input),
+      .weight = weight.const_data_ptr(),
+      .bias = bias ? bias->const_data_ptr() : nullptr,
+      .output = output.mutable_data_ptr(),
+      .inner = m["K"],
+      .outputs = m["O"],
+  };
+  cpu::linear(p, torch_parallel_for());
+  return output;
+}
+
+}  // namespace eagle::ops

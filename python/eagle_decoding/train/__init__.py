@@ -1,0 +1,1 @@
+"""Training draft heads: token rows, target features, the unrolled loop, checkpoints."""

@@ -1,0 +1,70 @@
+"""From a configuration to a trainer that is ready to run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from eagle_decoding.train.config import TrainConfig
+from eagle_decoding.train.data import DataError, TokenRows, draft_vocabulary, read_token_rows, split_rows
+from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.head import DraftHead
+from eagle_decoding.train.initialise import random_init, warm_init
+from eagle_decoding.train.loop import Trainer
+from eagle_decoding.train.target import frozen_target, head_config
+
+LOW_COVERAGE = 0.95
+WARM_SAMPLE_ROWS = 8
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a run prints before it starts. coverage: share of supervised training tokens inside the draft vocabulary."""
+
+    parameters: int
+    train_rows: int
+    held_out_rows: int
+    supervised_tokens: int
+    coverage: float
+
+    @property
+    def warning(self) -> str | None:
+        if self.coverage >= LOW_COVERAGE:
+            return None
+        return (
+            f"The draft vocabulary covers {self.coverage:.1%} of the supervised tokens; "
+            "the head can never draft the others, raise head.draft_vocab_size."
+        )
+
+
+def build_trainer(config: TrainConfig, report: Callable[[dict[str, Any]], None]) -> tuple[Trainer, Facts]:
+    """Load the target and the data, choose the draft vocabulary, initialise the head."""
+    torch.manual_seed(config.seed)
+    data = read_token_rows(config.data.tokens)
+    features = FeatureShards(config.data.features, data)
+    train, held_out = split_rows(range(len(data)), config.data.held_out, config.seed)
+    target = frozen_target(config.target)
+    head, coverage = _build_head(config, target, data, train)
+    captured = set(features.rows)
+    train = [row for row in train if row in captured]
+    held_out = [row for row in held_out if row in captured]
+    if not train:
+        raise DataError(f"No training row has features in {config.data.features}; run `eagle-decoding capture` first.")
+    if config.head.warm_start:
+        warm_init(head, target, features.read(train[:WARM_SAMPLE_ROWS])[0])
+    else:
+        random_init(head, target.config.get_text_config().initializer_range)
+    supervised = sum(int(data.supervised[data.starts[r] : data.starts[r + 1]].sum()) for r in train)
+    parameters = sum(parameter.numel() for parameter in head.parameters())
+    facts = Facts(parameters, len(train), len(held_out), supervised, coverage)
+    return Trainer(config, head, data, features, train, held_out, report), facts
+
+
+def _build_head(config: TrainConfig, target: Any, data: TokenRows, rows: list[int]) -> tuple[DraftHead, float]:
+    shape = head_config(target, config.head)
+    target_ids, coverage = draft_vocabulary(data, rows, shape.draft_vocab_size, shape.vocab_size)
+    embeddings, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
+    return DraftHead(shape, embeddings.detach(), lm_head.detach(), target_ids), coverage

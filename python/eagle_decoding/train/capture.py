@@ -1,0 +1,79 @@
+"""Run the target once over every token row and keep the features that training reads, in resumable shards."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from eagle_decoding.checkpoint import default_aux_layer_ids
+from eagle_decoding.train.data import DataError, TokenRows
+from eagle_decoding.train.target import target_features
+
+ROWS_PER_SHARD = 64
+BATCH_TOKENS = 1536
+
+
+def feature_bytes(data: TokenRows, num_aux: int, hidden_size: int) -> int:
+    """What the features of all rows take on disk: (num_aux + 1) states of two bytes a value per token."""
+    return int(data.starts[-1]) * (num_aux + 1) * hidden_size * 2
+
+
+def capture(
+    target: PreTrainedModel,
+    data: TokenRows,
+    folder: str | Path,
+    max_gb: float,
+    seed: int = 0,
+    report: Callable[[int], None] = lambda tokens: None,
+) -> None:
+    """Write feature shards (bf16) for rows in random order, so that any number of shards is a fair sample.
+
+    max_gb: refuse to start if the features take more (1e9 bytes each). Shards already in the folder are kept: a
+    capture that was stopped goes on where it was. report: called with the tokens of every finished shard.
+    Raises DataError over the limit.
+    """
+    config = target.config.get_text_config()
+    layer_ids = default_aux_layer_ids(config.num_hidden_layers)
+    size = feature_bytes(data, len(layer_ids), config.hidden_size) / 1e9
+    if size > max_gb:
+        raise DataError(
+            f"The features take {size:.1f} GB, over the limit of {max_gb:g} GB; give fewer rows or raise the limit."
+        )
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()
+    for index, start in enumerate(range(0, len(order), ROWS_PER_SHARD)):
+        rows = sorted(order[start : start + ROWS_PER_SHARD], key=data.length)
+        path = folder / f"{index:05d}.safetensors"
+        if not path.exists():
+            features = torch.cat([_features(target, data, batch, layer_ids) for batch in _batches(data, rows)])
+            save_file({"features": features, "row": torch.tensor(rows)}, path.with_suffix(".tmp"))
+            os.replace(path.with_suffix(".tmp"), path)
+        report(sum(data.length(row) for row in rows))
+
+
+def _batches(data: TokenRows, rows: list[int]) -> list[list[int]]:
+    """Rows of similar length together (rows come sorted by length), at most BATCH_TOKENS padded tokens a batch."""
+    batches: list[list[int]] = []
+    for row in rows:
+        if not batches or (len(batches[-1]) + 1) * data.length(row) > BATCH_TOKENS:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
+def _features(target: PreTrainedModel, data: TokenRows, rows: list[int], layer_ids: tuple[int, ...]) -> Tensor:
+    """[sum of lengths, A + 1, H], bf16: the rows' features end to end; padding on the right is invisible to causal
+    layers."""
+    lengths = [data.length(row) for row in rows]
+    ids = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        ids[i, : lengths[i]] = data.ids[data.starts[row] : data.starts[row + 1]]
+    states = target_features(target, ids, layer_ids).to(torch.bfloat16)
+    return torch.cat([states[i, :length] for i, length in enumerate(lengths)])

@@ -1,0 +1,139 @@
+"""Everything a training run can be told: strict dataclasses, filled from a YAML file and dotted overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class ConfigError(ValueError):
+    """A configuration that names an unknown key or gives a value of the wrong type."""
+
+
+@dataclass
+class HeadOptions:
+    """draft_vocab_size: rows of the lm_head kept (0: all). num_kv_heads: key-value heads (0: as many as the target).
+    fc_norm, norm_output: EAGLE-3.1. warm_start: from the target's last layer."""
+
+    draft_vocab_size: int = 0
+    num_kv_heads: int = 0
+    fc_norm: bool = False
+    norm_output: bool = False
+    warm_start: bool = True
+
+
+@dataclass
+class DataOptions:
+    """tokens: token shards (safetensors). features: folder that `capture` wrote. held_out: share of rows kept for
+    evaluation.
+    pack_tokens: documents are packed into one optimiser step up to this many tokens."""
+
+    tokens: list[str] = field(default_factory=list)
+    features: str = ""
+    held_out: float = 0.03
+    pack_tokens: int = 2048
+
+
+@dataclass
+class UnrollOptions:
+    """steps: unrolled steps; decay: step j weighs decay^j; path_floor: see `unroll`, 0 computes every supervised
+    row."""
+
+    steps: int = 5
+    decay: float = 0.8
+    path_floor: float = 0.0
+
+
+@dataclass
+class OptimOptions:
+    """AdamW with linear warmup and a cosine to min_lr (as shares of the run and of lr).
+
+    The run ends after `epochs`, or, if `minutes` is positive, when that much time was spent; the schedule follows."""
+
+    lr: float = 1e-3
+    warmup: float = 0.03
+    min_lr: float = 0.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    weight_decay: float = 0.0
+    clip: float = 0.5
+    epochs: float = 3.0
+    minutes: float = 0.0
+
+
+@dataclass
+class LogOptions:
+    """Optimiser steps between log lines, evaluations on the held-out rows, and checkpoints."""
+
+    every: int = 10
+    eval_every: int = 200
+    save_every: int = 100
+
+
+@dataclass
+class TrainConfig:
+    """One training run. target: directory or .gguf file. out: folder for checkpoints, logs and the trained head."""
+
+    target: str = ""
+    out: str = ""
+    seed: int = 0
+    head: HeadOptions = field(default_factory=HeadOptions)
+    data: DataOptions = field(default_factory=DataOptions)
+    unroll: UnrollOptions = field(default_factory=UnrollOptions)
+    optim: OptimOptions = field(default_factory=OptimOptions)
+    log: LogOptions = field(default_factory=LogOptions)
+
+
+def load_config(path: str | Path | None, overrides: list[str] | None = None) -> TrainConfig:
+    """The configuration in a YAML file, changed by `section.key=value` overrides; an unknown key is an error."""
+    values: dict[str, Any] = (yaml.safe_load(Path(path).read_text()) or {}) if path else {}
+    for override in overrides or []:
+        name, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(f"The override {override!r} is not of the form section.key=value.")
+        *sections, key = name.split(".")
+        place = values
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[key] = yaml.safe_load(text)
+    return _fill(TrainConfig, values, "")
+
+
+def dump_config(config: TrainConfig) -> str:
+    """The configuration as YAML that `load_config` reads back."""
+    return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+
+
+def _fill(kind: type, values: Any, prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"The configuration section {prefix.rstrip('.') or 'at the top'!r} must be a mapping, not {values!r}."
+        )
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise ConfigError(f"Unknown configuration key {prefix + unknown[0]!r}; known here: {', '.join(hints)}.")
+    return kind(**{name: _convert(hints[name], value, prefix + name) for name, value in values.items()})
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        return _fill(typing.cast(type, kind), value, name + ".")
+    if isinstance(kind, types.GenericAlias):
+        (item,) = typing.get_args(kind)
+        if not isinstance(value, list):
+            raise ConfigError(f"The configuration key {name!r} takes a list, not {value!r}.")
+        return [_convert(item, entry, name) for entry in value]
+    if kind is float and type(value) in (int, float, str):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if type(value) is not kind:
+        raise ConfigError(f"The configuration key {name!r} takes {kind.__name__}, not {value!r}.")
+    return value

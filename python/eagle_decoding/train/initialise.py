@@ -1,0 +1,51 @@
+"""Where a head starts: random, or warm from the target's last layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eagle_decoding.train.head import DraftHead
+
+EMBEDDING_STD = 0.01
+
+
+def random_init(head: DraftHead, std: float) -> None:
+    """Normal weights with the target's own initialiser range; norms start at one."""
+    for module in head.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=std)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+@torch.no_grad()
+def warm_init(head: DraftHead, target: Any, aux: Tensor) -> None:
+    """Start as the target's last layer applied to the last fused feature, almost blind to the embedding.
+
+    fc is the identity on the last auxiliary block (scaled by its mean norm over the sample aux [R, A, Ht] if fc_norm
+    removes it), q/k/v are the target's over the hidden half and small over the embedding half, the rest is copied.
+    """
+    config, source, layer = head.config, target.model.layers[-1], head.layer
+    hidden = config.hidden_size
+    rms = aux[:, -1].square().mean(-1).sqrt().mean().item() if config.fc_norm else 1.0
+    head.fc.weight.zero_()
+    head.fc.weight[:, -hidden:] = torch.eye(hidden) * rms
+    for name in ("q_proj", "k_proj", "v_proj"):
+        mine, theirs = getattr(layer.self_attn, name), getattr(source.self_attn, name)
+        mine.weight[:, :hidden].normal_(std=EMBEDDING_STD)
+        mine.weight[:, hidden:] = _repeat_heads(theirs.weight, mine.out_features, config.head_dim)
+        if mine.bias is not None:
+            mine.bias.copy_(_repeat_heads(theirs.bias, mine.out_features, config.head_dim))
+    layer.self_attn.o_proj.weight.copy_(source.self_attn.o_proj.weight)
+    layer.mlp.load_state_dict(source.mlp.state_dict())
+    layer.hidden_norm.weight.copy_(source.input_layernorm.weight)
+    layer.post_attention_layernorm.weight.copy_(source.post_attention_layernorm.weight)
+    head.norm.weight.copy_(target.model.norm.weight)
+
+
+def _repeat_heads(rows: Tensor, out: int, head_dim: int) -> Tensor:
+    """Each head's rows as often as a head with more key-value heads than the target needs them, up to `out` rows."""
+    return rows.unflatten(0, (-1, head_dim)).repeat_interleave(out // rows.shape[0], 0).flatten(0, 1)

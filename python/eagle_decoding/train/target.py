@@ -1,0 +1,49 @@
+"""The frozen target model as the trainer sees it: its configuration, a few weights, and its features."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.target import load_target
+from eagle_decoding.train.config import HeadOptions
+
+
+def frozen_target(path: str | Path) -> PreTrainedModel:
+    """The target in fp32 without gradients, from a model directory, a hub id, or a .gguf file (dequantised)."""
+    return load_target(path, dtype=torch.float32).requires_grad_(False)
+
+
+def head_config(target: PreTrainedModel, options: HeadOptions) -> HeadConfig:
+    """The shape of a head that fits this target: its own layer's widths, rope and norms."""
+    config = target.config.get_text_config()
+    return HeadConfig(
+        hidden_size=config.hidden_size,
+        target_hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=options.num_kv_heads or config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        vocab_size=config.vocab_size,
+        draft_vocab_size=options.draft_vocab_size or config.vocab_size,
+        rms_norm_eps=config.rms_norm_eps,
+        rope_parameters=dict(config.rope_parameters),
+        max_position_embeddings=config.max_position_embeddings,
+        attention_bias=bool(getattr(config, "attention_bias", False)),
+        fc_norm=options.fc_norm,
+        norm_output=options.norm_output,
+    )
+
+
+@torch.inference_mode()
+def target_features(target: PreTrainedModel, input_ids: Tensor, layer_ids: tuple[int, ...]) -> Tensor:
+    """[B, T, A + 1, H]: the residual stream entering each of layer_ids, then the state after the final norm.
+
+    input_ids [B, T], int64, right-padded: the causal mask keeps padding out of every real token's features.
+    """
+    states = target.model(input_ids, output_hidden_states=True, use_cache=False).hidden_states
+    return torch.stack([states[i] for i in (*layer_ids, len(states) - 1)], 2)

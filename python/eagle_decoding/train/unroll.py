@@ -1,0 +1,131 @@
+"""Training-time test: the head runs on its own outputs for several steps, as it will when it drafts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from eagle_decoding.train.attention import rope_tables, rotate, unrolled_attention
+from eagle_decoding.train.head import DraftHead
+from eagle_decoding.train.losses import TokenScores, linear_soft_cross_entropy, teacher_probabilities
+from eagle_decoding.train.rows import Documents, needed_rows, supervised_rows
+
+
+@dataclass(frozen=True)
+class StepOutput:
+    """One step of the unrolled loop.
+
+    step: j. rows [R], int64: source positions of the scored rows. scores: what the loss knows of each of them.
+    supervised: how many rows the supervision law names at this step, whether or not they were still computed.
+    token [R], int64: draft id of the predicted token, -1 outside the draft vocabulary.
+    """
+
+    step: int
+    rows: Tensor
+    scores: TokenScores
+    token: Tensor
+    supervised: int
+
+
+def unroll(
+    head: DraftHead,
+    documents: Documents,
+    aux: Tensor,
+    final: Tensor,
+    steps: int,
+    path_floor: float = 0.0,
+) -> Iterator[StepOutput]:
+    """Scores of every needed row, step by step (EAGLE-3, Li et al. 2025, section 3.2).
+
+    aux [T, A, Ht], float: the target's fused features. final [T, H], float: its states after the final norm.
+    path_floor: a row stops after the step at which the head's own probability of the text since t falls below this
+        value: a draft tree that keeps the most probable paths does not reach it either. 0 computes every row.
+    """
+    law = supervised_rows(documents, steps)
+    needed = needed_rows(law)
+    tokens = head.draft_ids[documents.input_ids]
+    predicted = torch.nonzero(law[0])[:, 0] + 2
+    teacher = teacher_probabilities(final[predicted - 1], head.lm_head)
+    teacher_row = torch.full_like(documents.input_ids, -1)
+    teacher_row[predicted] = torch.arange(predicted.shape[0])
+
+    layer, positions = head.layer, documents.positions
+    embedding = head.embed_tokens
+    log_floor = math.log(path_floor) if path_floor > 0 else -math.inf
+    fused = head.fuse(aux)
+    following = documents.input_ids.roll(-1)
+    joined = layer.join(embedding[following], fused)
+    key, value = _keys_values(head, joined, positions)
+    rows = torch.nonzero(needed[0])[:, 0]
+    hidden, joined = fused[rows], joined[rows]
+    own_keys: list[Tensor] = []
+    own_values: list[Tensor] = []
+    path = torch.zeros(rows.shape[0], device=rows.device)
+    for step in range(steps):
+        if step:
+            keep = needed[step][rows] & (path >= log_floor)
+            rows, hidden, path = rows[keep], hidden[keep], path[keep]
+            joined = layer.join(embedding[documents.input_ids[rows + 1 + step]], hidden)
+            own_keys, own_values = [k[keep] for k in own_keys], [v[keep] for v in own_values]
+            own_key, own_value = _keys_values(head, joined, positions[rows] + step)
+            own_keys.append(own_key)
+            own_values.append(own_value)
+        if rows.shape[0] == 0:
+            return
+        hidden = _layer(head, documents, rows, step, joined, hidden, key, value, own_keys, own_values)
+        normed, hidden = head.finish(hidden)
+        scored = law[step][rows]
+        target = rows[scored] + 2 + step
+        scores = linear_soft_cross_entropy(normed[scored], head.lm_head, teacher, teacher_row[target], tokens[target])
+        path = path.masked_scatter(scored, path[scored] + scores.logprob)
+        yield StepOutput(step, rows[scored], scores, tokens[target], int(law[step].sum()))
+
+
+def _keys_values(head: DraftHead, joined: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+    """Rotated keys and values [R, nkv, d] of joined inputs [R, 2H]."""
+    attention, head_dim = head.layer.self_attn, head.config.head_dim
+    cos, sin = rope_tables(head.inv_freq, positions, head.rope_scaling)
+    key = attention.k_proj(joined).unflatten(-1, (-1, head_dim))
+    return rotate(key, cos, sin), attention.v_proj(joined).unflatten(-1, (-1, head_dim))
+
+
+def _layer(
+    head: DraftHead,
+    documents: Documents,
+    rows: Tensor,
+    step: int,
+    joined: Tensor,
+    hidden: Tensor,
+    key: Tensor,
+    value: Tensor,
+    own_keys: list[Tensor],
+    own_values: list[Tensor],
+) -> Tensor:
+    """The draft layer on the rows of one step: attention document by document, then the MLP."""
+    layer, source = head.layer, documents.positions[rows]
+    cos, sin = rope_tables(head.inv_freq, source + step, head.rope_scaling)
+    query = rotate(layer.self_attn.q_proj(joined).unflatten(-1, (-1, head.config.head_dim)), cos, sin)
+    bounds = torch.searchsorted(rows, documents.starts).tolist()
+    starts = documents.starts.tolist()
+    outputs = []
+    for document, (first, last) in enumerate(pairwise(bounds)):
+        if first == last:
+            continue
+        mine, tokens = slice(first, last), slice(starts[document], starts[document + 1] - 2)
+        outputs.append(
+            unrolled_attention(
+                query[mine],
+                source[mine],
+                key[tokens],
+                value[tokens],
+                [k[mine] for k in own_keys],
+                [v[mine] for v in own_values],
+            )
+        )
+    hidden = hidden + layer.self_attn.o_proj(torch.cat(outputs))
+    return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

@@ -1,0 +1,218 @@
+"""eagle-decoding: every command on tiny models, the drawn tree, converted .gguf files, one-sentence errors."""
+
+import io
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from models import EOS, PAD, VOCAB, random_head, tiny_target
+from rich.console import Console
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.checkpoint import write_head
+from eagle_decoding.cli import app
+from eagle_decoding.stats import Round
+from eagle_decoding.terminal import gguf, models
+from eagle_decoding.terminal.chat import run_chat
+from eagle_decoding.terminal.report import first_difference
+from eagle_decoding.terminal.tree import draw_tree
+from eagle_decoding.tree import DraftTree
+
+TREE = ("--num-nodes", "8", "--max-depth", "3", "--topk", "3")
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} w4 {% endfor %}"
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """Token i is the word 'w' + i."""
+    words = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w3"))
+    words.pre_tokenizer = Whitespace()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words, eos_token=f"w{EOS}", pad_token=f"w{PAD}", chat_template=CHAT_TEMPLATE
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """--target and --draft for a tiny model and a head, saved as users have them."""
+    folder = tmp_path_factory.mktemp("models")
+    target = tiny_target()
+    target.save_pretrained(folder / "target")
+    make_tokenizer().save_pretrained(folder / "target")
+    head = random_head(target, draft_vocab=60)
+    write_head(folder / "head", head.config, head.tensors)
+    return "--target", str(folder / "target"), "--draft", str(folder / "head"), "--dtype", "float32"
+
+
+def run(*arguments: str, stdin: str | None = None) -> SimpleNamespace:
+    result = CliRunner().invoke(app, list(arguments), input=stdin)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return SimpleNamespace(code=result.exit_code, out=result.stdout, err=result.stderr)
+
+
+def test_help_lists_the_commands():
+    shown = run("--help").out
+    assert all(command in shown for command in ("demo", "generate", "chat", "info", "prepare", "capture", "export"))
+
+
+def test_generate_gives_one_text_with_and_without_drafting(saved):
+    command = ("generate", "w5 w9 w11", *saved, "--raw", "--max-new-tokens", "20")
+    drafted, plain = run(*command, *TREE), run(*command, "--no-speculate")
+    assert drafted.code == plain.code == 0
+    assert len(drafted.out.split()) > 5
+    assert drafted.out == plain.out
+    assert "tokens per round" in drafted.err
+
+
+def test_generate_samples_by_seed(saved):
+    command = ("generate", "w5", *saved, *TREE, "--max-new-tokens", "20", "--temperature", "1.5", "--seed")
+    first, again, other = run(*command, "1"), run(*command, "1"), run(*command, "2")
+    assert first.out == again.out != other.out
+
+
+def test_generate_reads_the_standard_input(saved):
+    command = (*saved, *TREE, "--raw", "--max-new-tokens", "8")
+    assert run("generate", *command, stdin="w5 w9\n").out == run("generate", "w5 w9", *command).out
+
+
+def test_demo_compares_three_ways_of_decoding(saved):
+    shown = run("demo", "w5 w9", *saved, *TREE, "--max-new-tokens", "24")
+    assert shown.code == 0
+    assert len(re.findall(r"│ same +│", shown.out)) == 2
+    for part in ("tokens/s", "tokens per round", "verify", "last committed token", "the target's own"):
+        assert part in shown.out
+
+
+def test_chat_remembers_the_conversation(saved, monkeypatch):
+    seen = []
+    generate = SpeculativeDecoder.generate
+
+    def spy(self, **inputs):
+        seen.append(inputs["input_ids"][0].tolist())
+        return generate(self, **inputs)
+
+    monkeypatch.setattr(SpeculativeDecoder, "generate", spy)
+    shown = run("chat", *saved, *TREE, "--max-new-tokens", "6", stdin="w5 w9\n\nw7\n/quit\nw8\n")
+    assert shown.code == 0
+    assert len(seen) == 2
+    assert seen[1][: len(seen[0])] == seen[0] and seen[1][-2:] == [7, 4] and len(seen[1]) > len(seen[0]) + 2
+
+
+def test_chat_survives_ctrl_c(monkeypatch, capsys):
+    conversations = []
+
+    class Interrupted:
+        def generate(self, streamer, **inputs):
+            streamer.put(torch.tensor([[5]]))  # the prompt, which is not printed
+            streamer.put(torch.tensor([6]))
+            streamer.put(torch.tensor([7]))
+            raise KeyboardInterrupt
+
+    chatting = models.Models(Interrupted(), make_tokenizer())
+    monkeypatch.setattr(models.Models, "encode", lambda self, messages: conversations.append(list(messages)) or {})
+    answers = iter(["w5", "w8"])
+    monkeypatch.setattr(Console, "input", lambda self, prompt: next(answers, "/quit"))
+    run_chat(chatting, {})
+    assert [message["content"] for message in conversations[1]] == ["w5", "w6 ", "w8"]
+    assert "Stopped." in capsys.readouterr().err
+
+
+def test_info_names_versions():
+    shown = run("info")
+    assert shown.code == 0
+    assert torch.__version__ in shown.out and "kernels built" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("generate", "hi", "--target", "./nowhere"), "--target needs the --draft head"),
+        (("generate", "hi", "--target", "./nowhere", "--draft", "./head"), "./nowhere does not exist"),
+        (("generate", "hi", "--target", "no.gguf", "--no-speculate"), "no.gguf does not exist"),
+        (("generate", "hi", "--dtype", "int8"), "--dtype int8 is unknown, choose one of bfloat16"),
+        (("generate", " "), "The prompt is empty"),
+        (("demo", "--num-nodes", "1000"), "num_nodes must be between 2 and"),
+    ],
+)
+def test_errors_are_one_sentence(arguments, sentence):
+    shown = run(*arguments)
+    assert shown.code == 1
+    assert sentence in shown.err
+    assert shown.err.startswith("Error: ") and shown.err.count("\n") == 1
+    assert shown.out == ""
+
+
+def test_a_missing_head_is_named(saved):
+    shown = run("generate", "hi", *saved[:2], "--draft", "/no/head")
+    assert shown.code == 1 and "/no/head does not exist" in shown.err
+
+
+def make_round() -> Round:
+    scores = torch.tensor([[0.0, 0.5, 0.25, 0.125]]).log().where(torch.tensor([False, True, True, True]), 0.0)
+    tree = DraftTree(
+        draft_tokens=torch.tensor([[4, 5, 6, 7]]),
+        parent=torch.tensor([[-1, 0, 0, 1]]),
+        depth=torch.tensor([[0, 1, 1, 2]]),
+        position_ids=torch.tensor([[9, 10, 10, 11]]),
+        ancestor_mask=torch.tensor([[[1], [3], [5], [11]]]),
+        node_scores=scores,
+        max_depth=2,
+    )
+    return Round(tree, torch.tensor([[0, 1, -1]]), torch.tensor([1]), torch.tensor([8]))
+
+
+def test_the_tree_shows_tokens_probabilities_and_the_accepted_path():
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(draw_tree(make_round(), make_tokenizer()))
+    assert console.export_text().splitlines() == [
+        "'w4'  last committed token",
+        "├── 'w5'  0.50  accepted",
+        "│   ├── 'w7'  0.25",
+        "│   └── 'w8'  the target's own",
+        "└── 'w6'  0.25",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "where"), [([1, 2], [1, 2], None), ([1, 2], [1, 3], 1), ([1, 2], [1], 1), ([], [1], 0)]
+)
+def test_first_difference(one, other, where):
+    assert first_difference(one, other) == where
+
+
+def test_a_gguf_file_is_converted_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"one")
+    said: list[str] = []
+    monkeypatch.setattr(gguf, "load_target", lambda path, dtype: tiny_target(dtype=dtype))
+    monkeypatch.setattr(gguf.AutoTokenizer, "from_pretrained", lambda folder, gguf_file: make_tokenizer())
+    folder = gguf.converted(file, torch.bfloat16, said.append)
+    assert gguf.converted(file, torch.bfloat16, said.append) == folder
+    assert len(said) == 1 and "tiny.gguf" in said[0]
+    assert {"config.json", "model.safetensors", "tokenizer.json"} <= {path.name for path in folder.iterdir()}
+    assert gguf.converted(file, torch.float32, said.append) != folder
+    file.write_bytes(b"another")
+    assert gguf.converted(file, torch.bfloat16, said.append) != folder
+
+
+def test_a_failed_conversion_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file = tmp_path / "tiny.gguf"
+    file.write_bytes(b"one")
+    monkeypatch.setattr(gguf, "load_target", lambda path, dtype: tiny_target(dtype=dtype))
+
+    def fail(folder: Path, gguf_file: str) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(gguf.AutoTokenizer, "from_pretrained", fail)
+    with pytest.raises(OSError, match="no space left"):
+        gguf.converted(file, torch.bfloat16, print)
+    assert list((tmp_path / "cache" / "eagle-decoding").iterdir()) == []

@@ -1,0 +1,81 @@
+"""The package as installed and as built: names, import costs, and what is said when something is missing."""
+
+import importlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import eagle_kernels
+from eagle_kernels import library
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_metadata_names_the_command():
+    commands = importlib.metadata.entry_points(group="console_scripts", name="eagle-decoding")
+    assert [command.value for command in commands] == ["eagle_decoding.cli:app"]
+    assert importlib.metadata.version("eagle-kernels")
+
+
+def test_importing_the_kernels_does_not_import_transformers():
+    code = "import sys, eagle_kernels; sys.exit('transformers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
+
+
+def test_help_needs_no_torch():
+    code = "import sys, eagle_decoding.cli; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    assert subprocess.run([sys.executable, "-c", code], env=environment).returncode == 0
+
+
+def test_decoding_offers_its_names():
+    import eagle_decoding
+
+    assert all(getattr(eagle_decoding, name).__name__ == name for name in eagle_decoding.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = eagle_decoding.nothing
+
+
+def test_info_tells_what_was_built():
+    facts = eagle_kernels.info()
+    assert facts["torch"] == torch.__version__
+    assert isinstance(facts["cuda_kernels"], bool)
+
+
+def test_an_old_torch_is_named(monkeypatch):
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(ImportError, match=r"needs torch >= 2\.10 but found 2\.9\.1\+cpu: upgrade torch"):
+        library.load()
+
+
+@pytest.mark.parametrize(
+    ("raised", "sentence"),
+    [
+        (ModuleNotFoundError("No module named 'eagle_kernels._C'"), "library of eagle_kernels is missing: build it"),
+        (
+            ImportError("undefined symbol: aoti_torch"),
+            "does not load into torch .*: undefined symbol: aoti_torch. Rebuild",
+        ),
+    ],
+)
+def test_a_library_that_does_not_load_is_explained(monkeypatch, raised, sentence):
+    def fail(name: str) -> None:
+        raise raised
+
+    monkeypatch.setattr(importlib, "import_module", fail)
+    with pytest.raises(ImportError, match=sentence):
+        library.load()
+
+
+def test_insisting_on_cuda_without_nvcc_is_an_error(tmp_path):
+    environment = {"EAGLE_BUILD_CUDA": "1", "PATH": str(tmp_path), "HOME": str(tmp_path)}
+    build = subprocess.run(
+        [sys.executable, "setup.py", "--version"], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert build.returncode != 0
+    assert "EAGLE_BUILD_CUDA=1 asks for CUDA kernels but nvcc was not found" in build.stderr

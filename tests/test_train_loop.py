@@ -1,0 +1,219 @@
+"""A training run on a tiny target: it learns, a kill changes nothing, what it exports reads back."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import LlamaConfig, LlamaForCausalLM
+
+import eagle_decoding
+from eagle_decoding.checkpoint import CheckpointError, read_head
+from eagle_decoding.train.assemble import build_trainer
+from eagle_decoding.train.capture import capture
+from eagle_decoding.train.config import dump_config, load_config
+from eagle_decoding.train.data import DataError, read_token_rows
+from eagle_decoding.train.export import export_head
+from eagle_decoding.train.state import newest_state
+from eagle_decoding.train.target import frozen_target
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A random target, greedy-looking token rows, and their features."""
+    folder = tmp_path_factory.mktemp("train")
+    torch.manual_seed(0)
+    target = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=40,
+            hidden_size=24,
+            intermediate_size=32,
+            num_hidden_layers=8,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.4,
+        )
+    )
+    target.save_pretrained(folder / "target")
+    lengths = torch.randint(8, 30, (24,))
+    rows = [
+        target.generate(torch.randint(0, 40, (1, 4)), max_length=int(n), do_sample=False, eos_token_id=None)
+        for n in lengths
+    ]
+    save_file(
+        {
+            "ids": torch.cat([row[0] for row in rows]).to(torch.uint16),
+            "length": lengths.int(),
+            "prompt_len": torch.full((24,), 4, dtype=torch.int32),
+            "temperature": torch.zeros(24),
+        },
+        folder / "rows.safetensors",
+    )
+    data = read_token_rows([folder / "rows.safetensors"])
+    capture(frozen_target(folder / "target"), data, folder / "features", max_gb=1.0)
+    return folder
+
+
+def config_for(workplace, out, *overrides):
+    return load_config(
+        None,
+        [
+            f"target={workplace / 'target'}",
+            f"out={out}",
+            f"data.tokens=[{workplace / 'rows.safetensors'}]",
+            f"data.features={workplace / 'features'}",
+            "data.held_out=0.2",
+            "data.pack_tokens=60",
+            "head.draft_vocab_size=32",
+            "head.fc_norm=true",
+            "head.norm_output=true",
+            "unroll.steps=3",
+            "optim.epochs=4",
+            "log.every=5",
+            "log.eval_every=20",
+            "log.save_every=3",
+            *overrides,
+        ],
+    )
+
+
+def test_a_run_lowers_the_loss_and_reports_held_out_rows(workplace, tmp_path):
+    reports = []
+    trainer, facts = build_trainer(
+        config_for(workplace, tmp_path / "run", "optim.epochs=15", "optim.lr=1e-2"), reports.append
+    )
+    assert facts.train_rows == 19 and facts.held_out_rows == 5 and 0.8 < facts.coverage <= 1
+    trainer.run()
+    losses = [report["loss"][0] for report in reports if report["kind"] == "train"]
+    assert losses[-1] < losses[0] - 0.3
+    final = reports[-1]
+    assert final["kind"] == "eval" and final["tau_sim"] >= 1 and final["scored"] == [1.0, 1.0, 1.0]
+    assert final["survival"] == sorted(final["survival"], reverse=True)
+
+
+RUN = """
+import sys, torch
+from eagle_decoding.train.assemble import build_trainer
+from eagle_decoding.train.config import load_config
+torch.set_num_threads(1)
+trainer, _ = build_trainer(load_config(sys.argv[1]), lambda report: None)
+trainer.run()
+"""
+
+
+def start_run(config, folder):
+    file = folder / "config.yaml"
+    file.write_text(dump_config(config))
+    source = str(Path(eagle_decoding.__path__[0]).parent)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([source, os.environ.get("PYTHONPATH", "")])}
+    return subprocess.Popen([sys.executable, "-c", RUN, str(file)], env=environment)
+
+
+def test_a_killed_run_resumes_to_the_same_bits(workplace, tmp_path):
+    finals = []
+    for name in ("whole", "killed"):
+        folder = tmp_path / name
+        folder.mkdir()
+        config = config_for(workplace, folder / "out", "optim.epochs=40")
+        run = start_run(config, folder)
+        if name == "killed":
+            while run.poll() is None and len(list((folder / "out" / "checkpoints").glob("step-*"))) < 2:
+                time.sleep(0.005)
+            assert run.poll() is None, "the run ended before it could be killed"
+            run.send_signal(signal.SIGKILL)
+            run.wait()
+            assert newest_state(folder / "out" / "checkpoints").progress["epoch"] < 40
+            run = start_run(config, folder)
+        assert run.wait() == 0
+        finals.append(newest_state(folder / "out" / "checkpoints"))
+    whole, killed = finals
+    assert whole.progress["step"] == killed.progress["step"] and whole.progress["tokens"] == killed.progress["tokens"]
+    for name, tensor in whole.head.items():
+        assert torch.equal(tensor, killed.head[name]), name
+    for index, entries in whole.optimizer.items():
+        for name, tensor in entries.items():
+            assert torch.equal(tensor, killed.optimizer[index][name]), (index, name)
+
+
+def test_a_torn_checkpoint_is_skipped(workplace, tmp_path):
+    trainer, _ = build_trainer(config_for(workplace, tmp_path, "optim.epochs=2"), lambda report: None)
+    trainer.run()
+    older, newer = sorted((tmp_path / "checkpoints").glob("step-*"))
+    newer.write_bytes(newer.read_bytes()[:-64])
+    assert f"step-{newest_state(tmp_path / 'checkpoints').progress['step']:08d}" == older.stem
+    older.write_bytes(b"")
+    assert newest_state(tmp_path / "checkpoints") is None
+
+
+def test_export_writes_the_trained_head_with_the_targets_rows(workplace, tmp_path):
+    trainer, _ = build_trainer(config_for(workplace, tmp_path / "run", "optim.epochs=1"), lambda report: None)
+    trainer.run()
+    export_head(tmp_path / "run", tmp_path / "head")
+    head = read_head(tmp_path / "head")
+    assert head.config == trainer.head.config
+    for name, tensor in trainer.head.state_dict().items():
+        assert torch.equal(head.tensors[name], tensor if name == "d2t" else tensor.to(torch.bfloat16)), name
+    lm_head = frozen_target(workplace / "target").lm_head.weight
+    ids = head.tensors["d2t"] + torch.arange(32)
+    assert torch.equal(head.tensors["lm_head.weight"], lm_head[ids].to(torch.bfloat16))
+
+
+def test_nothing_to_export(workplace, tmp_path):
+    (tmp_path / "config.yaml").write_text(dump_config(config_for(workplace, tmp_path)))
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        export_head(tmp_path, tmp_path / "head")
+
+
+def test_captured_features_are_the_targets_own(workplace):
+    data = read_token_rows([workplace / "rows.safetensors"])
+    target = frozen_target(workplace / "target")
+    shard = load_file(next((workplace / "features").glob("*.safetensors")))
+    start = 0
+    for row in shard["row"].tolist():
+        ids = data.ids[data.starts[row] : data.starts[row + 1]]
+        with torch.no_grad():
+            states = target.model(ids[None], output_hidden_states=True).hidden_states
+        expected = torch.stack([states[i][0] for i in (2, 4, 5, 8)], 1).to(torch.bfloat16)
+        actual = shard["features"][start : start + len(ids)]
+        torch.testing.assert_close(actual, expected, rtol=0.02, atol=0.02)
+        start += len(ids)
+    assert start == len(shard["features"])
+
+
+def test_capture_refuses_more_than_the_limit_and_keeps_finished_shards(workplace):
+    data = read_token_rows([workplace / "rows.safetensors"])
+    target = frozen_target(workplace / "target")
+    with pytest.raises(DataError, match="over the limit of 1e-06 GB"):
+        capture(target, data, workplace / "features", max_gb=1e-6)
+    before = {path: path.stat().st_mtime_ns for path in (workplace / "features").iterdir()}
+    capture(target, data, workplace / "features", max_gb=1.0)
+    assert before == {path: path.stat().st_mtime_ns for path in (workplace / "features").iterdir()}
+
+
+def test_a_diverging_run_stops_with_a_reason(workplace, tmp_path):
+    trainer, _ = build_trainer(config_for(workplace, tmp_path), lambda report: None)
+    with torch.no_grad():
+        trainer.head.norm.weight.fill_(torch.inf)
+    with pytest.raises(FloatingPointError, match="lower optim"):
+        trainer.run()
+
+
+def test_the_log_holds_one_json_object_a_line(workplace, tmp_path):
+    from rich.console import Console
+
+    from eagle_decoding.train.progress import RunLog
+
+    with RunLog(tmp_path, Console(file=open(os.devnull, "w"))) as log:
+        trainer, _ = build_trainer(config_for(workplace, tmp_path), log)
+        trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {line["kind"] for line in lines} == {"train", "eval"}
+    assert all(
+        {"step", "tokens", "seconds", "loss", "accuracy", "survival", "tau_sim"} <= line.keys() for line in lines
+    )
