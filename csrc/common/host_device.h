@@ -1,8 +1,8 @@
-// Marks a function that host and device code share; plain C++ compilers see nothing.
+// Functions shared by the CPU and CUDA kernels.
 #pragma once
 
-#ifdef __CUDACC__
-#define EAGLE_HOST_DEVICE __host__ __device__
+#if defined(__CUDACC__)
+#define EAGLE_HOST_DEVICE __host__ __device__ __forceinline__
 #else
-#define EAGLE_HOST_DEVICE
+#define EAGLE_HOST_DEVICE inline __attribute__((always_inline))
 #endif

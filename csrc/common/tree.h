@@ -2,13 +2,7 @@
 #pragma once
 #include <cstdint>
 
-#ifndef EAGLE_HOST_DEVICE
-#ifdef __CUDACC__
-#define EAGLE_HOST_DEVICE __host__ __device__
-#else
-#define EAGLE_HOST_DEVICE
-#endif
-#endif
+#include "common/host_device.h"
 
 namespace eagle {
 
@@ -16,19 +10,19 @@ constexpr int kMaskWordBits = 64;
 constexpr int kMaxMaskWords = 2;
 constexpr int kMaxNodes = kMaxMaskWords * kMaskWordBits;
 
-EAGLE_HOST_DEVICE inline bool has_bit(const int64_t* words, int64_t bit) {
+EAGLE_HOST_DEVICE bool has_bit(const int64_t* words, int64_t bit) {
   return (static_cast<uint64_t>(words[bit / kMaskWordBits]) >> (bit % kMaskWordBits)) & 1;
 }
 
-EAGLE_HOST_DEVICE inline void set_bit(int64_t* words, int64_t bit) {
+EAGLE_HOST_DEVICE void set_bit(int64_t* words, int64_t bit) {
   words[bit / kMaskWordBits] |= static_cast<int64_t>(uint64_t{1} << (bit % kMaskWordBits));
 }
 
 // A candidate's score as it is ranked: NaN counts as -inf.
-EAGLE_HOST_DEVICE inline float rank_score(float score) { return score == score ? score : -__builtin_inff(); }
+EAGLE_HOST_DEVICE float rank_score(float score) { return score == score ? score : -__builtin_inff(); }
 
 // Candidates are ordered by score, descending; ties go to the lower slot.
-EAGLE_HOST_DEVICE inline bool outranks(float score, int64_t slot, float other_score, int64_t other_slot) {
+EAGLE_HOST_DEVICE bool outranks(float score, int64_t slot, float other_score, int64_t other_slot) {
   return score > other_score || (score == other_score && slot < other_slot);
 }
 

@@ -27,5 +27,9 @@ struct TreeAttentionParams {
 namespace cpu {
 void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+int64_t tree_attention_workspace(const TreeAttentionParams& p);  // bytes, on the current device
+void tree_attention(const TreeAttentionParams& p, void* workspace, void* stream);
+}  // namespace cuda
 
 }  // namespace eagle

@@ -24,7 +24,7 @@ __device__ void attend_key(const float (&query)[kLaneDims], const T* key, const 
 #pragma unroll
   for (int i = 0; i < kLaneDims; ++i)
     if (i * kWarp + lane < head_dim) dot += query[i] * to_float(key[i * kWarp + lane]);
-  const float score = warp_reduce<Sum>(dot);
+  const float score = warp_reduce(dot, Sum());
   const float largest = fmaxf(state.maximum, score), shift = finite_maximum(largest);
   const float keep = exp2f(state.maximum - shift), weight = exp2f(score - shift);
   state.maximum = largest;

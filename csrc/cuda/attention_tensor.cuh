@@ -11,6 +11,13 @@
 
 namespace eagle::cuda {
 
+// Over the four lanes that hold a row of a product.
+template <class Op>
+__device__ float quad_reduce(float value, Op op) {
+  value = op(value, __shfl_xor_sync(kAllLanes, value, 1));
+  return op(value, __shfl_xor_sync(kAllLanes, value, 2));
+}
+
 template <class T, int kDim, int kTiles>
 struct TensorAttention {
   static_assert(sizeof(T) == 2 && kDim % 16 == 0 && kDim * kTiles <= 256, "more would not fit the registers");
@@ -137,7 +144,7 @@ struct TensorAttention {
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n)
           largest = fmaxf(largest, fmaxf(scores[t][n][half * 2], scores[t][n][half * 2 + 1]));
-        largest = warp_reduce<Max, 4>(largest);  // four lanes hold a row
+        largest = quad_reduce(largest, Max());  // four lanes hold a row
         const float shift = finite_maximum(largest);
         const float keep = exp2_approx(maximum[t][half] - shift);
         maximum[t][half] = largest;
@@ -243,7 +250,7 @@ struct TensorAttention {
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        const float total = warp_reduce<Sum, 4>(sum[t][half]);
+        const float total = quad_reduce(sum[t][half], Sum());
         const int row = first_row + t * 16 + half * 8 + lane / 4;
         if (row >= rows) continue;
         const float factor = total == 0 ? 0 : 1 / total;

@@ -1,18 +1,10 @@
-// Element types in kernels: every value is computed in float and rounded once on its way out.
+// Element types in kernels: values are computed in float and rounded once on their way out; packs of 16 bytes.
 #pragma once
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
-#include <cstdint>
 #include <type_traits>
 
-#include "common/dtype.h"
+#include "cuda/element.cuh"
 
 namespace eagle::cuda {
-
-__device__ inline float to_float(float x) { return x; }
-__device__ inline float to_float(__half x) { return __half2float(x); }
-__device__ inline float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
 
 template <class T>
 __device__ T from_float(float x) {
@@ -36,9 +28,10 @@ __device__ float rounded(float x) {
 template <class T>
 __device__ uint32_t pack2(float low, float high) {
   static_assert(sizeof(T) == 2);
-  const T pair[2] = {from_float<T>(low), from_float<T>(high)};
-  return static_cast<uint32_t>(__builtin_bit_cast(uint16_t, pair[0])) |
-         static_cast<uint32_t>(__builtin_bit_cast(uint16_t, pair[1])) << 16;
+  if constexpr (std::is_same_v<T, __nv_bfloat16>)
+    return __builtin_bit_cast(uint32_t, __floats2bfloat162_rn(low, high));
+  else
+    return __builtin_bit_cast(uint32_t, __floats2half2_rn(low, high));
 }
 
 // kWidth neighbouring elements in one access; the address must be a multiple of the pack's size.
@@ -62,18 +55,5 @@ __device__ void store_pack(T* to, const Pack<T, kWidth>& pack) {
 }
 
 constexpr int64_t element_size(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }
-
-// body(T{}) with the element type that dtype names.
-template <class Body>
-void dispatch(DType dtype, const Body& body) {
-  switch (dtype) {
-    case DType::kFloat32:
-      return body(float{});
-    case DType::kFloat16:
-      return body(__half{});
-    case DType::kBFloat16:
-      return body(__nv_bfloat16{});
-  }
-}
 
 }  // namespace eagle::cuda

@@ -28,7 +28,7 @@ struct PlainGemm {
       }
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
-        const float sum = warp_reduce<Sum>(sums[r]);
+        const float sum = warp_reduce(sums[r], Sum());
         if (lane == r) tile.values[r * kTilePitch + o] = sum;
       }
     }

@@ -1,41 +1,56 @@
-// Sums and maxima over a warp or a block.
+// Reductions over the threads of a warp and of a block; every thread gets the result.
 #pragma once
 #include <cuda_runtime.h>
+
+#include <cstdint>
 
 namespace eagle::cuda {
 
 constexpr int kWarp = 32;
 constexpr unsigned kAllLanes = 0xffffffffu;
 
+__device__ inline int lane_id() { return static_cast<int>(threadIdx.x % kWarp); }
+__device__ inline int warp_id() { return static_cast<int>(threadIdx.x / kWarp); }
+__device__ inline int num_warps() { return static_cast<int>(blockDim.x / kWarp); }
+
 struct Sum {
-  __device__ float operator()(float a, float b) const { return a + b; }
-  static constexpr float kIdentity = 0;
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a + b;
+  }
 };
-
 struct Max {
-  __device__ float operator()(float a, float b) const { return fmaxf(a, b); }
-  static constexpr float kIdentity = -__builtin_huge_valf();
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a > b ? a : b;
+  }
+};
+struct Min {
+  template <class T>
+  __device__ T operator()(T a, T b) const {
+    return a < b ? a : b;
+  }
+};
+// The larger one, or NaN if either is NaN.
+struct MaxOrNan {
+  __device__ float operator()(float a, float b) const { return a > b || a != a ? a : b; }
 };
 
-// Over kLanes neighbouring lanes; each of them gets the result.
-template <class Operation, int kLanes = kWarp>
-__device__ float warp_reduce(float value) {
-#pragma unroll
-  for (int offset = kLanes / 2; offset > 0; offset /= 2)
-    value = Operation()(value, __shfl_xor_sync(kAllLanes, value, offset));
+template <class T, class Op>
+__device__ T warp_reduce(T value, Op op) {
+  for (int offset = kWarp / 2; offset > 0; offset /= 2) value = op(value, __shfl_xor_sync(kAllLanes, value, offset));
   return value;
 }
 
-// Over a block of whole warps; each thread gets the result. All threads must call.
-template <class Operation>
-__device__ float block_reduce(float value) {
-  __shared__ float partial[kWarp];
-  const int lane = threadIdx.x % kWarp, warps = blockDim.x / kWarp;
-  value = warp_reduce<Operation>(value);
-  __syncthreads();  // an earlier call's results have been read
-  if (lane == 0) partial[threadIdx.x / kWarp] = value;
+// All threads of the block must call it; whole warps only.
+template <class T, class Op>
+__device__ T block_reduce(T value, T identity, Op op) {
+  __shared__ T of_warp[kWarp];
+  value = warp_reduce(value, op);
+  __syncthreads();  // an earlier reduction may still be reading
+  if (lane_id() == 0) of_warp[warp_id()] = value;
   __syncthreads();
-  return warp_reduce<Operation>(lane < warps ? partial[lane] : Operation::kIdentity);
+  return warp_reduce(lane_id() < num_warps() ? of_warp[lane_id()] : identity, op);
 }
 
 }  // namespace eagle::cuda

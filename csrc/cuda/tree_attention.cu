@@ -25,7 +25,7 @@ __global__ __launch_bounds__(kMergeWarps* kWarp) void merge_kernel(const __grid_
   float largest = kNothing;
   for (int64_t split = lane; split < s.splits; split += kWarp)
     largest = fmaxf(largest, s.lse[partial_index(p, split, b, kv_head, row)]);
-  const float shift = finite_maximum(warp_reduce<Max>(largest));
+  const float shift = finite_maximum(warp_reduce(largest, Max()));
   float total = 0, values[kLaneDims] = {};
   for (int64_t split = 0; split < s.splits; ++split) {
     const int64_t at = partial_index(p, split, b, kv_head, row);
