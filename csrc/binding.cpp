@@ -32,6 +32,9 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
   m.impl("commit_step", TORCH_BOX(&eagle::ops::commit_step));
   m.impl("compact_kv", TORCH_BOX(&eagle::ops::compact_kv));
   m.impl("linear", TORCH_BOX(&eagle::ops::linear));
+  m.impl("rms_norm", TORCH_BOX(&eagle::ops::rms_norm));
+  m.impl("silu_mul", TORCH_BOX(&eagle::ops::silu_mul));
+  m.impl("rope", TORCH_BOX(&eagle::ops::rope));
   m.impl("gumbel_noise", TORCH_BOX(&eagle::ops::gumbel_noise));
   m.impl("sample_tokens", TORCH_BOX(&eagle::ops::sample_tokens));
   m.impl("topk_logprobs", TORCH_BOX(&eagle::ops::topk_logprobs));

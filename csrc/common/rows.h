@@ -24,4 +24,8 @@ struct Rows {
   }
 };
 
+inline Rows contiguous_rows(void* data, int64_t count, int64_t row_bytes) {
+  return {static_cast<char*>(data), count, 1, {count}, {row_bytes}};
+}
+
 }  // namespace eagle

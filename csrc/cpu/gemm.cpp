@@ -301,8 +301,8 @@ void Product::set_row(int64_t row, const void* input) {
   kernels().convert(dtype_, input, inner_, packed_.get() + row * stride_);
 }
 
-void Product::multiply(const void* weight, int64_t begin, int64_t end, float* output) const {
-  kernels().multiply(dtype_, {packed_.get(), rows_, stride_, inner_}, weight, begin, end, output);
+void Product::multiply(const void* weight, int64_t begin, int64_t end, ProductBlock& block) const {
+  kernels().multiply(dtype_, {packed_.get(), rows_, stride_, inner_}, weight, begin, end, block.values);
 }
 
 }  // namespace eagle::cpu

@@ -6,8 +6,11 @@
 
 #include "common/dtype.h"
 #include "common/parallel.h"
+#include "common/rows.h"
 
 namespace eagle::cpu {
+
+struct ProductBlock;
 
 // output[row][o] = sum over k of input[row][k] * weight[o][k], in float32.
 //
@@ -17,7 +20,7 @@ class Product {
  public:
   static constexpr int64_t kMaxRows = 128;
   static constexpr int64_t kTileOutputs = 4;
-  static constexpr int64_t kMaxBlock = 64;  // outputs: callers keep a block of float32 results on the stack
+  static constexpr int64_t kMaxBlock = 64;  // outputs
 
   // Room for `rows` input rows of `inner` elements; set them all before multiplying.
   Product(DType dtype, int64_t rows, int64_t inner);
@@ -25,23 +28,20 @@ class Product {
   void set_row(int64_t row, const void* input);
 
   // Weight rows begin..end-1 (row-major, `inner` elements each) times every input row, for at most kMaxBlock outputs:
-  // output[row * kMaxBlock + o - begin].
-  void multiply(const void* weight, int64_t begin, int64_t end, float* output) const;
+  // block.row(r)[o - begin].
+  void multiply(const void* weight, int64_t begin, int64_t end, ProductBlock& block) const;
 
-  // Calls consume(block, begin, end) for blocks of outputs that cover 0..outputs-1, in parallel.
-  template <class Consume>
-  void for_each_block(const void* weight, int64_t outputs, const ParallelFor& parallel_for,
-                      const Consume& consume) const {
+  // Calls body(begin, end) in parallel for blocks of at most kMaxBlock outputs that cover 0..outputs-1.
+  template <class Body>
+  void for_each_block(int64_t outputs, const ParallelFor& parallel_for, const Body& body) const {
     parallel_for((outputs + kTileOutputs - 1) / kTileOutputs, grain(), [&](int64_t first_tile, int64_t last_tile) {
-      alignas(64) float block[kMaxRows * kMaxBlock];
       const int64_t last = std::min(last_tile * kTileOutputs, outputs);
-      for (int64_t begin = first_tile * kTileOutputs; begin < last; begin += kMaxBlock) {
-        const int64_t end = std::min(begin + kMaxBlock, last);
-        multiply(weight, begin, end, block);
-        consume(block, begin, end);
-      }
+      for (int64_t begin = first_tile * kTileOutputs; begin < last; begin += kMaxBlock)
+        body(begin, std::min(begin + kMaxBlock, last));
     });
   }
+
+  int64_t rows() const { return rows_; }
 
  private:
   // Tiles worth handing to another thread: some twenty microseconds of memory traffic and arithmetic.
@@ -54,5 +54,22 @@ class Product {
   const int64_t rows_, inner_, stride_;
   std::unique_ptr<float[], Free> packed_;  // [rows, stride] float32, zero-padded, lanes in the weight's order
 };
+
+// What Product::multiply writes; lives on the stack.
+struct alignas(64) ProductBlock {
+  float values[Product::kMaxRows * Product::kMaxBlock];
+
+  const float* row(int64_t r) const { return values + r * Product::kMaxBlock; }
+};
+
+// Calls body(product, first_row) for each batch of at most kMaxRows input rows.
+template <class Body>
+void for_each_product(DType dtype, const Rows& input, int64_t inner, const Body& body) {
+  for (int64_t first_row = 0; first_row < input.count; first_row += Product::kMaxRows) {
+    Product product(dtype, std::min(Product::kMaxRows, input.count - first_row), inner);
+    for (int64_t r = 0; r < product.rows(); ++r) product.set_row(r, input[first_row + r]);
+    body(product, first_row);
+  }
+}
 
 }  // namespace eagle::cpu

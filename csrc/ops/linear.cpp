@@ -16,7 +16,7 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
     m.tensor("bias", *bias, "O", Kind::kFloating);
     m.same_dtype("bias", *bias, "input", input);
   }
-  Tensor output = torch::stable::new_empty(input, shape_with_last(input, m["O"]));
+  Tensor output = empty_with_last(input, m["O"]);
   const LinearParams p{
       .dtype = float_dtype(input),
       .input = rows_of("linear", "input", input),

@@ -35,6 +35,12 @@ class Match {
     STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), op_, ": ", name, " must have the dtype of ", other);
   }
 
+  void same_shape(const char* name, const Tensor& t, const char* other, const Tensor& like) {
+    bool same = t.dim() == like.dim();
+    for (int64_t d = 0; same && d < t.dim(); ++d) same = t.size(d) == like.size(d);
+    STD_TORCH_CHECK(same, op_, ": ", name, " must have the shape of ", other, ", ", actual(like), ", got ", actual(t));
+  }
+
   int64_t operator[](const char* symbol) const { return *find(symbol); }
 
  private:

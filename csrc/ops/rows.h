@@ -1,5 +1,7 @@
 // Rows of a torch tensor: leading dimensions with whatever strides they have.
 #pragma once
+#include <vector>
+
 #include "common/rows.h"
 #include "ops/torch.h"
 
@@ -31,11 +33,11 @@ inline Rows rows_of(const char* op, const char* name, const Tensor& t) {
   return rows;
 }
 
-// The shape of `t` with another last dimension.
-inline std::vector<int64_t> shape_with_last(const Tensor& t, int64_t last) {
+// A contiguous tensor with the leading dimensions of `t` and `last` elements a row.
+inline Tensor empty_with_last(const Tensor& t, int64_t last) {
   std::vector<int64_t> shape(t.sizes().begin(), t.sizes().end());
   shape.back() = last;
-  return shape;
+  return torch::stable::new_empty(t, shape);
 }
 
 }  // namespace eagle::ops

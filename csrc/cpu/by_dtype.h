@@ -1,0 +1,24 @@
+// From a runtime element type to a template parameter.
+#pragma once
+#include "common/dtype.h"
+#include "cpu/simd.h"
+
+// A lambda that is compiled into the EAGLE_MULTIVERSION function around it.
+#define EAGLE_INLINE_LAMBDA __attribute__((always_inline))
+
+namespace eagle::cpu {
+
+// by_dtype(dtype, [&](auto element) EAGLE_INLINE_LAMBDA { kernel<decltype(element)>(...); })
+template <class Body>
+EAGLE_INLINE void by_dtype(DType dtype, const Body& body) {
+  switch (dtype) {
+    case DType::kFloat32:
+      return body(float{});
+    case DType::kFloat16:
+      return body(float16{});
+    case DType::kBFloat16:
+      return body(bfloat16{});
+  }
+}
+
+}  // namespace eagle::cpu

@@ -1,0 +1,57 @@
+// rope on the CPU: each product and sum rounds by itself, as transformers' eager mode does.
+#include "cpu/no_contraction.h"
+
+// The pragma above must precede all code.
+#include "common/rope.h"
+#include "cpu/by_dtype.h"
+
+namespace eagle::cpu {
+namespace {
+
+constexpr int64_t kElementsPerThread = 1 << 16;
+
+template <class T>
+EAGLE_INLINE T rounded_product(T a, T b) {
+  return from_float<T>(to_float(a) * to_float(b));
+}
+
+template <class T>
+EAGLE_INLINE void rotate_row(const T* x, const T* cos, const T* sin, int64_t half, T* out) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float product = to_float(rounded_product(x[i + half], sin[i]));
+    out[i] = from_float<T>(to_float(rounded_product(x[i], cos[i])) - product);
+  }
+  for (int64_t i = half; i < 2 * half; ++i) {
+    const float product = to_float(rounded_product(x[i - half], sin[i]));
+    out[i] = from_float<T>(to_float(rounded_product(x[i], cos[i])) + product);
+  }
+}
+
+// Rows begin..end-1 of [batch, heads, rows].
+template <class T>
+EAGLE_INLINE void rotate_rows(const RopeParams& p, const Rows& x, void* output, int64_t heads, int64_t begin,
+                              int64_t end) {
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t at = r / (heads * p.rows) * p.rows + r % p.rows;
+    rotate_row(reinterpret_cast<const T*>(x[r]), reinterpret_cast<const T*>(p.cos[at]),
+               reinterpret_cast<const T*>(p.sin[at]), p.head_dim / 2, static_cast<T*>(output) + r * p.head_dim);
+  }
+}
+
+EAGLE_MULTIVERSION void rotate(const RopeParams& p, const Rows& x, void* output, int64_t heads, int64_t begin,
+                               int64_t end) {
+  by_dtype(p.dtype,
+           [&](auto element) EAGLE_INLINE_LAMBDA { rotate_rows<decltype(element)>(p, x, output, heads, begin, end); });
+}
+
+}  // namespace
+
+void rope(const RopeParams& p, ParallelFor parallel_for) {
+  const int64_t grain = kElementsPerThread / (p.head_dim + 1) + 1;
+  parallel_for(p.query.count, grain,
+               [&](int64_t begin, int64_t end) { rotate(p, p.query, p.query_output, p.query_heads, begin, end); });
+  parallel_for(p.key.count, grain,
+               [&](int64_t begin, int64_t end) { rotate(p, p.key, p.key_output, p.key_heads, begin, end); });
+}
+
+}  // namespace eagle::cpu
