@@ -20,5 +20,9 @@ struct LinearParams {
 namespace cpu {
 void linear(const LinearParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+int64_t linear_workspace(const LinearParams& p);  // bytes, on the current device
+void linear(const LinearParams& p, void* workspace, void* stream);
+}  // namespace cuda
 
 }  // namespace eagle

@@ -28,10 +28,13 @@ __device__ float rounded(float x) {
 template <class T>
 __device__ uint32_t pack2(float low, float high) {
   static_assert(sizeof(T) == 2);
-  if constexpr (std::is_same_v<T, __nv_bfloat16>)
-    return __builtin_bit_cast(uint32_t, __floats2bfloat162_rn(low, high));
-  else
-    return __builtin_bit_cast(uint32_t, __floats2half2_rn(low, high));
+  if constexpr (std::is_same_v<T, __nv_bfloat16>) {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  } else {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return reinterpret_cast<const uint32_t&>(pair);
+  }
 }
 
 // kWidth neighbouring elements in one access; the address must be a multiple of the pack's size.

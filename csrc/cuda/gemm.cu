@@ -10,16 +10,38 @@ namespace {
 constexpr int64_t kResidentBlocks = 3;  // a multiprocessor: enough copies in flight to hide the memory's latency
 constexpr int64_t kStepsPerSplit = 8;   // fewer would spend the time on filling the ring of stages
 
-struct StorePartials {
-  float* partials;  // [splits, rows, outputs]
+// A thread per output stores its column of the tile.
+struct Store {
+  GemmOutput to;
+  DType dtype;
   int64_t rows, outputs;
+  static_assert(kGemmThreads == kGemmOutputs);
 
   __device__ void operator()(const GemmTile& tile) const {
-    float* to = partials + (tile.split * rows + tile.first_row) * outputs + tile.first_output;
-    const int64_t o = threadIdx.x;
-    static_assert(kGemmThreads == kGemmOutputs, "a thread per output");
-    if (o >= tile.outputs) return;
-    for (int64_t r = 0; r < tile.rows; ++r) to[r * outputs + o] = tile.values[r * kTilePitch + o];
+    if (threadIdx.x >= tile.outputs) return;
+    const float* column = tile.values + threadIdx.x;
+    const int64_t output = tile.first_output + threadIdx.x;
+    if (to.partials)
+      return store(column, tile.rows, to.partials + (tile.split * rows + tile.first_row) * outputs + output);
+    switch (dtype) {
+      case DType::kFloat32:
+        return finish<float>(column, tile, output);
+      case DType::kFloat16:
+        return finish<__half>(column, tile, output);
+      case DType::kBFloat16:
+        return finish<__nv_bfloat16>(column, tile, output);
+    }
+  }
+
+  template <class T>
+  __device__ void finish(const float* column, const GemmTile& tile, int64_t output) const {
+    const float bias = to.bias ? to_float(static_cast<const T*>(to.bias)[output]) : 0;
+    store(column, tile.rows, static_cast<T*>(to.output) + tile.first_row * outputs + output, bias);
+  }
+
+  template <class T>
+  __device__ void store(const float* column, int64_t count, T* at, float bias = 0) const {
+    for (int64_t r = 0; r < count; ++r) at[r * outputs] = from_float<T>(column[r * kTilePitch] + bias);
   }
 };
 
@@ -39,8 +61,8 @@ int64_t gemm_splits(const GemmParams& p) {
   return std::clamp<int64_t>(room, 1, std::max<int64_t>(p.inner / (kStepsPerSplit * kGemmStep), 1));
 }
 
-void gemm_partials(const GemmParams& p, float* partials, void* stream) {
-  launch_any_gemm(p, StorePartials{partials, p.input.count, p.outputs}, gemm_splits(p), stream);
+void gemm(const GemmParams& p, const GemmOutput& to, void* stream) {
+  launch_any_gemm(p, Store{to, p.dtype, p.input.count, p.outputs}, gemm_splits(p), stream);
 }
 
 }  // namespace eagle::cuda

@@ -17,9 +17,15 @@ struct GemmParams {
 // Into how many ranges of `inner` the product is split, so that every multiprocessor streams a part of the weight.
 int64_t gemm_splits(const GemmParams& p);
 
-// Float32 sums of each range: partials [gemm_splits, rows, outputs]. Whoever reads them adds the splits in order, so
-// that results do not depend on timing.
-void gemm_partials(const GemmParams& p, float* partials, void* stream);
+// Where the product goes: float32 sums of each range, [gemm_splits, rows, outputs], which whoever reads them adds in
+// order (partials.cuh); or, for a product in one range, straight to [rows, outputs] of the dtype.
+struct GemmOutput {
+  float* partials;   // or null
+  void* output;      // used without partials
+  const void* bias;  // [outputs] or null, likewise
+};
+
+void gemm(const GemmParams& p, const GemmOutput& to, void* stream);
 
 inline int64_t gemm_partials_bytes(const GemmParams& p) {
   return gemm_splits(p) * p.input.count * p.outputs * static_cast<int64_t>(sizeof(float));

@@ -1,5 +1,6 @@
 // Picks how a product is computed and launches it with a given epilogue.
 #pragma once
+#include "cuda/alignment.h"
 #include "cuda/device.cuh"
 #include "cuda/gemm_plain.cuh"
 #include "cuda/gemm_tensor.cuh"
@@ -7,17 +8,9 @@
 
 namespace eagle::cuda {
 
-inline bool aligned16(const Rows& rows) {
-  uintptr_t bits = reinterpret_cast<uintptr_t>(rows.data);
-  for (int d = 0; d < rows.dims; ++d)
-    if (rows.size[d] > 1) bits |= static_cast<uintptr_t>(rows.stride[d]);
-  return bits % 16 == 0;
-}
-
 // Tensor cores take 16-bit elements, fed by copies of 16 bytes.
 inline bool fits_tensor_cores(const GemmParams& g) {
-  return g.dtype != DType::kFloat32 && g.inner % 8 == 0 && reinterpret_cast<uintptr_t>(g.weight) % 16 == 0 &&
-         aligned16(g.input);
+  return g.dtype != DType::kFloat32 && g.inner % 8 == 0 && aligned16(g.weight) && aligned16(g.input);
 }
 
 template <class Compute, class Epilogue>

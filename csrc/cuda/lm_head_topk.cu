@@ -1,0 +1,67 @@
+// lm_head_topk: norm, then the product whose blocks keep their best k logits, then a merge per row.
+#include "common/lm_head_topk.h"
+#include "common/rms_norm.h"
+#include "cuda/gemm_launch.cuh"
+#include "cuda/tile_topk.cuh"
+
+namespace eagle::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kMaxTopk = 64;
+static_assert(kMaxTopk <= kGemmOutputs && kMaxTopk <= kThreads, "a tile holds k candidates, a thread writes each");
+
+int64_t num_tiles(const LmHeadTopkParams& p) { return ceil_div(p.vocabulary, kGemmOutputs); }
+
+// grid: (rows)
+__global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__ LmHeadTopkParams p, MergedRow merged) {
+  extern __shared__ uint8_t cursors[];
+  const int64_t row = blockIdx.x;
+  merged.candidates += row * merged.tiles * p.k;
+  merged.sums += row * merged.tiles;
+  merged.cursors = cursors;
+  const auto token = [&](int32_t id) { return p.d2t ? id + p.d2t[id] : id; };
+
+  const float log_sum_exp = merged.log_sum_exp();
+  const bool valid = log_sum_exp == log_sum_exp;
+  if (threadIdx.x == 0) p.valid[row] = valid;
+  if (valid) {
+    merged.for_each([&](int rank, uint64_t best) {
+      p.logprobs[row * p.k + rank] = candidate_logit(best) - log_sum_exp;
+      p.token_ids[row * p.k + rank] = token(candidate_id(best));
+    });
+  } else if (threadIdx.x < p.k) {
+    p.logprobs[row * p.k + threadIdx.x] = kNoLogit;
+    p.token_ids[row * p.k + threadIdx.x] = token(static_cast<int32_t>(threadIdx.x));
+  }
+}
+
+}  // namespace
+
+int64_t lm_head_topk_workspace(const LmHeadTopkParams& p) {
+  return p.hidden.count * num_tiles(p) * static_cast<int64_t>(p.k * sizeof(uint64_t) + sizeof(ExpSum));
+}
+
+void lm_head_topk(const LmHeadTopkParams& p, void* workspace, void* stream) {
+  const int64_t rows = p.hidden.count, tiles = num_tiles(p);
+  if (rows == 0) return;
+  const Rows normed = contiguous_rows(p.normed, rows, p.hidden_size * element_size(p.dtype));
+  rms_norm({.dtype = p.dtype,
+            .input = p.hidden,
+            .weight = p.norm_weight,
+            .output = normed,
+            .size = p.hidden_size,
+            .eps = p.eps},
+           stream);
+  auto* candidates = static_cast<uint64_t*>(workspace);
+  auto* sums = reinterpret_cast<ExpSum*>(candidates + rows * tiles * p.k);
+  const GemmParams product{
+      .dtype = p.dtype, .input = normed, .weight = p.lm_head_weight, .inner = p.hidden_size, .outputs = p.vocabulary};
+  launch_any_gemm(product, TileTopk{candidates, sums, static_cast<int>(p.k)}, /*splits=*/1, stream);
+  const MergedRow merged{candidates, sums, nullptr, tiles, static_cast<int>(p.k)};
+  allow_shared_bytes(merge_kernel, tiles);
+  merge_kernel<<<rows, kThreads, tiles, as_stream(stream)>>>(p, merged);
+  check_launch("lm_head_topk");
+}
+
+}  // namespace eagle::cuda
