@@ -9,7 +9,7 @@ namespace {
 // grid: (rows, 2): embeddings and hidden states
 template <class T>
 __global__ __launch_bounds__(kNormThreads) void draft_input_kernel(const __grid_constant__ DraftInputParams p) {
-  const int64_t row = blockIdx.x, size = p.hidden_size;
+  const int64_t row = blockIdx.x, size = p.size;
   T* to = static_cast<T*>(p.output) + row * 2 * size;
   if (blockIdx.y == 0) {
     const T* embedding = static_cast<const T*>(p.embed_weight) + p.token_ids[row] * size;

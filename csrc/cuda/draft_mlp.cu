@@ -18,7 +18,7 @@ GemmParams gate_up(const DraftMlpParams& p) {
   return {.dtype = p.dtype,
           .input = p.normed,
           .weight = p.gate_up_weight,
-          .inner = p.hidden_size,
+          .inner = p.size,
           .outputs = 2 * p.intermediate};
 }
 
@@ -27,7 +27,7 @@ GemmParams down(const DraftMlpParams& p, void* activation) {
           .input = contiguous_rows(activation, p.normed.count, p.intermediate * element_size(p.dtype)),
           .weight = p.down_weight,
           .inner = p.intermediate,
-          .outputs = p.hidden_size};
+          .outputs = p.size};
 }
 
 // grid: (stretches of a row, rows); the gate's outputs come first, then as many of the other half.
@@ -44,9 +44,9 @@ template <class T>
 __global__ __launch_bounds__(kThreads) void residual_kernel(const __grid_constant__ DraftMlpParams p,
                                                             const __grid_constant__ Partials partials) {
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, row = blockIdx.y;
-  if (i >= p.hidden_size) return;
+  if (i >= p.size) return;
   const float residual = to_float(reinterpret_cast<const T*>(p.residual[row])[i]);
-  static_cast<T*>(p.output)[row * p.hidden_size + i] = from_float<T>(partials.sum(row, i) + residual);
+  static_cast<T*>(p.hidden)[row * p.size + i] = from_float<T>(partials.sum(row, i) + residual);
 }
 
 // Of the larger product's partial sums, before the activation in the workspace.
@@ -73,7 +73,7 @@ void draft_mlp(const DraftMlpParams& p, void* workspace, void* stream) {
     launch(gate_kernel<T>, dim3(ceil_div(p.intermediate, kThreads), rows), kThreads, stream,
            Partials{sums, gemm_splits(first), rows, first.outputs}, static_cast<T*>(activation));
     gemm(second, {.partials = sums}, stream);
-    launch(residual_kernel<T>, dim3(ceil_div(p.hidden_size, kThreads), rows), kThreads, stream, p,
+    launch(residual_kernel<T>, dim3(ceil_div(p.size, kThreads), rows), kThreads, stream, p,
            Partials{sums, gemm_splits(second), rows, second.outputs});
   });
   check_launch("draft_mlp");

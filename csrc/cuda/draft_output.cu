@@ -9,14 +9,14 @@ namespace eagle::cuda {
 namespace {
 
 GemmParams product(const DraftOutputParams& p) {
-  return {.dtype = p.dtype, .input = p.attention, .weight = p.o_weight, .inner = p.inner, .outputs = p.hidden_size};
+  return {.dtype = p.dtype, .input = p.attention, .weight = p.o_weight, .inner = p.inner, .outputs = p.size};
 }
 
 // grid: (rows)
 template <class T>
 __global__ __launch_bounds__(kNormThreads) void residual_norm_kernel(const __grid_constant__ DraftOutputParams p,
                                                                      const __grid_constant__ Partials partials) {
-  const int64_t row = blockIdx.x, size = p.hidden_size;
+  const int64_t row = blockIdx.x, size = p.size;
   const T* residual = reinterpret_cast<const T*>(p.residual[row]);
   T* hidden = static_cast<T*>(p.hidden) + row * size;
   for (int64_t i = threadIdx.x; i < size; i += blockDim.x)
@@ -37,7 +37,7 @@ void draft_output(const DraftOutputParams& p, void* workspace, void* stream) {
   gemm(g, {.partials = sums}, stream);
   dispatch(p.dtype, [&](auto element) {
     launch(residual_norm_kernel<decltype(element)>, rows, kNormThreads, stream, p,
-           Partials{sums, gemm_splits(g), rows, p.hidden_size});
+           Partials{sums, gemm_splits(g), rows, p.size});
   });
   check_launch("draft_output");
 }

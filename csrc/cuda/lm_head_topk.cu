@@ -39,24 +39,24 @@ __global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__
 }  // namespace
 
 int64_t lm_head_topk_workspace(const LmHeadTopkParams& p) {
-  return p.hidden.count * num_tiles(p) * static_cast<int64_t>(p.k * sizeof(uint64_t) + sizeof(ExpSum));
+  return p.hidden_states.count * num_tiles(p) * static_cast<int64_t>(p.k * sizeof(uint64_t) + sizeof(ExpSum));
 }
 
 void lm_head_topk(const LmHeadTopkParams& p, void* workspace, void* stream) {
-  const int64_t rows = p.hidden.count, tiles = num_tiles(p);
+  const int64_t rows = p.hidden_states.count, tiles = num_tiles(p);
   if (rows == 0) return;
-  const Rows normed = contiguous_rows(p.normed, rows, p.hidden_size * element_size(p.dtype));
+  const Rows normed = contiguous_rows(p.normed, rows, p.size * element_size(p.dtype));
   rms_norm({.dtype = p.dtype,
-            .input = p.hidden,
+            .input = p.hidden_states,
             .weight = p.norm_weight,
             .output = normed,
-            .size = p.hidden_size,
+            .size = p.size,
             .eps = p.eps},
            stream);
   auto* candidates = static_cast<uint64_t*>(workspace);
   auto* sums = reinterpret_cast<ExpSum*>(candidates + rows * tiles * p.k);
   const GemmParams product{
-      .dtype = p.dtype, .input = normed, .weight = p.lm_head_weight, .inner = p.hidden_size, .outputs = p.vocabulary};
+      .dtype = p.dtype, .input = normed, .weight = p.lm_head_weight, .inner = p.size, .outputs = p.vocabulary};
   launch_any_gemm(product, TileTopk{candidates, sums, static_cast<int>(p.k)}, /*splits=*/1, stream);
   const MergedRow merged{candidates, sums, nullptr, tiles, static_cast<int>(p.k)};
   allow_shared_bytes(merge_kernel, tiles);
