@@ -34,7 +34,7 @@ format: $(VENV)/.dependencies
 	$(BIN)/clang-format -i $(CPP)
 
 bench: install
-	$(BIN)/python -m pytest bench --benchmark-enable
+	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-group-by=func,param
 
 wheel: $(VENV)/.dependencies
 	$(BIN)/python -m build --no-isolation

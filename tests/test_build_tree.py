@@ -5,7 +5,7 @@ import torch
 from compare import assert_bitwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from trees import ancestor_bits, empty_history
+from trees import ancestor_bits, grown_history
 
 import eagle_kernels
 from eagle_kernels.reference.ancestor_mask import pack
@@ -15,20 +15,9 @@ WILD = [float("nan"), float("inf"), float("-inf"), 3.0, 0.0, -0.0, -1.0, -1.5, -
 
 
 def make_history(batch: int, branching: int, depth: int, device: str = "cpu") -> list[torch.Tensor]:
-    """A history grown by expand_tree, with context lengths."""
-    history = empty_history(batch, 1 + branching + (depth - 1) * branching**2)
-    scores, slots = torch.zeros(batch, 1), torch.zeros(batch, 1, dtype=torch.int32)
-    mask, slot_offset = torch.zeros(batch, 1, 2, dtype=torch.int64), 1
-    for _ in range(depth):
-        logprobs = torch.randn(batch, scores.shape[1], 50).log_softmax(-1).topk(branching).values
-        tokens = torch.randint(0, 50000, logprobs.shape, dtype=torch.int32)
-        width = scores.shape[1] * branching
-        scores, slots, _, _, mask = eagle_kernels.expand_tree(
-            scores, slots, mask, logprobs, tokens, *history, slot_offset, 0, backend="reference"
-        )
-        slot_offset += width
+    """A grown history and context lengths."""
     context_len = torch.arange(batch, dtype=torch.int32) * 1000
-    return [t.to(device) for t in (*history, context_len)]
+    return [t.to(device) for t in (*grown_history(batch, branching, depth), context_len)]
 
 
 def check(history: list[torch.Tensor], num_nodes: int) -> dict[str, torch.Tensor]:

@@ -79,9 +79,10 @@ def test_positional_input_and_custom_generate(target, decoder):
 @pytest.mark.parametrize("batch", [1, 3])
 def test_stopping_criteria(target, batch):
     inputs = prompts(batch)
-    text = target.generate(**inputs, do_sample=False, max_new_tokens=40)
+    text = target.generate(**inputs, do_sample=False, max_new_tokens=40, eos_token_id=None)
+    absent = next(token for token in range(97) if token not in text)  # an end token makes generate pad what has stopped
     criteria = StoppingCriteriaList([StopAt(int(text[0, 25])), MaxTimeCriteria(600)])
-    settings = {"do_sample": False, "max_new_tokens": 40, "stopping_criteria": criteria}
+    settings = {"do_sample": False, "max_new_tokens": 40, "stopping_criteria": criteria, "eos_token_id": absent}
     expected = target.generate(**inputs, **settings)
     texts = [row[int((m == 0).sum()) :].tolist() for row, m in zip(text, inputs["attention_mask"], strict=True)]
     decoder = SpeculativeDecoder(target, ScriptedDraft(texts, accuracy=0.9, num_nodes=12))

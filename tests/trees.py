@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+import eagle_kernels
 from eagle_kernels.reference.ancestor_mask import pack
 
 
@@ -32,3 +33,19 @@ def empty_history(batch: int, slots: int) -> tuple[Tensor, Tensor, Tensor]:
     scores[:, 0] = 0
     tokens = torch.zeros(batch, slots, dtype=torch.int32)
     return scores, tokens, torch.full((batch, slots), -1, dtype=torch.int32)
+
+
+def grown_history(batch: int, branching: int, depth: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A history grown level by level by the reference of expand_tree, from random log-probabilities."""
+    history = empty_history(batch, 1 + branching + (depth - 1) * branching**2)
+    scores, slots = torch.zeros(batch, 1), torch.zeros(batch, 1, dtype=torch.int32)
+    mask, slot_offset = torch.zeros(batch, 1, 1, dtype=torch.int64), 1
+    for _ in range(depth):
+        logprobs = torch.randn(batch, scores.shape[1], 50).log_softmax(-1).topk(branching).values
+        tokens = torch.randint(0, 50000, logprobs.shape, dtype=torch.int32)
+        children = scores.shape[1] * branching
+        scores, slots, _, _, mask = eagle_kernels.expand_tree(
+            scores, slots, mask, logprobs, tokens, *history, slot_offset, 0, backend="reference"
+        )
+        slot_offset += children
+    return history

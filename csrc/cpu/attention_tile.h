@@ -10,7 +10,7 @@
 namespace eagle::cpu {
 
 constexpr int64_t kTileColumns = 2 * kLanes;
-constexpr int kTileRows = 4;
+constexpr int kTileRows = 8;
 
 typedef float quad __attribute__((vector_size(16)));
 
@@ -75,26 +75,24 @@ EAGLE_INLINE void value_tile(const float* weights, int64_t weight_stride, const 
   }
 }
 
-// All rows, in tiles of R and then of fewer.
+// Whole tiles, then one tile of what is left.
 template <int R = kTileRows>
 EAGLE_INLINE void score_rows(const float* query, int64_t rows, int64_t dims, const float* keys, float* scores,
                              int64_t stride) {
-  int64_t r = 0;
-  for (; r + R <= rows; r += R) score_tile<R>(query + r * dims, dims, keys, scores + r * stride, stride);
-  if constexpr (R > 1) score_rows<R / 2>(query + r * dims, rows - r, dims, keys, scores + r * stride, stride);
+  for (; rows >= R; rows -= R, query += R * dims, scores += R * stride)
+    score_tile<R>(query, dims, keys, scores, stride);
+  if constexpr (R > 1)
+    if (rows > 0) score_rows<R - 1>(query, rows, dims, keys, scores, stride);
 }
 
 template <int R = kTileRows>
 EAGLE_INLINE void value_rows(const float* weights, int64_t weight_stride, int64_t rows, const float* values,
                              int64_t dims, int64_t count, float* output, int64_t output_stride) {
-  int64_t r = 0;
-  for (; r + R <= rows; r += R)
+  for (; rows >= R; rows -= R, weights += R * weight_stride, output += R * output_stride)
     for (int64_t c = 0; c < dims; c += kTileColumns)
-      value_tile<R>(weights + r * weight_stride, weight_stride, values + c, dims, count, output + r * output_stride + c,
-                    output_stride);
+      value_tile<R>(weights, weight_stride, values + c, dims, count, output + c, output_stride);
   if constexpr (R > 1)
-    value_rows<R / 2>(weights + r * weight_stride, weight_stride, rows - r, values, dims, count,
-                      output + r * output_stride, output_stride);
+    if (rows > 0) value_rows<R - 1>(weights, weight_stride, rows, values, dims, count, output, output_stride);
 }
 
 }  // namespace eagle::cpu

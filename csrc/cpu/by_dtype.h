@@ -1,4 +1,4 @@
-// From a runtime element type to a template parameter.
+// Shapes of a vector kernel: from a runtime element type to a template parameter, and over a row by sixteens.
 #pragma once
 #include "common/dtype.h"
 #include "cpu/simd.h"
@@ -19,6 +19,14 @@ EAGLE_INLINE void by_dtype(DType dtype, const Body& body) {
     case DType::kBFloat16:
       return body(bfloat16{});
   }
+}
+
+// body(first, count) for sixteen elements at a time; count is a constant for all but the last.
+template <class Body>
+EAGLE_INLINE void for_each_sixteen(int64_t size, const Body& body) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) body(i, kLanes);
+  if (i < size) body(i, size - i);
 }
 
 }  // namespace eagle::cpu

@@ -34,7 +34,8 @@ class Product {
   // Calls body(begin, end) in parallel for blocks of at most kMaxBlock outputs that cover 0..outputs-1.
   template <class Body>
   void for_each_block(int64_t outputs, const ParallelFor& parallel_for, const Body& body) const {
-    parallel_for((outputs + kTileOutputs - 1) / kTileOutputs, grain(), [&](int64_t first_tile, int64_t last_tile) {
+    const int64_t grain = outputs_per_thread() / kTileOutputs + 1;
+    parallel_for((outputs + kTileOutputs - 1) / kTileOutputs, grain, [&](int64_t first_tile, int64_t last_tile) {
       const int64_t last = std::min(last_tile * kTileOutputs, outputs);
       for (int64_t begin = first_tile * kTileOutputs; begin < last; begin += kMaxBlock)
         body(begin, std::min(begin + kMaxBlock, last));
@@ -43,10 +44,10 @@ class Product {
 
   int64_t rows() const { return rows_; }
 
- private:
-  // Tiles worth handing to another thread: some twenty microseconds of memory traffic and arithmetic.
-  int64_t grain() const { return (1 << 20) / ((8 + rows_) * kTileOutputs * (inner_ + 1)) + 1; }
+  // Outputs worth handing to another thread: some twenty microseconds of memory traffic and arithmetic.
+  int64_t outputs_per_thread() const { return (1 << 20) / ((8 + rows_) * (inner_ + 1)) + 1; }
 
+ private:
   struct Free {
     void operator()(float* p) const;
   };

@@ -13,14 +13,14 @@ struct Target {
 
 template <class T>
 EAGLE_INLINE void store_block(const LinearParams& p, const ProductBlock& block, const Target& to) {
-  const T* bias = static_cast<const T*>(p.bias) + to.begin;
+  float bias[Product::kMaxBlock] = {};
+  for (int64_t o = 0; p.bias && o < to.end - to.begin; ++o)
+    bias[o] = to_float(static_cast<const T*>(p.bias)[to.begin + o]);
   for (int64_t r = 0; r < to.rows; ++r) {
-    const float* sums = block.row(r);
     T* out = static_cast<T*>(p.output) + (to.first_row + r) * p.outputs + to.begin;
-    if (p.bias)
-      for (int64_t o = 0; o < to.end - to.begin; ++o) out[o] = from_float<T>(sums[o] + to_float(bias[o]));
-    else
-      for (int64_t o = 0; o < to.end - to.begin; ++o) out[o] = from_float<T>(sums[o]);
+    for_each_sixteen(to.end - to.begin, [&](int64_t o, int64_t count) EAGLE_INLINE_LAMBDA {
+      store_first(out + o, load(block.row(r) + o) + load(bias + o), count);
+    });
   }
 }
 

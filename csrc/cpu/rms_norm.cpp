@@ -13,14 +13,11 @@ constexpr int64_t kElementsPerThread = 1 << 16;
 template <class T>
 EAGLE_INLINE float sum_of_squares(const T* x, int64_t size) {
   vfloat total = {};
-  int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
-    const vfloat v = load(x + i);
+  for_each_sixteen(size, [&](int64_t i, int64_t count) EAGLE_INLINE_LAMBDA {
+    const vfloat v = load_first(x + i, count);
     total += v * v;
-  }
-  float rest = 0;
-  for (; i < size; ++i) rest += to_float(x[i]) * to_float(x[i]);
-  return sum(total) + rest;
+  });
+  return sum(total);
 }
 
 template <class T>
@@ -30,10 +27,9 @@ EAGLE_INLINE void normalize_rows(const RmsNormParams& p, int64_t begin, int64_t 
     const T* x = reinterpret_cast<const T*>(p.input[r]);
     T* out = reinterpret_cast<T*>(p.output[r]);
     const float scale = 1 / std::sqrt(sum_of_squares(x, p.size) / static_cast<float>(p.size) + p.eps);
-    for (int64_t i = 0; i < p.size; ++i) {
-      const T normalised = from_float<T>(to_float(x[i]) * scale);
-      out[i] = from_float<T>(to_float(weight[i]) * to_float(normalised));
-    }
+    for_each_sixteen(p.size, [&](int64_t i, int64_t count) EAGLE_INLINE_LAMBDA {
+      store_first(out + i, load_first(weight + i, count) * rounded<T>(load_first(x + i, count) * scale), count);
+    });
   }
 }
 

@@ -10,21 +10,20 @@ namespace {
 
 constexpr int64_t kElementsPerThread = 1 << 16;
 
+// The first half of a row turns by -second, the second by +first.
 template <class T>
-EAGLE_INLINE T rounded_product(T a, T b) {
-  return from_float<T>(to_float(a) * to_float(b));
+EAGLE_INLINE void rotate_sixteen(const T* x, const T* cos, const T* sin, int64_t half, int64_t count, T* out) {
+  const vfloat first = load_first(x, count), second = load_first(x + half, count);
+  const vfloat first_turned = rounded<T>(second * load_first(sin, count));
+  const vfloat second_turned = rounded<T>(first * load_first(sin + half, count));
+  store_first(out, rounded<T>(first * load_first(cos, count)) - first_turned, count);
+  store_first(out + half, rounded<T>(second * load_first(cos + half, count)) + second_turned, count);
 }
 
 template <class T>
 EAGLE_INLINE void rotate_row(const T* x, const T* cos, const T* sin, int64_t half, T* out) {
-  for (int64_t i = 0; i < half; ++i) {
-    const float product = to_float(rounded_product(x[i + half], sin[i]));
-    out[i] = from_float<T>(to_float(rounded_product(x[i], cos[i])) - product);
-  }
-  for (int64_t i = half; i < 2 * half; ++i) {
-    const float product = to_float(rounded_product(x[i - half], sin[i]));
-    out[i] = from_float<T>(to_float(rounded_product(x[i], cos[i])) + product);
-  }
+  for_each_sixteen(half, [&](int64_t i, int64_t count)
+                             EAGLE_INLINE_LAMBDA { rotate_sixteen(x + i, cos + i, sin + i, half, count, out + i); });
 }
 
 // Rows begin..end-1 of [batch, heads, rows].

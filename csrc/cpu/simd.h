@@ -86,7 +86,49 @@ EAGLE_INLINE vfloat load(const float16* p) {
   std::memcpy(&half, p, sizeof half);
   return half_bits_to_float<vfloat>(__builtin_convertvector(half, vuint));
 }
+
 EAGLE_INLINE void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
+EAGLE_INLINE void store(bfloat16* p, vfloat v) {  // rounds as from_float
+  const vuint bits = __builtin_bit_cast(vuint, v);
+  const vuint rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  const vuint result = v != v ? (bits >> 16) | 0x40 : rounded;
+  const vshort half = __builtin_convertvector(result, vshort);
+  std::memcpy(p, &half, sizeof half);
+}
+EAGLE_INLINE void store(float16* p, vfloat v) {  // rounds as from_float
+  const vuint bits = __builtin_bit_cast(vuint, v);
+  const vuint magnitude = bits & 0x7fffffff;
+  const vuint normal = (magnitude - ((127 - 15) << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  const vuint half_bits = vuint{} + (126 << 23);  // adding 1/2 leaves a subnormal's bits at the bottom, rounded
+  const vuint subnormal = __builtin_bit_cast(vuint, __builtin_bit_cast(vfloat, magnitude) + splat(0.5f)) - half_bits;
+  vuint result = magnitude < (127 - 14) << 23 ? subnormal : normal;
+  result = magnitude > 0x477fefff ? vuint{} + 0x7c00 : result;  // 65520 and above round to infinity
+  result = magnitude > 0x7f800000 ? vuint{} + 0x7e00 : result;
+  const vshort half = __builtin_convertvector(result | (bits >> 16 & 0x8000), vshort);
+  std::memcpy(p, &half, sizeof half);
+}
+
+// The first `count` of sixteen elements; the others read as zero and are not written.
+template <class T>
+EAGLE_INLINE vfloat load_first(const T* p, int64_t count) {
+  T padded[kLanes] = {};
+  std::memcpy(padded, p, count * sizeof(T));
+  return load(padded);
+}
+template <class T>
+EAGLE_INLINE void store_first(T* p, vfloat v, int64_t count) {
+  T padded[kLanes];
+  store(padded, v);
+  std::memcpy(p, padded, count * sizeof(T));
+}
+
+// v rounded to T's precision.
+template <class T>
+EAGLE_INLINE vfloat rounded(vfloat v) {
+  T values[kLanes];
+  store(values, v);
+  return load(values);
+}
 
 // Sum of the lanes in a fixed order (pairwise), so that results do not depend on the instruction set's width.
 EAGLE_INLINE float sum(vfloat v) {

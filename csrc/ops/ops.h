@@ -34,4 +34,15 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
 Tensor rms_norm(const Tensor& input, const Tensor& weight, double eps);
 Tensor silu_mul(const Tensor& gate, const Tensor& up);
 std::tuple<Tensor, Tensor> rope(const Tensor& query, const Tensor& key, const Tensor& cos, const Tensor& sin);
+Tensor draft_input(const Tensor& token_ids, const Tensor& hidden_states, const Tensor& embed_weight,
+                   const Tensor& embed_norm_weight, const Tensor& hidden_norm_weight, double eps);
+Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::optional<Tensor>& qkv_bias,
+                      const Tensor& rope_cos, const Tensor& rope_sin, const Tensor& position_ids,
+                      const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads);
+std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o_weight, const Tensor& residual,
+                                        const Tensor& norm_weight, double eps);
+Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight, const Tensor& residual);
+std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_states, const Tensor& norm_weight,
+                                                        double eps, const Tensor& lm_head_weight, int64_t k,
+                                                        const std::optional<Tensor>& d2t);
 }  // namespace eagle::ops

@@ -19,7 +19,7 @@ def build_tree(
     ]
     draft_tokens, parent, depth, node_slots = (
         torch.tensor(column, dtype=torch.int32, device=node_scores.device).reshape(-1, num_nodes)
-        for column in (list(zip(*trees, strict=True)) or [[]] * 4)
+        for column in (list(zip(*trees, strict=True)) or [()] * 4)
     )
     return draft_tokens, parent, depth, context_len[:, None] + depth, pack(_ancestors(parent)), node_slots
 

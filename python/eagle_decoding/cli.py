@@ -5,7 +5,6 @@ import time
 from typing import Annotated, Any
 
 import typer
-from click import Context
 from typer.core import TyperGroup
 
 from eagle_decoding.config import TreeConfig
@@ -15,7 +14,7 @@ from eagle_decoding.train import cli as training
 class Commands(TyperGroup):
     """Ends a command that was given something wrong with one sentence instead of a traceback."""
 
-    def invoke(self, ctx: Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except (ValueError, OSError) as error:

@@ -91,7 +91,7 @@ class SpeculativeDecoder:
                 raise ValueError("stop_strings needs the tokenizer: pass tokenizer= along with it.")
             criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
             kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StopStringCriteria(tokenizer, stop_strings)])
-        if streamer is not None:
+        if streamer is not None and prompt is not None:
             streamer.put(prompt.cpu())
         return self.target.generate(
             inputs, custom_generate=self, seed=seed, speculate=speculate, token_streamer=streamer, **kwargs

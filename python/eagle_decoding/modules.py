@@ -6,6 +6,7 @@ layers do for a handful of rows. Weights stay where they are; longer inputs (pro
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from torch import Tensor, nn
 from torch.nn import functional
@@ -33,7 +34,7 @@ def fused_modules(model: PreTrainedModel) -> Iterator[None]:
             del module.forward
 
 
-def fused_forward(module: nn.Module) -> Callable[[Tensor], Tensor] | None:
+def fused_forward(module: Any) -> Callable[[Tensor], Tensor] | None:
     """The fused forward of one module, or None where the stock one stays."""
     if type(module) is nn.Linear:
         return linear_forward(module)

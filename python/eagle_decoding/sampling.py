@@ -31,7 +31,7 @@ class SamplingParams:
     top_p: Tensor
     min_p: Tensor
 
-    def row(self, b: int) -> dict[str, Tensor]:
+    def row(self, b: int) -> dict[str, Any]:
         return {name: value[b : b + 1] for name, value in vars(self).items()}
 
 
@@ -77,7 +77,8 @@ class NodeSampler:
     def walk(self, b: int, logits: Tensor, tree: DraftTree, output: Output, target_tokens: Tensor) -> None:
         """Follows request b's path from the root, processing each visited node with its true prefix."""
         draft_tokens, parent = tree.draft_tokens[b].tolist(), tree.parent[b].tolist()
-        prefix, node = output.prefix(b), 0
+        prefix = output.prefix(b)
+        node: int | None = 0
         while node is not None:
             raw = logits[b : b + 1, node].float()
             scores = self.process(b, prefix, raw, batch=logits.shape[0])

@@ -35,6 +35,7 @@ class Eagle3Draft:
         self.feature_layers = config.layer_ids(num_target_layers)
         self.scale = config.head_dim**-0.5
         self.rope = RopeTable(config, device)
+        self.causal_mask = causal_words(CHUNK, device)
 
         def weight(name: str) -> Tensor:
             return tensors[name].to(dtype).contiguous()
@@ -71,16 +72,14 @@ class Eagle3Draft:
         for start in range(0, rows, CHUNK):
             chunk = slice(start, min(start + CHUNK, rows))
             index = torch.arange(chunk.start, chunk.stop, device=self.device, dtype=torch.int32)
-            before = commit.context_len + start
-            cache_rows = torch.where(index < commit.num_rows[:, None], commit.context_len[:, None] + index, -1)
             outputs.append(
                 self.forward(
-                    commit.tokens[:, chunk],
-                    hidden[:, chunk],
-                    commit.position_ids[:, chunk],
-                    before,
-                    self.causal_mask(len(index)).expand(len(before), -1, -1),
-                    cache_rows,
+                    commit.tokens[:, chunk].contiguous(),
+                    hidden[:, chunk].contiguous(),
+                    commit.position_ids[:, chunk].contiguous(),
+                    commit.context_len + start,
+                    self.causal_mask[:, : len(index)].repeat(len(hidden), 1, 1),
+                    torch.where(index < commit.num_rows[:, None], commit.context_len[:, None] + index, -1),
                 )
             )
         last = (commit.num_rows.long() - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
@@ -94,9 +93,9 @@ class Eagle3Draft:
         parents = torch.full_like(tokens, -1)
         words = max(1, -(-(tree.max_depth - 1) * tree.topk // 64))
         frontier = (
-            scores[:, :1],
-            torch.zeros_like(tokens[:, :1]),
-            scores.new_zeros(batch, 1, words, dtype=torch.int64),
+            torch.zeros(batch, 1, device=self.device),
+            torch.zeros(batch, 1, dtype=torch.int32, device=self.device),
+            torch.zeros(batch, 1, words, dtype=torch.int64, device=self.device),
         )
         state, slot, row = self.root_state, 1, 0
         for level in range(tree.max_depth):
@@ -166,8 +165,9 @@ class Eagle3Draft:
         )
         return eagle_kernels.draft_mlp(normed, self.gate_up, self.down, hidden)
 
-    def causal_mask(self, rows: int) -> Tensor:
-        """[1, rows, 1] int64: row i sees rows 0..i."""
-        lower = [(1 << (i + 1)) - 1 for i in range(rows)]
-        signed = [word - (1 << 64) if word >= 1 << 63 else word for word in lower]
-        return torch.tensor(signed, dtype=torch.int64, device=self.device)[None, :, None]
+
+def causal_words(rows: int, device: torch.device) -> Tensor:
+    """[1, rows, 1] int64 mask words of a chain: row i sees rows 0..i; rows <= 64."""
+    words = [(1 << (i + 1)) - 1 for i in range(rows)]
+    signed = [word - (1 << 64) if word >> 63 else word for word in words]
+    return torch.tensor(signed, dtype=torch.int64, device=device)[None, :, None]

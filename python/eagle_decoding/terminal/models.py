@@ -26,13 +26,13 @@ class Models:
     decoder: SpeculativeDecoder
     tokenizer: Any
 
-    def encode(self, messages: list[dict[str, str]]) -> dict[str, torch.Tensor]:
+    def encode(self, messages: list[dict[str, str]]) -> dict[str, Any]:
         """input_ids and attention_mask [1, tokens] of a conversation, ready for the answer."""
         return self.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
         )
 
-    def encode_prompt(self, text: str, chat: bool | None) -> dict[str, torch.Tensor]:
+    def encode_prompt(self, text: str, chat: bool | None) -> dict[str, Any]:
         """The same for one prompt; chat=False continues the text as it stands, None goes by the tokenizer."""
         if chat is None:
             chat = self.tokenizer.chat_template is not None

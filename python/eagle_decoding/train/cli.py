@@ -1,4 +1,4 @@
-"""The training verbs: prepare, capture, train, export."""
+"""The training commands: prepare, capture, train, export; eagle_decoding.cli mounts them and reports their errors."""
 
 from __future__ import annotations
 
@@ -8,31 +8,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import Progress
-from transformers import AutoTokenizer
 
-from eagle_decoding.checkpoint import CheckpointError
-from eagle_decoding.train.assemble import build_trainer
-from eagle_decoding.train.capture import capture as capture_features
-from eagle_decoding.train.capture import feature_bytes
-from eagle_decoding.train.config import ConfigError, TrainConfig, load_config
-from eagle_decoding.train.data import DataError, read_token_rows
-from eagle_decoding.train.export import export_head
-from eagle_decoding.train.prepare import prepare as prepare_rows
+from eagle_decoding.train.config import load_config
 from eagle_decoding.train.progress import RunLog
-from eagle_decoding.train.target import frozen_target
 
+# What needs torch is imported by the command that needs it, so that --help answers at once.
 app = typer.Typer(no_args_is_help=True, help="Train a draft head for a target model.")
 console = Console()
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; see docs/training.md", exists=True, dir_okay=False)]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, any number")]
-
-
-def _config(path: Path, overrides: list[str] | None) -> TrainConfig:
-    try:
-        return load_config(path, overrides)
-    except ConfigError as error:
-        raise typer.BadParameter(str(error)) from None
 
 
 @app.command()
@@ -43,8 +28,11 @@ def prepare(
     max_length: Annotated[int, typer.Option(help="rows are cut at this many tokens")] = 2048,
 ) -> None:
     """Turn conversations into token rows with a loss mask."""
-    with _clear_errors():
-        facts = prepare_rows(AutoTokenizer.from_pretrained(target), files, out, max_length)
+    from transformers import AutoTokenizer
+
+    from eagle_decoding.train.prepare import prepare as prepare_rows
+
+    facts = prepare_rows(AutoTokenizer.from_pretrained(target), files, out, max_length)
     console.print(
         f"{facts['rows']} rows, {facts['tokens']} tokens, {facts['supervised']:.1%} supervised, "
         f"{facts['dropped']} dropped"
@@ -59,8 +47,13 @@ def capture(
     max_gb: Annotated[float, typer.Option(help="refuse to write more than this")] = 50.0,
 ) -> None:
     """Write the target's features of every token row to data.features."""
-    options = _config(config, overrides)
-    with _clear_errors(), Progress(console=console) as bar:
+    from eagle_decoding.train.capture import capture as capture_features
+    from eagle_decoding.train.capture import feature_bytes
+    from eagle_decoding.train.data import read_token_rows
+    from eagle_decoding.train.target import frozen_target
+
+    options = load_config(config, overrides)
+    with Progress(console=console) as bar:
         data = read_token_rows(options.data.tokens)
         model = frozen_target(options.target)
         size = feature_bytes(data, 3, model.config.get_text_config().hidden_size)
@@ -74,8 +67,10 @@ def capture(
 @app.command()
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train a head; a run that was stopped goes on from its newest checkpoint."""
-    options = _config(config, overrides)
-    with _clear_errors(), RunLog(options.out, console) as log:
+    from eagle_decoding.train.assemble import build_trainer
+
+    options = load_config(config, overrides)
+    with RunLog(options.out, console) as log:
         trainer, facts = build_trainer(options, log)
         console.print(
             f"{facts.parameters / 1e6:.2f} M parameters, {facts.train_rows} rows with {facts.supervised_tokens} "
@@ -92,18 +87,7 @@ def export(
     out: Annotated[Path, typer.Argument(help="head directory to write")],
 ) -> None:
     """Write the newest checkpoint as a head directory (bf16) and compare what reads back."""
-    with _clear_errors():
-        export_head(run, out)
+    from eagle_decoding.train.export import export_head
+
+    export_head(run, out)
     console.print(f"wrote {out}")
-
-
-class _clear_errors:
-    """Turns an error that explains itself into one line and exit code 1."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, (DataError, CheckpointError, ConfigError)):
-            console.print(f"[red]{error}")
-            raise typer.Exit(1)

@@ -1,0 +1,25 @@
+// draft_mlp: the gated MLP of a draft layer with its residual.
+#pragma once
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/parallel.h"
+#include "common/rows.h"
+
+namespace eagle {
+
+struct DraftMlpParams {
+  DType dtype;
+  Rows normed;                 // [rows, size]
+  const void* gate_up_weight;  // [2 * intermediate, size], gate rows first
+  const void* down_weight;     // [size, intermediate]
+  Rows residual;               // [rows, size]
+  void* hidden;                // [rows, size]
+  int64_t size, intermediate;
+};
+
+namespace cpu {
+void draft_mlp(const DraftMlpParams& p, ParallelFor parallel_for);
+}
+
+}  // namespace eagle

@@ -1,0 +1,37 @@
+// draft_mlp for torch tensors: checks and device dispatch.
+#include "common/draft_mlp.h"
+
+#include "ops/match.h"
+#include "ops/ops.h"
+#include "ops/rows.h"
+
+namespace eagle::ops {
+
+Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight,
+                 const Tensor& residual) {
+  Match m("draft_mlp");
+  m.tensor("normed", normed, "B Q H", Kind::kFloating, /*strided=*/true);
+  m.tensor("down_weight", down_weight, "H I", Kind::kFloating);
+  m.tensor("gate_up_weight", gate_up_weight, "G H", Kind::kFloating);
+  m.tensor("residual", residual, "B Q H", Kind::kFloating, /*strided=*/true);
+  m.same_dtype("gate_up_weight", gate_up_weight, "normed", normed);
+  m.same_dtype("down_weight", down_weight, "normed", normed);
+  m.same_dtype("residual", residual, "normed", normed);
+  STD_TORCH_CHECK(gate_up_weight.size(0) == 2 * m["I"], "draft_mlp: gate_up_weight has ", gate_up_weight.size(0),
+                  " rows but down_weight has I = ", m["I"], " columns: 2 * I rows are needed, gate rows first");
+  Tensor hidden = empty_with_last(residual, m["H"]);
+  const DraftMlpParams p{
+      .dtype = float_dtype(normed),
+      .normed = rows_of("draft_mlp", "normed", normed),
+      .gate_up_weight = gate_up_weight.const_data_ptr(),
+      .down_weight = down_weight.const_data_ptr(),
+      .residual = rows_of("draft_mlp", "residual", residual),
+      .hidden = hidden.mutable_data_ptr(),
+      .size = m["H"],
+      .intermediate = m["I"],
+  };
+  cpu::draft_mlp(p, torch_parallel_for());
+  return hidden;
+}
+
+}  // namespace eagle::ops

@@ -1,0 +1,62 @@
+// draft_qkv_rope for torch tensors: checks and device dispatch.
+#include "common/draft_qkv_rope.h"
+
+#include "ops/match.h"
+#include "ops/ops.h"
+#include "ops/range.h"
+#include "ops/rows.h"
+
+namespace eagle::ops {
+
+Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::optional<Tensor>& qkv_bias,
+                      const Tensor& rope_cos, const Tensor& rope_sin, const Tensor& position_ids,
+                      const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads) {
+  Match m("draft_qkv_rope");
+  m.tensor("x", x, "B Q A", Kind::kFloating, /*strided=*/true);
+  m.tensor("qkv_weight", qkv_weight, "O A", Kind::kFloating);
+  m.tensor("position_ids", position_ids, "B Q", Kind::kInt32);
+  m.tensor("key_cache", key_cache, "B Hkv L d", Kind::kFloating, /*strided=*/true);
+  m.tensor("value_cache", value_cache, "B Hkv L d", Kind::kFloating, /*strided=*/true);
+  m.tensor("cache_rows", cache_rows, "B Q", Kind::kInt32);
+  m.tensor("rope_cos", rope_cos, "P d/2", Kind::kFloat32);
+  m.tensor("rope_sin", rope_sin, "P d/2", Kind::kFloat32);
+  m.same_dtype("qkv_weight", qkv_weight, "x", x);
+  m.same_dtype("key_cache", key_cache, "x", x);
+  m.same_dtype("value_cache", value_cache, "x", x);
+  if (qkv_bias) {
+    m.tensor("qkv_bias", *qkv_bias, "O", Kind::kFloating);
+    m.same_dtype("qkv_bias", *qkv_bias, "x", x);
+  }
+  STD_TORCH_CHECK(m["d"] == 2 * m["d/2"], "draft_qkv_rope: head_dim is ", m["d"], " but rope_cos has ", m["d/2"],
+                  " columns, half of head_dim is needed");
+  STD_TORCH_CHECK(num_heads > 0 && m["O"] == (num_heads + 2 * m["Hkv"]) * m["d"], "draft_qkv_rope: qkv_weight has ",
+                  m["O"], " rows, expected (num_heads + 2 * num_kv_heads) * head_dim with num_heads = ", num_heads,
+                  ", num_kv_heads = ", m["Hkv"], ", head_dim = ", m["d"]);
+  check_range("draft_qkv_rope", "position_ids", position_ids, 0, m["P"]);
+  check_range("draft_qkv_rope", "cache_rows", cache_rows, -1, m["L"]);
+  Tensor query = torch::stable::new_empty(x, {m["B"], num_heads, m["Q"], m["d"]});
+  const DraftQkvRopeParams p{
+      .dtype = float_dtype(x),
+      .x = rows_of("draft_qkv_rope", "x", x),
+      .qkv_weight = qkv_weight.const_data_ptr(),
+      .qkv_bias = qkv_bias ? qkv_bias->const_data_ptr() : nullptr,
+      .rope_cos = rope_cos.const_data_ptr<float>(),
+      .rope_sin = rope_sin.const_data_ptr<float>(),
+      .position_ids = position_ids.const_data_ptr<int32_t>(),
+      .cache_rows = cache_rows.const_data_ptr<int32_t>(),
+      .query = query.mutable_data_ptr(),
+      .key_cache = rows_of("draft_qkv_rope", "key_cache", key_cache),
+      .value_cache = rows_of("draft_qkv_rope", "value_cache", value_cache),
+      .batch = m["B"],
+      .rows = m["Q"],
+      .inner = m["A"],
+      .num_heads = num_heads,
+      .num_kv_heads = m["Hkv"],
+      .head_dim = m["d"],
+      .length = m["L"],
+  };
+  cpu::draft_qkv_rope(p, torch_parallel_for());
+  return query;
+}
+
+}  // namespace eagle::ops

@@ -1,0 +1,46 @@
+// lm_head_topk for torch tensors: checks and device dispatch.
+#include "common/lm_head_topk.h"
+
+#include "ops/match.h"
+#include "ops/ops.h"
+#include "ops/rows.h"
+
+namespace eagle::ops {
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_states, const Tensor& norm_weight,
+                                                        double eps, const Tensor& lm_head_weight, int64_t k,
+                                                        const std::optional<Tensor>& d2t) {
+  Match m("lm_head_topk");
+  m.tensor("hidden_states", hidden_states, "B Q H", Kind::kFloating, /*strided=*/true);
+  m.tensor("norm_weight", norm_weight, "H", Kind::kFloating);
+  m.tensor("lm_head_weight", lm_head_weight, "V H", Kind::kFloating);
+  m.same_dtype("norm_weight", norm_weight, "hidden_states", hidden_states);
+  m.same_dtype("lm_head_weight", lm_head_weight, "hidden_states", hidden_states);
+  if (d2t) m.tensor("d2t", *d2t, "V", Kind::kInt32);
+  STD_TORCH_CHECK(k >= 1 && k <= std::min<int64_t>(m["V"], 64), "lm_head_topk: k is ", k,
+                  ", expected 1 <= k <= min(V, 64) with V = ", m["V"]);
+  const int64_t batch = m["B"], rows = m["Q"];
+  Tensor normed = empty_with_last(hidden_states, m["H"]);
+  Tensor logprobs = torch::stable::new_empty(hidden_states, {batch, rows, k}, ScalarType::Float);
+  Tensor token_ids = torch::stable::new_empty(hidden_states, {batch, rows, k}, ScalarType::Int);
+  Tensor valid = torch::stable::new_empty(hidden_states, {batch, rows}, ScalarType::Bool);
+  const LmHeadTopkParams p{
+      .dtype = float_dtype(hidden_states),
+      .hidden_states = rows_of("lm_head_topk", "hidden_states", hidden_states),
+      .norm_weight = norm_weight.const_data_ptr(),
+      .lm_head_weight = lm_head_weight.const_data_ptr(),
+      .d2t = d2t ? d2t->const_data_ptr<int32_t>() : nullptr,
+      .normed = normed.mutable_data_ptr(),
+      .logprobs = logprobs.mutable_data_ptr<float>(),
+      .token_ids = token_ids.mutable_data_ptr<int32_t>(),
+      .valid = valid.mutable_data_ptr<bool>(),
+      .size = m["H"],
+      .vocabulary = m["V"],
+      .k = k,
+      .eps = static_cast<float>(eps),
+  };
+  cpu::lm_head_topk(p, torch_parallel_for());
+  return {normed, logprobs, token_ids, valid};
+}
+
+}  // namespace eagle::ops

@@ -1,0 +1,208 @@
+"""Configuration, token rows, packs, vocabulary, chat rendering and the figures of a run."""
+
+import json
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from eagle_decoding.train.assemble import Facts
+from eagle_decoding.train.config import ConfigError, TrainConfig, dump_config, load_config
+from eagle_decoding.train.data import DataError, draft_vocabulary, pack_rows, read_token_rows, split_rows
+from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.losses import TokenScores
+from eagle_decoding.train.metrics import Acceptance
+from eagle_decoding.train.prepare import prepare, tokenise
+from eagle_decoding.train.unroll import StepOutput
+
+
+def test_yaml_and_overrides(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("target: model\nunroll: {steps: 7}\noptim: {lr: 2e-3}\n")
+    config = load_config(file, ["unroll.decay=0.9", "data.tokens=[a, b]", "optim.epochs=2"])
+    assert (config.target, config.unroll.steps, config.unroll.decay) == ("model", 7, 0.9)
+    assert (config.optim.lr, config.optim.epochs, config.data.tokens) == (2e-3, 2.0, ["a", "b"])
+    file.write_text(dump_config(config))
+    assert load_config(file) == config
+    assert load_config(None) == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("unroll.stepz=3", r"Unknown configuration key 'unroll\.stepz'"),
+        ("stepz=3", "Unknown configuration key 'stepz'"),
+        ("unroll.steps=2.5", r"'unroll\.steps' takes int, not 2\.5"),
+        ("head.fc_norm=1", r"'head\.fc_norm' takes bool, not 1"),
+        ("data.tokens=a", r"'data\.tokens' takes a list"),
+        ("optim.lr=fast", r"'optim\.lr' takes float, not 'fast'"),
+        ("unroll=3", "section 'unroll' must be a mapping"),
+        ("unroll.steps", "not of the form"),
+    ],
+)
+def test_configuration_mistakes(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, [override])
+
+
+def write_shard(path, lengths, **more):
+    total = sum(lengths)
+    tensors = {"ids": torch.arange(total, dtype=torch.int32) % 50, "length": torch.tensor(lengths, dtype=torch.int32)}
+    save_file(tensors | more, path)
+    return path
+
+
+def test_shards_with_prompt_lengths_and_with_masks_join(tmp_path):
+    first = write_shard(
+        tmp_path / "a", [3, 5], prompt_len=torch.tensor([1, 4]), temperature=torch.tensor([0.0, 0.8]).half()
+    )
+    second = write_shard(tmp_path / "b", [2], supervised=torch.tensor([True, False]))
+    data = read_token_rows([first, second])
+    assert data.starts.tolist() == [0, 3, 8, 10] and data.greedy.tolist() == [True, False, True]
+    assert data.supervised.int().tolist() == [0, 1, 1, 0, 0, 0, 0, 1, 1, 0]
+    pack = data.pack([2, 0])
+    assert pack.input_ids.tolist() == [0, 1, 0, 1, 2] and pack.starts.tolist() == [0, 2, 5]
+    assert pack.supervised.int().tolist() == [1, 0, 0, 1, 1]
+    assert pack.positions.tolist() == [0, 1, 0, 1, 2] and pack.ends.tolist() == [2, 2, 5, 5, 5]
+
+
+def test_unusable_shards(tmp_path):
+    with pytest.raises(DataError, match="None of the 4 tokens is supervised"):
+        read_token_rows([write_shard(tmp_path / "a", [4], prompt_len=torch.tensor([4]))])
+    with pytest.raises(DataError, match="holds ids, length and prompt_len or supervised"):
+        read_token_rows([write_shard(tmp_path / "b", [4])])
+    save_file({"ids": torch.zeros(5), "length": torch.tensor([4]), "prompt_len": torch.tensor([1])}, tmp_path / "c")
+    with pytest.raises(DataError, match="5 ids, but its row lengths add up to 4"):
+        read_token_rows([tmp_path / "c"])
+    with pytest.raises(DataError, match="No token shard"):
+        read_token_rows([])
+
+
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 60), st.integers(0, 5))
+@settings(max_examples=50, deadline=None)
+def test_packs_hold_every_row_once_within_the_limit(tmp_path_factory, lengths, pack_tokens, seed):
+    path = write_shard(
+        tmp_path_factory.mktemp("rows") / "a", lengths, supervised=torch.ones(sum(lengths), dtype=torch.bool)
+    )
+    data = read_token_rows([path])
+    packs = pack_rows(data, range(len(data)), pack_tokens, seed)
+    assert sorted(row for pack in packs for row in pack) == list(range(len(lengths)))
+    assert all(len(pack) == 1 or sum(lengths[row] for row in pack) <= pack_tokens for pack in packs)
+    assert packs == pack_rows(data, range(len(data)), pack_tokens, seed)
+
+
+def test_split_is_stable_and_disjoint():
+    train, held_out = split_rows(range(100), 0.1, seed=3)
+    assert sorted(train + held_out) == list(range(100)) and len(held_out) == 10
+    assert (train, held_out) == split_rows(range(100), 0.1, seed=3)
+
+
+def test_draft_vocabulary_counts_supervised_tokens_only(tmp_path):
+    ids = torch.tensor([9, 9, 9, 3, 3, 7, 1, 7, 5], dtype=torch.int32)
+    save_file({"ids": ids, "length": torch.tensor([9]), "prompt_len": torch.tensor([3])}, tmp_path / "a")
+    data = read_token_rows([tmp_path / "a"])
+    kept, coverage = draft_vocabulary(data, [0], 3, 12)
+    assert kept.tolist() == [1, 3, 7] and coverage == pytest.approx(5 / 6)
+    everything, coverage = draft_vocabulary(data, [0], 0, 12)
+    assert everything.tolist() == list(range(12)) and coverage == 1.0
+
+
+def test_low_coverage_is_said():
+    assert Facts(1, 1, 1, 1, 0.96).warning is None
+    assert "covers 90.0%" in Facts(1, 1, 1, 1, 0.90).warning
+
+
+def test_features_of_other_rows_are_refused(tmp_path):
+    data = read_token_rows([write_shard(tmp_path / "a", [3, 5], prompt_len=torch.tensor([1, 1]))])
+    with pytest.raises(DataError, match="holds no feature shard"):
+        FeatureShards(tmp_path / "features", data)
+    (tmp_path / "features").mkdir()
+    save_file({"features": torch.zeros(7, 4, 2), "row": torch.tensor([0, 1])}, tmp_path / "features" / "0.safetensors")
+    with pytest.raises(DataError, match="does not belong to these token shards: its rows hold 8 tokens"):
+        FeatureShards(tmp_path / "features", data)
+
+
+class WordTokenizer:
+    """One id a word; turns are rendered as `<role> words </role>`."""
+
+    def __init__(self, rewrite=False):
+        self.words, self.rewrite = [], rewrite
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        shown = [m["content"] if not self.rewrite or m is messages[-1] else "gone" for m in messages]
+        turns = [f"<{m['role']}> {text} </{m['role']}>" for m, text in zip(messages, shown, strict=True)]
+        return " ".join(turns + (["<assistant>"] if add_generation_prompt else []))
+
+    def __call__(self, text, add_special_tokens):
+        for word in text.split():
+            if word not in self.words:
+                self.words.append(word)
+        return {"input_ids": [self.words.index(word) for word in text.split()]}
+
+    def decode(self, ids):
+        return " ".join(self.words[i] for i in ids)
+
+
+CHAT = [
+    {"role": "user", "content": "what now"},
+    {"role": "assistant", "content": "this"},
+    {"role": "user", "content": "and then"},
+    {"role": "assistant", "content": "that too"},
+]
+
+
+def test_assistant_turns_are_supervised_up_to_their_end():
+    tokenizer = WordTokenizer()
+    ids, supervised = tokenise(tokenizer, CHAT)
+    assert tokenizer.decode(ids) == tokenizer.apply_chat_template(CHAT, False, False)
+    learnt = tokenizer.decode([i for i, flag in zip(ids, supervised, strict=True) if flag])
+    assert learnt == "this </assistant> that too </assistant>"
+
+
+def test_a_template_that_rewrites_history_is_refused():
+    with pytest.raises(DataError, match="changes earlier turns"):
+        tokenise(WordTokenizer(rewrite=True), CHAT)
+
+
+def test_prepare_reads_every_row_format_and_reports(tmp_path):
+    rows = [
+        {"messages": CHAT},
+        {"conversations": [{"from": "human", "value": "a b"}, {"from": "gpt", "value": "c"}]},
+        {"prompt": "x", "response": "y"},
+        {"messages": CHAT[:1]},
+    ]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
+    facts = prepare(WordTokenizer(), [str(source)], tmp_path / "out" / "rows.safetensors", max_length=100)
+    assert (facts["rows"], facts["dropped"]) == (3, 1)
+    assert facts["sample"] == "this </assistant> that too </assistant>"
+    data = read_token_rows([tmp_path / "out" / "rows.safetensors"])
+    assert len(data) == 3 and facts["supervised"] == pytest.approx(data.supervised.float().mean().item())
+
+
+def test_prepare_names_the_bad_line_and_refuses_nothing_supervised(tmp_path):
+    source = tmp_path / "rows.jsonl"
+    source.write_text(json.dumps({"messages": CHAT[:1]}) + "\n")
+    with pytest.raises(DataError, match="None of the rows"):
+        prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100)
+    source.write_text(json.dumps({"messages": CHAT}) + "\n[1, 2]\n")
+    with pytest.raises(DataError, match=r"Line 2 of .* is no conversation"):
+        prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100)
+    source.write_text('{"messages": [{"role": "robot", "content": "x"}]}\n')
+    with pytest.raises(DataError, match="Line 1 of"):
+        prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100)
+
+
+def test_survival_needs_every_earlier_hit_of_the_same_row():
+    figures = Acceptance(3)
+    figures.start(10)
+    hits = {0: {2: True, 3: True, 4: False, 5: True}, 1: {2: True, 3: False, 4: True}, 2: {2: True, 4: True}}
+    for step, rows in hits.items():
+        scores = TokenScores(torch.full((len(rows),), 2.0), torch.zeros(len(rows)), torch.tensor(list(rows.values())))
+        figures.add(StepOutput(step, torch.tensor(list(rows)), scores, torch.zeros(len(rows), dtype=torch.int64), 4))
+    summary = figures.summary()
+    assert summary["survival"] == [0.75, 0.25, 0.25] and summary["tau_sim"] == 2.25
+    assert summary["accuracy"] == [0.75, pytest.approx(2 / 3, abs=1e-4), 1.0]
+    assert summary["scored"] == [1.0, 0.75, 0.5] and summary["loss"] == [2.0, 2.0, 2.0]
