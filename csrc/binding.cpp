@@ -51,6 +51,16 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
 #ifdef EAGLE_WITH_CUDA
 STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CUDA, m) {
   m.impl("compact_kv", TORCH_BOX(&eagle::ops::compact_kv));
+  m.impl("linear", TORCH_BOX(&eagle::ops::linear));
+  m.impl("rms_norm", TORCH_BOX(&eagle::ops::rms_norm));
+  m.impl("silu_mul", TORCH_BOX(&eagle::ops::silu_mul));
+  m.impl("rope", TORCH_BOX(&eagle::ops::rope));
+  m.impl("draft_input", TORCH_BOX(&eagle::ops::draft_input));
+  m.impl("draft_qkv_rope", TORCH_BOX(&eagle::ops::draft_qkv_rope));
+  m.impl("draft_output", TORCH_BOX(&eagle::ops::draft_output));
+  m.impl("draft_mlp", TORCH_BOX(&eagle::ops::draft_mlp));
+  m.impl("lm_head_topk", TORCH_BOX(&eagle::ops::lm_head_topk));
+  m.impl("tree_attention", TORCH_BOX(&eagle::ops::tree_attention));
 }
 #endif
 

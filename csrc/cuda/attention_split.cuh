@@ -42,13 +42,6 @@ __device__ inline int64_t output_offset(const TreeAttentionParams& p, int64_t b,
 constexpr float kLog2E = 1.44269504f;
 constexpr float kNothing = -__builtin_huge_valf();
 
-// 2^x by the special function unit, to 2^-22; 0 for -inf.
-__device__ inline float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 // What to subtract from scores: a row that saw nothing has no maximum, and -inf - -inf would be NaN.
 __device__ inline float finite_maximum(float maximum) { return maximum == kNothing ? 0.0f : maximum; }
 

@@ -6,6 +6,8 @@
 #pragma once
 #include "cuda/attention_split.cuh"
 #include "cuda/cp_async.cuh"
+#include "cuda/dynamic_shared.cuh"
+#include "cuda/exp2.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/reduce.cuh"
 
@@ -285,7 +287,7 @@ __global__ __launch_bounds__(256, 1) void tensor_attention_kernel(const __grid_c
                                                                   const __grid_constant__ AttentionSplit s) {
   using Attention = TensorAttention<T, kDim, kTiles>;
   static_assert(Attention::kMaxWarps * kWarp == 256);
-  extern __shared__ __align__(128) char shared[];
+  char* shared = dynamic_shared();
   const int64_t split = blockIdx.x / s.row_blocks, b = blockIdx.z, kv_head = blockIdx.y;
   const int64_t context = committed(p, b), rows = packed_rows(p);
   const int64_t block_row = blockIdx.x % s.row_blocks * s.warps * Attention::kWarpRows;

@@ -1,9 +1,12 @@
-// What the current device offers, for the host code that sizes grids and tiles.
+// What the current device offers, for the host code that sizes grids and tiles, and launches that use it.
 #pragma once
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
+
+#include "cuda/launch.cuh"
 
 namespace eagle::cuda {
 
@@ -24,10 +27,17 @@ inline int64_t resident_blocks(int64_t shared_bytes, int64_t most) {
   return num_multiprocessors() * std::clamp<int64_t>(room / (shared_bytes + kReserved), 1, most);
 }
 
-// Lets a kernel have more than the default 48 KB of dynamic shared memory.
-template <class Kernel>
-void allow_shared_bytes(Kernel* kernel, int64_t bytes) {
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+// As launch, with dynamic shared memory, which may be more than the default 48 KB.
+template <class... Parameters, class... Arguments>
+void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes, void* stream,
+                   Arguments&&... arguments) {
+  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = as_stream(stream);
+  cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace eagle::cuda

@@ -6,13 +6,14 @@
 namespace eagle::cuda {
 namespace {
 
-// grid: (rows, 2): embeddings and hidden states
+// grid: (rows, 2): embeddings and hidden states. A device cannot raise: an id outside the vocabulary reads its edge.
 template <class T>
 __global__ __launch_bounds__(kNormThreads) void draft_input_kernel(const __grid_constant__ DraftInputParams p) {
   const int64_t row = blockIdx.x, size = p.size;
   T* to = static_cast<T*>(p.output) + row * 2 * size;
   if (blockIdx.y == 0) {
-    const T* embedding = static_cast<const T*>(p.embed_weight) + p.token_ids[row] * size;
+    const int64_t token = min(max(static_cast<int64_t>(p.token_ids[row]), int64_t{0}), p.vocabulary - 1);
+    const T* embedding = static_cast<const T*>(p.embed_weight) + token * size;
     normalise_row(embedding, static_cast<const T*>(p.embed_norm_weight), size, p.eps, to);
   } else {
     const T* hidden = reinterpret_cast<const T*>(p.hidden_states[row]);

@@ -17,15 +17,12 @@ GemmParams product(const DraftQkvRopeParams& p) {
           .outputs = (p.num_heads + 2 * p.num_kv_heads) * p.head_dim};
 }
 
-template <class T>
-__device__ T* cache_row(const CacheView& cache, int64_t b, int64_t head, int64_t row) {
-  return static_cast<T*>(cache.data) + b * cache.batch_stride + head * cache.head_stride + row * cache.row_stride;
-}
-
-// grid: (rows, query heads then key heads then value heads); a thread per pair (i, i + head_dim / 2) of its head.
+// grid: (rows, query heads then key heads then value heads); a thread per pair (i, i + head_dim / 2) of its head. A
+// device cannot raise: a position outside the tables reads their edge, and a cache row outside the cache is not
+// written.
 template <class T>
 __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, const __grid_constant__ Partials partials) {
-  const int64_t half = p.head_dim / 2, row = blockIdx.x, b = row / p.num_rows, q = row % p.num_rows;
+  const int64_t half = p.head_dim / 2, row = blockIdx.x, b = row / p.rows, q = row % p.rows;
   const int64_t i = threadIdx.x, output = blockIdx.y * p.head_dim + i;
   if (i >= half) return;
   float first = partials.sum(row, output), second = partials.sum(row, output + half);
@@ -35,19 +32,21 @@ __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, cons
   }
   const int64_t key_head = blockIdx.y - p.num_heads, value_head = key_head - p.num_kv_heads;
   if (value_head < 0) {
-    const int64_t at = p.position_ids[row] * half + i;
+    const int64_t position = min(max(static_cast<int64_t>(p.position_ids[row]), int64_t{0}), p.positions - 1);
+    const int64_t at = position * half + i;
     const float cos = p.rope_cos[at], sin = p.rope_sin[at], unrotated = first;
     first = unrotated * cos - second * sin;
     second = second * cos + unrotated * sin;
   }
   T* to;
   if (key_head < 0) {
-    to = static_cast<T*>(p.query) + ((b * p.num_heads + blockIdx.y) * p.num_rows + q) * p.head_dim;
+    to = static_cast<T*>(p.query) + ((b * p.num_heads + blockIdx.y) * p.rows + q) * p.head_dim;
   } else {
     const int64_t cached = p.cache_rows[row];
     if (cached < 0 || cached >= p.length) return;
-    to = value_head < 0 ? cache_row<T>(p.key_cache, b, key_head, cached)
-                        : cache_row<T>(p.value_cache, b, value_head, cached);
+    const int64_t head = value_head < 0 ? key_head : value_head;
+    const Rows& cache = value_head < 0 ? p.key_cache : p.value_cache;
+    to = reinterpret_cast<T*>(cache[(b * p.num_kv_heads + head) * p.length + cached]);
   }
   to[i] = from_float<T>(first);
   to[i + half] = from_float<T>(second);
@@ -55,13 +54,13 @@ __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, cons
 
 }  // namespace
 
-int64_t draft_qkv_rope_workspace(const DraftQkvRopeParams& p) { return gemm_partials_bytes(product(p)); }
+int64_t workspace_bytes(const DraftQkvRopeParams& p) { return gemm_partials_bytes(product(p)); }
 
-void draft_qkv_rope(const DraftQkvRopeParams& p, void* workspace, void* stream) {
+void draft_qkv_rope(const DraftQkvRopeParams& p, void* stream) {
   const int64_t rows = p.x.count;
-  if (rows == 0) return;
+  if (rows == 0 || p.num_heads == 0) return;
   const GemmParams g = product(p);
-  float* sums = static_cast<float*>(workspace);
+  float* sums = static_cast<float*>(p.workspace);
   gemm(g, {.partials = sums}, stream);
   const dim3 grid(rows, p.num_heads + 2 * p.num_kv_heads);
   const int threads = static_cast<int>(ceil_div(p.head_dim / 2, kWarp)) * kWarp;

@@ -15,10 +15,8 @@ inline bool fits_tensor_cores(const GemmParams& g) {
 
 template <class Compute, class Epilogue>
 void launch_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
-  const auto kernel = gemm_kernel<Compute, Epilogue>;
-  allow_shared_bytes(kernel, Compute::kSharedBytes);
   const dim3 grid(ceil_div(g.input.count, Compute::kRows), ceil_div(g.outputs, kGemmOutputs), splits);
-  kernel<<<grid, kGemmThreads, Compute::kSharedBytes, as_stream(stream)>>>(g, epilogue);
+  launch_shared(gemm_kernel<Compute, Epilogue>, grid, kGemmThreads, Compute::kSharedBytes, stream, g, epilogue);
 }
 
 template <class T, class Epilogue>

@@ -1,5 +1,6 @@
 // The tile of a matrix product that one block computes, whatever computes it and whatever becomes of it.
 #pragma once
+#include "cuda/dynamic_shared.cuh"
 #include "cuda/gemm.h"
 
 namespace eagle::cuda {
@@ -43,7 +44,7 @@ __device__ GemmTile this_tile(const GemmParams& g, float* values) {
 template <class Compute, class Epilogue>
 __global__ __launch_bounds__(kGemmThreads) void gemm_kernel(const __grid_constant__ GemmParams g,
                                                             const __grid_constant__ Epilogue epilogue) {
-  extern __shared__ __align__(128) char shared[];
+  char* shared = dynamic_shared();
   const GemmTile tile = this_tile<Compute::kRows>(g, reinterpret_cast<float*>(shared));
   Compute::run(g, tile, shared);
   __syncthreads();  // the tile is complete

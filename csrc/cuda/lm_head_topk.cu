@@ -15,11 +15,10 @@ int64_t num_tiles(const LmHeadTopkParams& p) { return ceil_div(p.vocabulary, kGe
 
 // grid: (rows)
 __global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__ LmHeadTopkParams p, MergedRow merged) {
-  extern __shared__ uint8_t cursors[];
   const int64_t row = blockIdx.x;
   merged.candidates += row * merged.tiles * p.k;
   merged.sums += row * merged.tiles;
-  merged.cursors = cursors;
+  merged.cursors = reinterpret_cast<uint8_t*>(dynamic_shared());
   const auto token = [&](int32_t id) { return p.d2t ? id + p.d2t[id] : id; };
 
   const float log_sum_exp = merged.log_sum_exp();
@@ -38,11 +37,11 @@ __global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__
 
 }  // namespace
 
-int64_t lm_head_topk_workspace(const LmHeadTopkParams& p) {
+int64_t workspace_bytes(const LmHeadTopkParams& p) {
   return p.hidden_states.count * num_tiles(p) * static_cast<int64_t>(p.k * sizeof(uint64_t) + sizeof(ExpSum));
 }
 
-void lm_head_topk(const LmHeadTopkParams& p, void* workspace, void* stream) {
+void lm_head_topk(const LmHeadTopkParams& p, void* stream) {
   const int64_t rows = p.hidden_states.count, tiles = num_tiles(p);
   if (rows == 0) return;
   const Rows normed = contiguous_rows(p.normed, rows, p.size * element_size(p.dtype));
@@ -53,14 +52,13 @@ void lm_head_topk(const LmHeadTopkParams& p, void* workspace, void* stream) {
             .size = p.size,
             .eps = p.eps},
            stream);
-  auto* candidates = static_cast<uint64_t*>(workspace);
+  auto* candidates = static_cast<uint64_t*>(p.workspace);
   auto* sums = reinterpret_cast<ExpSum*>(candidates + rows * tiles * p.k);
   const GemmParams product{
       .dtype = p.dtype, .input = normed, .weight = p.lm_head_weight, .inner = p.size, .outputs = p.vocabulary};
   launch_any_gemm(product, TileTopk{candidates, sums, static_cast<int>(p.k)}, /*splits=*/1, stream);
   const MergedRow merged{candidates, sums, nullptr, tiles, static_cast<int>(p.k)};
-  allow_shared_bytes(merge_kernel, tiles);
-  merge_kernel<<<rows, kThreads, tiles, as_stream(stream)>>>(p, merged);
+  launch_shared(merge_kernel, rows, kThreads, tiles, stream, p, merged);
   check_launch("lm_head_topk");
 }
 

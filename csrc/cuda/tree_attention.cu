@@ -63,24 +63,22 @@ AttentionSplit plan(const TreeAttentionParams& p) {
   const int64_t row_blocks = ceil_div(rows, most * Attention::kWarpRows);
   const int64_t warps = ceil_div(rows, row_blocks * Attention::kWarpRows);
   const int64_t resident = resident_blocks(Attention::shared_bytes(warps), Attention::kMaxWarps / warps);
-  const int64_t longest = std::min(kMaxSplits, ceil_div(p.length, kKeysPerSplit));
+  const int64_t longest = std::clamp<int64_t>(ceil_div(p.length, kKeysPerSplit), 1, kMaxSplits);
   const int64_t splits = std::clamp<int64_t>(resident / (p.batch * p.num_kv_heads * row_blocks), 1, longest);
   return {.splits = splits, .row_blocks = row_blocks, .warps = warps};
 }
 
-// body(Attention{}-like tag) with the kernel that fits head_dim and the number of rows.
 template <class T, int kDim, int kTiles>
 struct Kernel {
   using Attention = TensorAttention<T, kDim, kTiles>;
-  static void launch(const TreeAttentionParams& p, const AttentionSplit& s, cudaStream_t stream) {
-    const auto kernel = tensor_attention_kernel<T, kDim, kTiles>;
-    const int64_t bytes = Attention::shared_bytes(s.warps);
-    allow_shared_bytes(kernel, bytes);
+  static void run(const TreeAttentionParams& p, const AttentionSplit& s, void* stream) {
     const dim3 grid(s.row_blocks * s.splits, p.num_kv_heads, p.batch);
-    kernel<<<grid, s.warps * kWarp, bytes, stream>>>(p, s);
+    launch_shared(tensor_attention_kernel<T, kDim, kTiles>, grid, s.warps * kWarp, Attention::shared_bytes(s.warps),
+                  stream, p, s);
   }
 };
 
+// body(Kernel{}) with the kernel that fits the element type, head_dim and the number of rows.
 template <class T, int kDim, class Body>
 auto with_tiles(const TreeAttentionParams& p, const Body& body) {
   if constexpr (kDim <= 128) {
@@ -112,34 +110,34 @@ int64_t partial_rows(const TreeAttentionParams& p, int64_t splits) {
 
 bool is_empty(const TreeAttentionParams& p) { return p.batch == 0 || p.num_heads == 0 || p.num_rows == 0; }
 
-void launch_tensor(const TreeAttentionParams& p, void* workspace, cudaStream_t stream) {
+void launch_tensor(const TreeAttentionParams& p, void* stream) {
   AttentionSplit s = plan(p);
-  s.values = static_cast<float*>(workspace);
+  s.values = static_cast<float*>(p.workspace);
   s.lse = s.values + partial_rows(p, s.splits) * p.head_dim;
-  with_kernel(p, [&](auto kernel) { kernel.launch(p, s, stream); });
+  with_kernel(p, [&](auto kernel) { kernel.run(p, s, stream); });
   if (s.splits == 1) return;
   const int64_t rows = p.num_rows * (p.num_heads / p.num_kv_heads);
   const dim3 grid(ceil_div(rows, kMergeWarps), p.num_kv_heads, p.batch);
   dispatch(p.dtype,
-           [&](auto element) { merge_kernel<decltype(element)><<<grid, kMergeWarps * kWarp, 0, stream>>>(p, s); });
+           [&](auto element) { launch(merge_kernel<decltype(element)>, grid, kMergeWarps * kWarp, stream, p, s); });
 }
 
 }  // namespace
 
-int64_t tree_attention_workspace(const TreeAttentionParams& p) {
+int64_t workspace_bytes(const TreeAttentionParams& p) {
   if (is_empty(p) || !fits_tensor_cores(p)) return 0;
   const int64_t splits = plan(p).splits;
   return splits == 1 ? 0 : partial_rows(p, splits) * (p.head_dim + 1) * static_cast<int64_t>(sizeof(float));
 }
 
-void tree_attention(const TreeAttentionParams& p, void* workspace, void* stream) {
+void tree_attention(const TreeAttentionParams& p, void* stream) {
   if (is_empty(p)) return;
   if (fits_tensor_cores(p)) {
-    launch_tensor(p, workspace, as_stream(stream));
+    launch_tensor(p, stream);
   } else {
     const dim3 grid(p.num_rows, p.num_heads, p.batch);
     dispatch(p.dtype, [&](auto element) {
-      plain_attention_kernel<decltype(element)><<<grid, kPlainWarps * kWarp, 0, as_stream(stream)>>>(p);
+      launch(plain_attention_kernel<decltype(element)>, grid, kPlainWarps * kWarp, stream, p);
     });
   }
   check_launch("tree_attention");
