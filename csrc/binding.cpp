@@ -58,6 +58,16 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CUDA, m) {
   m.impl("sample_tokens", TORCH_BOX(&eagle::ops::sample_tokens));
   m.impl("topk_logprobs", TORCH_BOX(&eagle::ops::topk_logprobs));
   m.impl("verify_tree", TORCH_BOX(&eagle::ops::verify_tree));
+  m.impl("linear", TORCH_BOX(&eagle::ops::linear));
+  m.impl("rms_norm", TORCH_BOX(&eagle::ops::rms_norm));
+  m.impl("silu_mul", TORCH_BOX(&eagle::ops::silu_mul));
+  m.impl("rope", TORCH_BOX(&eagle::ops::rope));
+  m.impl("draft_input", TORCH_BOX(&eagle::ops::draft_input));
+  m.impl("draft_qkv_rope", TORCH_BOX(&eagle::ops::draft_qkv_rope));
+  m.impl("draft_output", TORCH_BOX(&eagle::ops::draft_output));
+  m.impl("draft_mlp", TORCH_BOX(&eagle::ops::draft_mlp));
+  m.impl("lm_head_topk", TORCH_BOX(&eagle::ops::lm_head_topk));
+  m.impl("tree_attention", TORCH_BOX(&eagle::ops::tree_attention));
 }
 #endif
 

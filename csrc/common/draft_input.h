@@ -16,12 +16,15 @@ struct DraftInputParams {
   const void* embed_norm_weight;   // [size]
   const void* hidden_norm_weight;  // [size]
   void* output;                    // [rows, 2 * size]
-  int64_t size;
+  int64_t size, vocabulary;
   float eps;
 };
 
 namespace cpu {
 void draft_input(const DraftInputParams& p, ParallelFor parallel_for);
+}
+namespace cuda {
+void draft_input(const DraftInputParams& p, void* stream);
 }
 
 }  // namespace eagle

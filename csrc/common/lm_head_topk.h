@@ -20,10 +20,15 @@ struct LmHeadTopkParams {
   bool* valid;                 // [rows]
   int64_t size, vocabulary, k;
   float eps;
+  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void lm_head_topk(const LmHeadTopkParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+int64_t workspace_bytes(const LmHeadTopkParams& p);
+void lm_head_topk(const LmHeadTopkParams& p, void* stream);
+}  // namespace cuda
 
 }  // namespace eagle

@@ -20,5 +20,8 @@ struct RmsNormParams {
 namespace cpu {
 void rms_norm(const RmsNormParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+void rms_norm(const RmsNormParams& p, void* stream);
+}
 
 }  // namespace eagle

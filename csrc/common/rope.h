@@ -19,5 +19,8 @@ struct RopeParams {
 namespace cpu {
 void rope(const RopeParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+void rope(const RopeParams& p, void* stream);
+}
 
 }  // namespace eagle

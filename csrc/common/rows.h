@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 
+#include "common/host_device.h"
+
 namespace eagle {
 
 struct Rows {
@@ -12,7 +14,7 @@ struct Rows {
   int64_t size[kMaxDims];    // of each leading dimension
   int64_t stride[kMaxDims];  // in bytes
 
-  char* operator[](int64_t row) const {
+  EAGLE_HOST_DEVICE char* operator[](int64_t row) const {
     char* p = data;
     for (int d = dims - 1; d > 0; --d) {
       p += row % size[d] * stride[d];

@@ -18,5 +18,8 @@ struct SiluMulParams {
 namespace cpu {
 void silu_mul(const SiluMulParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+void silu_mul(const SiluMulParams& p, void* stream);
+}
 
 }  // namespace eagle

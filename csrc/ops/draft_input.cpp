@@ -30,8 +30,16 @@ Tensor draft_input(const Tensor& token_ids, const Tensor& hidden_states, const T
       .hidden_norm_weight = hidden_norm_weight.const_data_ptr(),
       .output = output.mutable_data_ptr(),
       .size = m["H"],
+      .vocabulary = m["V"],
       .eps = static_cast<float>(eps),
   };
+#ifdef EAGLE_WITH_CUDA
+  if (token_ids.is_cuda()) {
+    const DeviceGuard guard(token_ids.get_device_index());
+    cuda::draft_input(p, current_stream(token_ids));
+    return output;
+  }
+#endif
   cpu::draft_input(p, torch_parallel_for());
   return output;
 }

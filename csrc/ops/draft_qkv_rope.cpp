@@ -35,7 +35,7 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
   check_range("draft_qkv_rope", "position_ids", position_ids, 0, m["P"]);
   check_range("draft_qkv_rope", "cache_rows", cache_rows, -1, m["L"]);
   Tensor query = torch::stable::new_empty(x, {m["B"], num_heads, m["Q"], m["d"]});
-  const DraftQkvRopeParams p{
+  DraftQkvRopeParams p{
       .dtype = float_dtype(x),
       .x = rows_of("draft_qkv_rope", "x", x),
       .qkv_weight = qkv_weight.const_data_ptr(),
@@ -54,7 +54,17 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
       .num_kv_heads = m["Hkv"],
       .head_dim = m["d"],
       .length = m["L"],
+      .positions = m["P"],
   };
+#ifdef EAGLE_WITH_CUDA
+  if (x.is_cuda()) {
+    const DeviceGuard guard(x.get_device_index());
+    const Tensor scratch = workspace(x, cuda::workspace_bytes(p));
+    p.workspace = scratch.mutable_data_ptr();
+    cuda::draft_qkv_rope(p, current_stream(x));
+    return query;
+  }
+#endif
   cpu::draft_qkv_rope(p, torch_parallel_for());
   return query;
 }

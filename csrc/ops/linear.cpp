@@ -17,7 +17,7 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
     m.same_dtype("bias", *bias, "input", input);
   }
   Tensor output = empty_with_last(input, m["O"]);
-  const LinearParams p{
+  LinearParams p{
       .dtype = float_dtype(input),
       .input = rows_of("linear", "input", input),
       .weight = weight.const_data_ptr(),
@@ -26,6 +26,15 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
       .inner = m["K"],
       .outputs = m["O"],
   };
+#ifdef EAGLE_WITH_CUDA
+  if (input.is_cuda()) {
+    const DeviceGuard guard(input.get_device_index());
+    const Tensor scratch = workspace(input, cuda::workspace_bytes(p));
+    p.workspace = scratch.mutable_data_ptr();
+    cuda::linear(p, current_stream(input));
+    return output;
+  }
+#endif
   cpu::linear(p, torch_parallel_for());
   return output;
 }

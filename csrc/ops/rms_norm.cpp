@@ -22,6 +22,13 @@ Tensor rms_norm(const Tensor& input, const Tensor& weight, double eps) {
       .size = m["H"],
       .eps = static_cast<float>(eps),
   };
+#ifdef EAGLE_WITH_CUDA
+  if (input.is_cuda()) {
+    const DeviceGuard guard(input.get_device_index());
+    cuda::rms_norm(p, current_stream(input));
+    return output;
+  }
+#endif
   cpu::rms_norm(p, torch_parallel_for());
   return output;
 }

@@ -32,6 +32,13 @@ std::tuple<Tensor, Tensor> rope(const Tensor& query, const Tensor& key, const Te
       .rows = m["Q"],
       .head_dim = m["d"],
   };
+#ifdef EAGLE_WITH_CUDA
+  if (query.is_cuda()) {
+    const DeviceGuard guard(query.get_device_index());
+    cuda::rope(p, current_stream(query));
+    return {query_output, key_output};
+  }
+#endif
   cpu::rope(p, torch_parallel_for());
   return {query_output, key_output};
 }

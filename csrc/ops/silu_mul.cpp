@@ -21,6 +21,13 @@ Tensor silu_mul(const Tensor& gate, const Tensor& up) {
       .output = output.mutable_data_ptr(),
       .size = m["I"],
   };
+#ifdef EAGLE_WITH_CUDA
+  if (gate.is_cuda()) {
+    const DeviceGuard guard(gate.get_device_index());
+    cuda::silu_mul(p, current_stream(gate));
+    return output;
+  }
+#endif
   cpu::silu_mul(p, torch_parallel_for());
   return output;
 }

@@ -45,4 +45,10 @@ inline Tensor empty_like_device(const Tensor& like, std::initializer_list<int64_
   return torch::stable::new_empty(like, shape, dtype);
 }
 
+// Scratch memory for kernels on the device of `like`. It may die before they end: the allocator reuses it in the order
+// of the stream.
+inline Tensor workspace(const Tensor& like, int64_t bytes) {
+  return torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
+}
+
 }  // namespace eagle

@@ -1,4 +1,4 @@
-// tree_attention for torch tensors: checks and allocation.
+// tree_attention for torch tensors: checks, allocation and device dispatch.
 #include "common/tree_attention.h"
 
 #include "common/tree.h"
@@ -37,7 +37,7 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
   STD_TORCH_CHECK(m["W"] >= 1 && m["W"] <= kMaxMaskWords, "tree_attention: ancestor_mask must have 1 or ",
                   kMaxMaskWords, " words a row, got ", m["W"]);
   Tensor output = empty_like_device(query, {batch, num_rows, num_heads, head_dim}, query.scalar_type());
-  const TreeAttentionParams p{
+  TreeAttentionParams p{
       .query = view("query", query),
       .key = view("key_cache", key_cache),
       .value = view("value_cache", value_cache),
@@ -54,6 +54,15 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
       .mask_words = m["W"],
       .scale = static_cast<float>(scale),
   };
+#ifdef EAGLE_WITH_CUDA
+  if (query.is_cuda()) {
+    const DeviceGuard guard(query.get_device_index());
+    const Tensor scratch = workspace(query, cuda::workspace_bytes(p));
+    p.workspace = scratch.mutable_data_ptr();
+    cuda::tree_attention(p, current_stream(query));
+    return output;
+  }
+#endif
   cpu::tree_attention(p, torch_parallel_for());
   return output;
 }

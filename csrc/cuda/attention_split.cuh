@@ -1,0 +1,48 @@
+// How tree_attention is divided among blocks, and where the parts of a row meet.
+#pragma once
+#include "common/tree_attention.h"
+#include "cuda/convert.cuh"
+#include "cuda/visible_keys.cuh"
+
+namespace eagle::cuda {
+
+// Rows of one kv head are packed: row = query row * group + head within the group.
+struct AttentionSplit {
+  int64_t splits;      // ranges of keys
+  int64_t row_blocks;  // of block_rows packed rows each
+  int64_t warps;       // of a block
+  float* values;       // [splits, batch, num_kv_heads, rows, head_dim]: each range's own softmax average
+  float* lse;          // [splits, batch, num_kv_heads, rows]: its log-sum-exp in units of log 2, -inf if it saw nothing
+};
+
+__device__ inline int64_t group_size(const TreeAttentionParams& p) { return p.num_heads / p.num_kv_heads; }
+__device__ inline int64_t packed_rows(const TreeAttentionParams& p) { return p.num_rows * group_size(p); }
+
+__device__ inline int64_t committed(const TreeAttentionParams& p, int64_t b) {
+  return min(max(static_cast<int64_t>(p.context_len[b]), int64_t{0}), p.length);
+}
+
+__device__ inline int64_t partial_index(const TreeAttentionParams& p, int64_t split, int64_t b, int64_t kv_head,
+                                        int64_t row) {
+  return ((split * p.batch + b) * p.num_kv_heads + kv_head) * packed_rows(p) + row;
+}
+
+template <class T>
+__device__ const T* head_data(const HeadsView& view, int64_t b, int64_t head) {
+  return static_cast<const T*>(view.data) + b * view.batch_stride + head * view.head_stride;
+}
+
+// Element offset of a packed row in the output [batch, num_rows, num_heads, head_dim].
+__device__ inline int64_t output_offset(const TreeAttentionParams& p, int64_t b, int64_t kv_head, int64_t row) {
+  const int64_t group = group_size(p);
+  return ((b * p.num_rows + row / group) * p.num_heads + kv_head * group + row % group) * p.head_dim;
+}
+
+// A softmax under way: the largest score so far, in units of log 2, and the sum of 2^(score - largest).
+constexpr float kLog2E = 1.44269504f;
+constexpr float kNothing = -__builtin_huge_valf();
+
+// What to subtract from scores: a row that saw nothing has no maximum, and -inf - -inf would be NaN.
+__device__ inline float finite_maximum(float maximum) { return maximum == kNothing ? 0.0f : maximum; }
+
+}  // namespace eagle::cuda

@@ -1,0 +1,22 @@
+// Copies from global to shared memory that bypass registers and complete in groups, in the order of their commits.
+#pragma once
+#include <cstdint>
+
+namespace eagle::cuda {
+
+__device__ inline uint32_t shared_address(const void* p) { return static_cast<uint32_t>(__cvta_generic_to_shared(p)); }
+
+// 16 bytes; zeros where `read` is false, and then `from` is not read. Both addresses are multiples of 16.
+__device__ inline void copy16_async(uint32_t to, const void* from, bool read) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(read ? 16 : 0) : "memory");
+}
+
+__device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
+
+// Waits until at most kPending of this thread's groups are in flight. Other threads' copies need a barrier after it.
+template <int kPending>
+__device__ void wait_copies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,68 @@
+// The product under linear and the draft head: streams the weight once, split over all multiprocessors.
+#include <algorithm>
+
+#include "cuda/gemm.h"
+#include "cuda/gemm_launch.cuh"
+
+namespace eagle::cuda {
+namespace {
+
+constexpr int64_t kResidentBlocks = 3;  // a multiprocessor: enough copies in flight to hide the memory's latency
+constexpr int64_t kStepsPerSplit = 8;   // fewer would spend the time on filling the ring of stages
+
+// A thread per output stores its column of the tile.
+struct Store {
+  GemmOutput to;
+  DType dtype;
+  int64_t rows, outputs;
+  static_assert(kGemmThreads == kGemmOutputs);
+
+  __device__ void operator()(const GemmTile& tile) const {
+    if (threadIdx.x >= tile.outputs) return;
+    const float* column = tile.values + threadIdx.x;
+    const int64_t output = tile.first_output + threadIdx.x;
+    if (to.partials)
+      return store(column, tile.rows, to.partials + (tile.split * rows + tile.first_row) * outputs + output);
+    switch (dtype) {
+      case DType::kFloat32:
+        return finish<float>(column, tile, output);
+      case DType::kFloat16:
+        return finish<__half>(column, tile, output);
+      case DType::kBFloat16:
+        return finish<__nv_bfloat16>(column, tile, output);
+    }
+  }
+
+  template <class T>
+  __device__ void finish(const float* column, const GemmTile& tile, int64_t output) const {
+    const float bias = to.bias ? to_float(static_cast<const T*>(to.bias)[output]) : 0;
+    store(column, tile.rows, static_cast<T*>(to.output) + tile.first_row * outputs + output, bias);
+  }
+
+  template <class T>
+  __device__ void store(const float* column, int64_t count, T* at, float bias = 0) const {
+    for (int64_t r = 0; r < count; ++r) at[r * outputs] = from_float<T>(column[r * kTilePitch] + bias);
+  }
+};
+
+int64_t shared_bytes(int64_t rows) {
+  if (rows <= 8) return TensorGemm<__half, 1>::kSharedBytes;
+  if (rows <= 16) return TensorGemm<__half, 2>::kSharedBytes;
+  if (rows <= 32) return TensorGemm<__half, 4>::kSharedBytes;
+  return TensorGemm<__half, 8>::kSharedBytes;
+}
+
+}  // namespace
+
+int64_t gemm_splits(const GemmParams& p) {
+  if (!fits_tensor_cores(p)) return 1;
+  const int64_t blocks = ceil_div(p.input.count, TensorGemm<__half, 8>::kRows) * ceil_div(p.outputs, kGemmOutputs);
+  const int64_t room = resident_blocks(shared_bytes(p.input.count), kResidentBlocks) / std::max<int64_t>(blocks, 1);
+  return std::clamp<int64_t>(room, 1, std::max<int64_t>(p.inner / (kStepsPerSplit * kGemmStep), 1));
+}
+
+void gemm(const GemmParams& p, const GemmOutput& to, void* stream) {
+  launch_any_gemm(p, Store{to, p.dtype, p.input.count, p.outputs}, gemm_splits(p), stream);
+}
+
+}  // namespace eagle::cuda

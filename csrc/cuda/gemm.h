@@ -1,0 +1,34 @@
+// Few input rows times a weight matrix on the GPU: the host interface of the product under linear and the draft head.
+#pragma once
+#include <cstdint>
+
+#include "common/dtype.h"
+#include "common/rows.h"
+
+namespace eagle::cuda {
+
+struct GemmParams {
+  DType dtype;         // of input and weight
+  Rows input;          // [rows, inner]
+  const void* weight;  // [outputs, inner]
+  int64_t inner, outputs;
+};
+
+// Into how many ranges of `inner` the product is split, so that every multiprocessor streams a part of the weight.
+int64_t gemm_splits(const GemmParams& p);
+
+// Where the product goes: float32 sums of each range, [gemm_splits, rows, outputs], which whoever reads them adds in
+// order (partials.cuh); or, for a product in one range, straight to [rows, outputs] of the dtype.
+struct GemmOutput {
+  float* partials;   // or null
+  void* output;      // used without partials
+  const void* bias;  // [outputs] or null, likewise
+};
+
+void gemm(const GemmParams& p, const GemmOutput& to, void* stream);
+
+inline int64_t gemm_partials_bytes(const GemmParams& p) {
+  return gemm_splits(p) * p.input.count * p.outputs * static_cast<int64_t>(sizeof(float));
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,43 @@
+// Picks how a product is computed and launches it with a given epilogue.
+#pragma once
+#include "cuda/alignment.h"
+#include "cuda/device.cuh"
+#include "cuda/gemm_plain.cuh"
+#include "cuda/gemm_tensor.cuh"
+#include "cuda/launch.cuh"
+
+namespace eagle::cuda {
+
+// Tensor cores take 16-bit elements, fed by copies of 16 bytes.
+inline bool fits_tensor_cores(const GemmParams& g) {
+  return g.dtype != DType::kFloat32 && g.inner % 8 == 0 && aligned16(g.weight) && aligned16(g.input);
+}
+
+template <class Compute, class Epilogue>
+void launch_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
+  const dim3 grid(ceil_div(g.input.count, Compute::kRows), ceil_div(g.outputs, kGemmOutputs), splits);
+  launch_shared(gemm_kernel<Compute, Epilogue>, grid, kGemmThreads, Compute::kSharedBytes, stream, g, epilogue);
+}
+
+template <class T, class Epilogue>
+void launch_tensor_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
+  if (g.input.count <= 8) return launch_gemm<TensorGemm<T, 1>>(g, epilogue, splits, stream);
+  if (g.input.count <= 16) return launch_gemm<TensorGemm<T, 2>>(g, epilogue, splits, stream);
+  if (g.input.count <= 32) return launch_gemm<TensorGemm<T, 4>>(g, epilogue, splits, stream);
+  return launch_gemm<TensorGemm<T, 8>>(g, epilogue, splits, stream);
+}
+
+// Epilogue is a device functor on GemmTile.
+template <class Epilogue>
+void launch_any_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
+  const bool tensor = fits_tensor_cores(g);
+  dispatch(g.dtype, [&](auto element) {
+    using T = decltype(element);
+    if constexpr (sizeof(T) == 2) {
+      if (tensor) return launch_tensor_gemm<T>(g, epilogue, splits, stream);
+    }
+    launch_gemm<PlainGemm<T>>(g, epilogue, splits, stream);
+  });
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,54 @@
+// The tile of a matrix product that one block computes, whatever computes it and whatever becomes of it.
+#pragma once
+#include "cuda/dynamic_shared.cuh"
+#include "cuda/gemm.h"
+
+namespace eagle::cuda {
+
+constexpr int kGemmThreads = 128;
+constexpr int kGemmOutputs = 128;             // outputs, that is weight rows, of a tile
+constexpr int kGemmStep = 64;                 // elements of `inner` that are multiplied at a time
+constexpr int kTilePitch = kGemmOutputs + 4;  // a warp's accumulators then go to 32 different banks
+
+// One block's share, and where its float32 results lie in shared memory: [rows][kTilePitch], all threads may read.
+struct GemmTile {
+  int64_t first_row, rows;        // rows that exist
+  int64_t first_output, outputs;  // outputs that exist
+  int64_t inner_begin, inner_end;
+  int64_t output_block, num_output_blocks, split;
+  float* values;
+};
+
+// grid: (blocks of input rows, blocks of outputs, splits of the inner dimension)
+template <int kRows>
+__device__ GemmTile this_tile(const GemmParams& g, float* values) {
+  const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows;
+  const int64_t first_output = static_cast<int64_t>(blockIdx.y) * kGemmOutputs;
+  const int64_t steps = (g.inner + kGemmStep - 1) / kGemmStep;
+  const int64_t range = (steps + gridDim.z - 1) / gridDim.z * kGemmStep;
+  return {
+      .first_row = first_row,
+      .rows = min(static_cast<int64_t>(kRows), g.input.count - first_row),
+      .first_output = first_output,
+      .outputs = min(static_cast<int64_t>(kGemmOutputs), g.outputs - first_output),
+      .inner_begin = min(blockIdx.z * range, g.inner),
+      .inner_end = min((blockIdx.z + 1) * range, g.inner),
+      .output_block = blockIdx.y,
+      .num_output_blocks = gridDim.y,
+      .split = blockIdx.z,
+      .values = values,
+  };
+}
+
+// Compute::run leaves a tile in shared memory, Epilogue does the rest.
+template <class Compute, class Epilogue>
+__global__ __launch_bounds__(kGemmThreads) void gemm_kernel(const __grid_constant__ GemmParams g,
+                                                            const __grid_constant__ Epilogue epilogue) {
+  char* shared = dynamic_shared();
+  const GemmTile tile = this_tile<Compute::kRows>(g, reinterpret_cast<float*>(shared));
+  Compute::run(g, tile, shared);
+  __syncthreads();  // the tile is complete
+  epilogue(tile);
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,52 @@
+// linear: the product goes straight to the output, or, split over the inner dimension, through a second small kernel.
+#include "common/linear.h"
+#include "cuda/convert.cuh"
+#include "cuda/gemm.h"
+#include "cuda/launch.cuh"
+#include "cuda/partials.cuh"
+
+namespace eagle::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+GemmParams product(const LinearParams& p) {
+  return {.dtype = p.dtype, .input = p.input, .weight = p.weight, .inner = p.inner, .outputs = p.outputs};
+}
+
+// grid: (stretches of a row, rows)
+template <class T>
+__global__ __launch_bounds__(kThreads) void finish_kernel(const __grid_constant__ LinearParams p,
+                                                          const __grid_constant__ Partials partials) {
+  const int64_t output = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, row = blockIdx.y;
+  if (output >= p.outputs) return;
+  float sum = partials.sum(row, output);
+  if (p.bias) sum += to_float(static_cast<const T*>(p.bias)[output]);
+  static_cast<T*>(p.output)[row * p.outputs + output] = from_float<T>(sum);
+}
+
+}  // namespace
+
+int64_t workspace_bytes(const LinearParams& p) {
+  return gemm_splits(product(p)) == 1 ? 0 : gemm_partials_bytes(product(p));
+}
+
+void linear(const LinearParams& p, void* stream) {
+  if (p.input.count == 0 || p.outputs == 0) return;
+  const GemmParams g = product(p);
+  const int64_t splits = gemm_splits(g);
+  if (splits == 1) {
+    gemm(g, {.output = p.output, .bias = p.bias}, stream);
+  } else {
+    float* sums = static_cast<float*>(p.workspace);
+    gemm(g, {.partials = sums}, stream);
+    const dim3 grid(ceil_div(p.outputs, kThreads), p.input.count);
+    dispatch(p.dtype, [&](auto element) {
+      launch(finish_kernel<decltype(element)>, grid, kThreads, stream, p,
+             Partials{sums, splits, p.input.count, p.outputs});
+    });
+  }
+  check_launch("linear");
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,65 @@
+// lm_head_topk: norm, then the product whose blocks keep their best k logits, then a merge per row.
+#include "common/lm_head_topk.h"
+#include "common/rms_norm.h"
+#include "cuda/gemm_launch.cuh"
+#include "cuda/tile_topk.cuh"
+
+namespace eagle::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr int kMaxTopk = 64;
+static_assert(kMaxTopk <= kGemmOutputs && kMaxTopk <= kThreads, "a tile holds k candidates, a thread writes each");
+
+int64_t num_tiles(const LmHeadTopkParams& p) { return ceil_div(p.vocabulary, kGemmOutputs); }
+
+// grid: (rows)
+__global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__ LmHeadTopkParams p, MergedRow merged) {
+  const int64_t row = blockIdx.x;
+  merged.candidates += row * merged.tiles * p.k;
+  merged.sums += row * merged.tiles;
+  merged.cursors = reinterpret_cast<uint8_t*>(dynamic_shared());
+  const auto token = [&](int32_t id) { return p.d2t ? id + p.d2t[id] : id; };
+
+  const float log_sum_exp = merged.log_sum_exp();
+  const bool valid = log_sum_exp == log_sum_exp;
+  if (threadIdx.x == 0) p.valid[row] = valid;
+  if (valid) {
+    merged.for_each([&](int rank, uint64_t best) {
+      p.logprobs[row * p.k + rank] = candidate_logit(best) - log_sum_exp;
+      p.token_ids[row * p.k + rank] = token(candidate_id(best));
+    });
+  } else if (threadIdx.x < p.k) {
+    p.logprobs[row * p.k + threadIdx.x] = kNoLogit;
+    p.token_ids[row * p.k + threadIdx.x] = token(static_cast<int32_t>(threadIdx.x));
+  }
+}
+
+}  // namespace
+
+int64_t workspace_bytes(const LmHeadTopkParams& p) {
+  return p.hidden_states.count * num_tiles(p) * static_cast<int64_t>(p.k * sizeof(uint64_t) + sizeof(ExpSum));
+}
+
+void lm_head_topk(const LmHeadTopkParams& p, void* stream) {
+  const int64_t rows = p.hidden_states.count, tiles = num_tiles(p);
+  if (rows == 0) return;
+  const Rows normed = contiguous_rows(p.normed, rows, p.size * element_size(p.dtype));
+  rms_norm({.dtype = p.dtype,
+            .input = p.hidden_states,
+            .weight = p.norm_weight,
+            .output = normed,
+            .size = p.size,
+            .eps = p.eps},
+           stream);
+  auto* candidates = static_cast<uint64_t*>(p.workspace);
+  auto* sums = reinterpret_cast<ExpSum*>(candidates + rows * tiles * p.k);
+  const GemmParams product{
+      .dtype = p.dtype, .input = normed, .weight = p.lm_head_weight, .inner = p.size, .outputs = p.vocabulary};
+  launch_any_gemm(product, TileTopk{candidates, sums, static_cast<int>(p.k)}, /*splits=*/1, stream);
+  const MergedRow merged{candidates, sums, nullptr, tiles, static_cast<int>(p.k)};
+  launch_shared(merge_kernel, rows, kThreads, tiles, stream, p, merged);
+  check_launch("lm_head_topk");
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,47 @@
+// rope: queries and keys in one launch, every operation rounded as eager mode rounds it.
+#include "common/rope.h"
+#include "cuda/convert.cuh"
+#include "cuda/launch.cuh"
+
+namespace eagle::cuda {
+namespace {
+
+constexpr int kThreads = 128;
+
+// a * cos + b * sin, three roundings; the intrinsics keep float32 from being fused into fewer.
+template <class T>
+__device__ T rotate(float a, float cos, float b, float sin) {
+  return from_float<T>(__fadd_rn(rounded<T>(__fmul_rn(a, cos)), rounded<T>(__fmul_rn(b, sin))));
+}
+
+// grid: (pairs of elements of all query heads, then of all key heads); a thread per pair (i, i + head_dim / 2).
+template <class T>
+__global__ __launch_bounds__(kThreads) void rope_kernel(const __grid_constant__ RopeParams p) {
+  const int64_t half = p.head_dim / 2, query_pairs = p.batch * p.query_heads * p.rows * half;
+  int64_t pair = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const bool is_key = pair >= query_pairs;
+  if (is_key) pair -= query_pairs;
+  const int64_t heads = is_key ? p.key_heads : p.query_heads, row = pair / half, i = pair % half;
+  if (row >= p.batch * heads * p.rows) return;
+  const int64_t table_row = row / (heads * p.rows) * p.rows + row % p.rows;  // rows count [batch, heads, rows]
+  const T* from = reinterpret_cast<const T*>((is_key ? p.key : p.query)[row]);
+  const T* cos = reinterpret_cast<const T*>(p.cos[table_row]);
+  const T* sin = reinterpret_cast<const T*>(p.sin[table_row]);
+  const float first = to_float(from[i]), second = to_float(from[i + half]);
+  T* to = static_cast<T*>(is_key ? p.key_output : p.query_output) + row * p.head_dim;
+  to[i] = rotate<T>(first, to_float(cos[i]), -second, to_float(sin[i]));
+  to[i + half] = rotate<T>(second, to_float(cos[i + half]), first, to_float(sin[i + half]));
+}
+
+}  // namespace
+
+void rope(const RopeParams& p, void* stream) {
+  const int64_t pairs = p.batch * (p.query_heads + p.key_heads) * p.rows * (p.head_dim / 2);
+  if (pairs == 0) return;
+  dispatch(p.dtype, [&](auto element) {
+    launch(rope_kernel<decltype(element)>, ceil_div(pairs, kThreads), kThreads, stream, p);
+  });
+  check_launch("rope");
+}
+
+}  // namespace eagle::cuda

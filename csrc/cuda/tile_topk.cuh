@@ -1,0 +1,121 @@
+// Log-sum-exp and top k of rows whose logits exist one tile at a time: per tile, then over all tiles of a row.
+#pragma once
+#include "cuda/gemm_tile.cuh"
+#include "cuda/ordinal.cuh"
+#include "cuda/reduce.cuh"
+
+namespace eagle::cuda {
+
+constexpr float kNoLogit = -__builtin_huge_valf();
+
+// A logit and its id as one integer: larger logits first, then lower ids. 0 is nothing.
+__device__ inline uint64_t candidate(uint32_t key, int64_t id) {
+  return static_cast<uint64_t>(key) << 32 | static_cast<uint32_t>(~id);
+}
+__device__ inline float candidate_logit(uint64_t c) { return from_ordered(static_cast<uint32_t>(c >> 32)); }
+__device__ inline int32_t candidate_id(uint64_t c) { return static_cast<int32_t>(~static_cast<uint32_t>(c)); }
+
+// Maximum of some logits and the sum of exp(logit - maximum): NaN if one of them is NaN or +inf, 0 if all are -inf.
+struct ExpSum {
+  float maximum, sum;
+};
+
+// exp(x - maximum), where -inf is no offset.
+__device__ inline float shifted_exp(float x, float maximum) { return expf(x - (maximum == kNoLogit ? 0 : maximum)); }
+
+// Epilogue of a product: a warp per row of the tile.
+struct TileTopk {
+  uint64_t* candidates;  // [rows, tiles, k], descending; 0 behind the last of a tile with fewer than k outputs
+  ExpSum* sums;          // [rows, tiles]
+  int k;
+
+  static constexpr int kLaneValues = kGemmOutputs / kWarp;
+
+  __device__ void operator()(const GemmTile& tile) const {
+    for (int r = warp_id(); r < tile.rows; r += num_warps()) {
+      const int64_t at = (tile.first_row + r) * tile.num_output_blocks + tile.output_block;
+      const float* logits = tile.values + r * kTilePitch;
+      sum_row(logits, tile.outputs, sums + at);
+      select_row(logits, tile, candidates + at * k);
+    }
+  }
+
+  __device__ void sum_row(const float* logits, int64_t outputs, ExpSum* to) const {
+    float maximum = kNoLogit, sum = 0;
+    for (int64_t o = lane_id(); o < outputs; o += kWarp) maximum = fmaxf(maximum, logits[o]);
+    maximum = warp_reduce(maximum, Max());
+    for (int64_t o = lane_id(); o < outputs; o += kWarp) sum += shifted_exp(logits[o], maximum);
+    sum = warp_reduce(sum, Sum());
+    if (lane_id() == 0) *to = {maximum, sum};
+  }
+
+  __device__ void select_row(const float* logits, const GemmTile& tile, uint64_t* to) const {
+    uint32_t keys[kLaneValues];  // of outputs lane, lane + 32, ...; 0 once taken
+#pragma unroll
+    for (int i = 0; i < kLaneValues; ++i) {
+      const int o = i * kWarp + lane_id();
+      keys[i] = o < tile.outputs ? ordered(logits[o]) : 0;
+    }
+    for (int rank = 0; rank < k; ++rank) {
+      uint32_t largest = 0, lowest = ~0u;
+#pragma unroll
+      for (int i = 0; i < kLaneValues; ++i) largest = max(largest, keys[i]);
+      largest = __reduce_max_sync(kAllLanes, largest);
+#pragma unroll
+      for (int i = kLaneValues - 1; i >= 0; --i)
+        if (keys[i] == largest) lowest = i * kWarp + lane_id();
+      lowest = __reduce_min_sync(kAllLanes, lowest);
+#pragma unroll
+      for (int i = 0; i < kLaneValues; ++i)
+        if (i * kWarp + lane_id() == lowest) keys[i] = 0;
+      if (lane_id() == 0) to[rank] = largest == 0 ? 0 : candidate(largest, tile.first_output + lowest);
+    }
+  }
+};
+
+// The tiles of one row, merged by one block; `cursors` has a byte per tile.
+struct MergedRow {
+  const uint64_t* candidates;  // [tiles, k]
+  const ExpSum* sums;          // [tiles]
+  uint8_t* cursors;            // in shared memory: how many candidates of a tile were taken
+  int64_t tiles;
+  int k;
+
+  // log(sum(exp(logits))); NaN if a logit is NaN or +inf, or all are -inf.
+  __device__ float log_sum_exp() const {
+    float maximum = kNoLogit, sum = 0;
+    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x) maximum = fmaxf(maximum, sums[i].maximum);
+    maximum = block_reduce(maximum, kNoLogit, Max());
+    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x)
+      sum += sums[i].sum * shifted_exp(sums[i].maximum, maximum);
+    sum = block_reduce(sum, 0.0f, Sum());
+    return sum > 0 ? maximum + logf(sum) : __int_as_float(0x7fffffff);
+  }
+
+  // The best candidate not yet taken among this thread's tiles, and whose it is.
+  __device__ uint64_t best(int64_t& tile) const {
+    uint64_t largest = 0;
+    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x) {
+      const uint64_t head = cursors[i] < k ? candidates[i * k + cursors[i]] : 0;
+      if (head > largest) largest = head, tile = i;
+    }
+    return largest;
+  }
+
+  // visit(rank, candidate) in descending order; called by one thread each.
+  template <class Visit>
+  __device__ void for_each(const Visit& visit) const {
+    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x) cursors[i] = 0;  // a thread uses its own cursors only
+    int64_t tile = 0;
+    uint64_t mine = best(tile);
+    for (int rank = 0; rank < k; ++rank) {
+      const uint64_t largest = block_reduce(mine, uint64_t{0}, Max());
+      if (mine != largest || largest == 0) continue;  // ids differ, so exactly one thread goes on
+      visit(rank, largest);
+      ++cursors[tile];
+      mine = best(tile);
+    }
+  }
+};
+
+}  // namespace eagle::cuda
