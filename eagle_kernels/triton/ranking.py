@@ -8,7 +8,6 @@ import triton
 import triton.language as tl
 
 LOWEST = tl.constexpr(-(2**63))  # below every key
-HIGHEST_ID = tl.constexpr(2**31 - 1)
 
 
 @triton.jit
@@ -26,7 +25,7 @@ def value_of(ordered):
 
 @triton.jit
 def rank_key(values, ids):
-    return (ordered_bits(values).to(tl.int64) << 32) | (HIGHEST_ID - ids).to(tl.int64)
+    return (ordered_bits(values).to(tl.int64) << 32) | (0x7FFFFFFF - ids).to(tl.int64)
 
 
 @triton.jit
@@ -36,4 +35,4 @@ def key_value(key):
 
 @triton.jit
 def key_id(key):
-    return HIGHEST_ID - (key & HIGHEST_ID).to(tl.int32)
+    return 0x7FFFFFFF - (key & 0x7FFFFFFF).to(tl.int32)
