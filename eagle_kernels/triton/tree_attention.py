@@ -8,29 +8,8 @@ from torch import Tensor
 from eagle_kernels.triton.launch import block_of, multiprocessors, row_block, tuned
 
 ROWS_PER_SPLIT = 256  # no split gets fewer committed rows
-CONFIGS = [
-    triton.Config({"BLOCK_N": columns}, num_warps=warps, num_stages=stages)  # BLOCK_N divides a mask word's 64 bits
-    for columns, warps, stages in [(32, 4, 2), (64, 4, 2), (64, 8, 2)]
-]
-
-
-@triton.jit
-def attend_block(query, top, mass, sums, keys, values, seen, in_dim, scale):
-    """Online softmax over one block of cache rows, in base 2.
-
-    query: [M, D]; keys: [D, N] and values: [N, D] pointers; seen: [M, N]; top, mass: [M]; sums: [M, D] float32
-    """
-    loaded = tl.max(seen.to(tl.int32), axis=0) > 0  # rows that nobody sees stay unread: they may hold NaN
-    key = tl.load(keys, mask=in_dim[:, None] & loaded[None, :], other=0.0)
-    scores = tl.dot(query, key, input_precision="ieee") * (scale * 1.4426950408889634)
-    scores = tl.where(seen, scores, float("-inf"))
-    new_top = tl.maximum(top, tl.max(scores, axis=1))
-    anchor = tl.where(new_top == float("-inf"), 0.0, new_top)
-    weight = tl.exp2(scores - anchor[:, None])
-    shrink = tl.exp2(top - anchor)
-    value = tl.load(values, mask=loaded[:, None] & in_dim[None, :], other=0.0)
-    sums = tl.dot(weight.to(value.dtype), value, sums * shrink[:, None], input_precision="ieee")
-    return new_top, mass * shrink + tl.sum(weight, axis=1), sums
+BLOCK_N = 32  # cache rows at a time: half a mask word
+CONFIGS = [triton.Config({}, num_warps=warps, num_stages=stages) for warps, stages in [(8, 2), (4, 2), (8, 3), (4, 3)]]
 
 
 # grid: (blocks of packed rows, batch * kv heads, splits); packed row = tree row * group + head of the group
@@ -71,56 +50,48 @@ def attend_kernel(
     split = tl.program_id(2)
     row, head = packed // group, kv_head * group + packed % group
     in_rows = row < num_rows
-    dim = tl.arange(0, BLOCK_D)
+    dim, column = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
     in_dim = dim < head_dim
 
     query_row = b * query_batch_stride + head.to(tl.int64) * query_head_stride + row * query_row_stride
     query = tl.load(
         query_ptr + query_row[:, None] + dim[None, :], mask=in_rows[:, None] & in_dim[None, :], other=0.0
     )
-    keys = key_ptr + b * key_batch_stride + kv_head.to(tl.int64) * key_head_stride + dim[:, None]
-    values = value_ptr + b * value_batch_stride + kv_head.to(tl.int64) * value_head_stride + dim[None, :]
+    key_ptr += b * key_batch_stride + kv_head.to(tl.int64) * key_head_stride
+    value_ptr += b * value_batch_stride + kv_head.to(tl.int64) * value_head_stride
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     mass = tl.zeros((BLOCK_M,), tl.float32)
     sums = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
 
-    # this split's share of the committed rows, which every row sees
+    # cache rows of this program: a share of the committed ones, or in the last split those of the tree
     context = tl.minimum(tl.load(context_ptr + b), length)
-    share = tl.cdiv(tl.cdiv(context, num_splits), BLOCK_N) * BLOCK_N
-    stop = tl.minimum(split * share + share, context)
-    for first in range(split * share, stop, BLOCK_N):
-        cache_row = (first + tl.arange(0, BLOCK_N)).to(tl.int64)
-        seen = in_rows[:, None] & (cache_row < stop)[None, :]
-        top, mass, sums = attend_block(
-            query,
-            top,
-            mass,
-            sums,
-            keys + cache_row[None, :] * key_row_stride,
-            values + cache_row[:, None] * value_row_stride,
-            seen,
-            in_dim,
-            scale,
-        )
+    in_tree = split == num_splits - 1
+    share = tl.cdiv(tl.cdiv(context, num_splits - 1), BLOCK_N) * BLOCK_N
+    start = tl.where(in_tree, context, split * share)
+    stop = tl.where(in_tree, tl.minimum(context + words * 64, length), tl.minimum(split * share + share, context))
+    for first in range(start, stop, BLOCK_N):
+        # every row sees the committed ones; bits say which of the tree's
+        bit = tl.maximum(first - context, 0)
+        word = tl.load(mask_ptr + (b * num_rows + row) * words + bit // 64, mask=in_rows & in_tree, other=-1)
+        bits = (word >> (bit % 64)).to(tl.int32)
+        seen = ((bits[:, None] >> column[None, :]) & 1 != 0) & in_rows[:, None] & (first + column < stop)[None, :]
 
-    # the rows of the tree, by their bits: the first split's
-    if split == 0:
-        for first in range(0, tl.minimum(words * 64, length - context), BLOCK_N):
-            bit = first + tl.arange(0, BLOCK_N)
-            word = tl.load(mask_ptr + (b * num_rows + row) * words + first // 64, mask=in_rows, other=0)
-            cache_row = (context + bit).to(tl.int64)
-            seen = ((word[:, None] >> (bit % 64)[None, :].to(tl.int64)) & 1 != 0) & (cache_row < length)[None, :]
-            top, mass, sums = attend_block(
-                query,
-                top,
-                mass,
-                sums,
-                keys + cache_row[None, :] * key_row_stride,
-                values + cache_row[:, None] * value_row_stride,
-                seen,
-                in_dim,
-                scale,
-            )
+        # scores; rows that nobody sees stay unread, they may hold NaN
+        loaded = tl.max(seen.to(tl.int32), axis=0) > 0
+        keys = key_ptr + first.to(tl.int64) * key_row_stride + (column[None, :] * key_row_stride + dim[:, None])
+        key = tl.load(keys, mask=in_dim[:, None] & loaded[None, :], other=0.0)
+        scores = tl.dot(query, key, input_precision="ieee") * (scale * 1.4426950408889634)
+        scores = tl.where(seen, scores, float("-inf"))
+
+        # online softmax in base 2
+        new_top = tl.maximum(top, tl.max(scores, axis=1))
+        anchor = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weight = tl.exp2(scores - anchor[:, None])
+        shrink = tl.exp2(top - anchor)
+        top, mass = new_top, mass * shrink + tl.sum(weight, axis=1)
+        values = value_ptr + first.to(tl.int64) * value_row_stride + (column[:, None] * value_row_stride + dim[None, :])
+        value = tl.load(values, mask=loaded[:, None] & in_dim[None, :], other=0.0)
+        sums = tl.dot(weight.to(value.dtype), value, sums * shrink[:, None], input_precision="ieee")
 
     # partial results, [splits, batch, rows, heads]
     partial = ((split.to(tl.int64) * (tl.num_programs(1) // num_kv_heads) + b) * num_rows + row) * (
@@ -192,6 +163,7 @@ def tree_attention(
         *value_cache.stride()[:3],
         BLOCK_M=block_m,
         BLOCK_D=block_d,
+        BLOCK_N=BLOCK_N,
     )
     combine_splits_kernel[(batch * num_rows * num_heads,)](
         top, mass, sums, output, num_splits, head_dim, BLOCK_S=block_of(num_splits), BLOCK_D=block_d, num_warps=2
@@ -200,9 +172,9 @@ def tree_attention(
 
 
 def choose_splits(programs: int, length: int, device: torch.device) -> int:
-    """Splits of the committed rows that give every multiprocessor two programs, a power of two up to 64.
+    """Splits that give every multiprocessor two programs: one for the tree's rows, up to 64 for the committed ones.
 
-    It depends on the cache's capacity, not on its content: no read-back, and a captured graph stays right.
+    The number depends on the cache's capacity, not on its content: no read-back, and a captured graph stays right.
     """
     wanted = triton.cdiv(2 * multiprocessors(device), programs)
-    return min(block_of(min(wanted, triton.cdiv(length, ROWS_PER_SPLIT))), 64)
+    return 1 + max(1, min(wanted, triton.cdiv(length, ROWS_PER_SPLIT), 64))
