@@ -50,7 +50,9 @@ class TargetOnly:
         return 0
 
 
-def compile_ops(target: GPUTarget, sizes: Sizes, dtype: torch.dtype, ops: list[str], every_config: bool) -> Iterator[tuple[str, Any]]:
+def compile_ops(
+    target: GPUTarget, sizes: Sizes, dtype: torch.dtype, ops: list[str], every_config: bool
+) -> Iterator[tuple[str, Any]]:
     """Yields (op, compiled kernel) for each launch that the ops make."""
     compiled: list[Any] = []
     launch = JITFunction.run
@@ -76,13 +78,17 @@ def resources(kernel: Any) -> tuple[int, int, int]:
     shared = kernel.metadata.shared
     if kernel.metadata.target.backend == "hip":
         assembly = kernel.asm["amdgcn"]
-        registers, spills = (int(re.search(rf"\.{name}:\s+(\d+)", assembly)[1]) for name in ("vgpr_count", "vgpr_spill_count"))
+        registers, spills = (
+            int(re.search(rf"\.{name}:\s+(\d+)", assembly)[1]) for name in ("vgpr_count", "vgpr_spill_count")
+        )
         return registers, 4 * spills, shared
     tool = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
-        text = subprocess.run([tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True).stdout
+        text = subprocess.run(
+            [tool, "--dump-resource-usage", file.name], capture_output=True, text=True, check=True
+        ).stdout
     registers, stack, local = (int(re.search(rf"{name}:(\d+)", text)[1]) for name in ("REG", "STACK", "LOCAL"))
     return registers, stack + local, shared
 
@@ -104,7 +110,10 @@ def main() -> int:
     for op, kernel in compile_ops(TARGETS[arguments.target], sizes, dtype, arguments.op, arguments.every_config):
         registers, spills, shared = resources(kernel)
         worst = max(worst, spills)
-        print(f"{op:16}{kernel.metadata.name:26}{kernel.metadata.num_warps:6}{registers:10}{spills:8}{shared:8}", flush=True)
+        print(
+            f"{op:16}{kernel.metadata.name:26}{kernel.metadata.num_warps:6}{registers:10}{spills:8}{shared:8}",
+            flush=True,
+        )
     if worst > SPILL_BOUND:
         print(f"A kernel spills {worst} bytes a thread; the bound is {SPILL_BOUND}.")
     return int(worst > SPILL_BOUND)

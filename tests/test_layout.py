@@ -65,6 +65,7 @@ def test_an_op_has_its_file_in_every_folder(op):
         f"csrc/ops/{op}.cpp",
         f"eagle_kernels/{op}.py",
         f"eagle_kernels/reference/{op}.py",
+        f"eagle_kernels/triton/{op}.py",
         f"tests/test_{op}.py",
         f"bench/bench_{op}.py",
     ]

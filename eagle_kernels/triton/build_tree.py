@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.launch import block_of, warps_for
-from eagle_kernels.triton.ranking import LOWEST, key_id, rank_key
+from eagle_kernels.triton.common.launch import block_of, warps_for
+from eagle_kernels.triton.common.ranking import LOWEST, key_id, rank_key
 
 
 # grid: (batch)
@@ -101,9 +101,7 @@ def build_tree(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     batch, slots = node_scores.shape
     words = triton.cdiv(num_nodes, 64)
-    draft_tokens, parent, depth, position_ids, node_slots = (
-        node_tokens.new_empty(batch, num_nodes) for _ in range(5)
-    )
+    draft_tokens, parent, depth, position_ids, node_slots = (node_tokens.new_empty(batch, num_nodes) for _ in range(5))
     ancestor_mask = torch.empty(batch, num_nodes, words, dtype=torch.int64, device=node_tokens.device)
     node_of_slot = node_tokens.new_empty(batch, slots)
     block = block_of(slots)

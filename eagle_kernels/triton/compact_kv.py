@@ -6,7 +6,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.launch import block_of
+from eagle_kernels.triton.common.launch import block_of
 
 
 # grid: (caches, batch, heads); a thread moves its own columns row by row, so nobody reads what another overwrote

@@ -1,12 +1,11 @@
 """expand_tree in Triton."""
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.launch import block_of, warps_for
-from eagle_kernels.triton.ranking import LOWEST, key_id, key_value, rank_key
+from eagle_kernels.triton.common.launch import block_of, warps_for
+from eagle_kernels.triton.common.ranking import LOWEST, key_id, key_value, rank_key
 
 
 # grid: (batch); the K best of F * K children, one after the other

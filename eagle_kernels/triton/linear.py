@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.launch import as_rows, row_block, tuned
-from eagle_kernels.triton.products import PRODUCT_CONFIGS, stream_products
+from eagle_kernels.triton.common.launch import as_rows, row_block, tuned
+from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, stream_products
 
 
 # grid: (blocks of outputs, blocks of rows)

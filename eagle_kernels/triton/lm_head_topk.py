@@ -4,9 +4,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.block_topk import BlockSummaries, summarise_block
-from eagle_kernels.triton.launch import as_rows, row_block, tuned
-from eagle_kernels.triton.products import stream_products
+from eagle_kernels.triton.common.block_topk import BlockSummaries, summarise_block
+from eagle_kernels.triton.common.launch import as_rows, row_block, tuned
+from eagle_kernels.triton.common.products import stream_products
 from eagle_kernels.triton.rms_norm import rms_norm
 
 BLOCK_N = 64  # fixed: the summaries' shape depends on it

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.launch import as_rows, block_of, warps_for
+from eagle_kernels.triton.common.launch import as_rows, block_of, warps_for
 
 
 @triton.jit

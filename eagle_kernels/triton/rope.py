@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.launch import block_of
+from eagle_kernels.triton.common.launch import block_of
 
 
 @triton.jit

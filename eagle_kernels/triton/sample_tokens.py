@@ -5,10 +5,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.elementary import gumbel
-from eagle_kernels.triton.philox import SAMPLE, philox_bits
-from eagle_kernels.triton.ranking import LOWEST, key_id, key_value, ordered_bits, rank_key
-from eagle_kernels.triton.row_filter import min_p_floor, top_k_floor, top_p_threshold
+from eagle_kernels.triton.common.elementary import gumbel
+from eagle_kernels.triton.common.philox import SAMPLE, philox_bits
+from eagle_kernels.triton.common.ranking import LOWEST, key_id, key_value, ordered_bits, rank_key
+from eagle_kernels.triton.common.row_filter import min_p_floor, top_k_floor, top_p_threshold
 
 BLOCK = 4096
 

@@ -4,8 +4,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.block_topk import BlockSummaries, summarise_block
-from eagle_kernels.triton.launch import as_rows
+from eagle_kernels.triton.common.block_topk import BlockSummaries, summarise_block
+from eagle_kernels.triton.common.launch import as_rows
 
 BLOCK = 2048
 

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.launch import block_of, multiprocessors, row_block, tuned
+from eagle_kernels.triton.common.launch import block_of, multiprocessors, row_block, tuned
 
 ROWS_PER_SPLIT = 256  # no split gets fewer committed rows
 BLOCK_N = 32  # cache rows at a time: half a mask word
@@ -54,9 +54,7 @@ def attend_kernel(
     in_dim = dim < head_dim
 
     query_row = b * query_batch_stride + head.to(tl.int64) * query_head_stride + row * query_row_stride
-    query = tl.load(
-        query_ptr + query_row[:, None] + dim[None, :], mask=in_rows[:, None] & in_dim[None, :], other=0.0
-    )
+    query = tl.load(query_ptr + query_row[:, None] + dim[None, :], mask=in_rows[:, None] & in_dim[None, :], other=0.0)
     key_ptr += b * key_batch_stride + kv_head.to(tl.int64) * key_head_stride
     value_ptr += b * value_batch_stride + kv_head.to(tl.int64) * value_head_stride
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
@@ -99,9 +97,7 @@ def attend_kernel(
     ) + head
     tl.store(top_ptr + partial, top, mask=in_rows)
     tl.store(mass_ptr + partial, mass, mask=in_rows)
-    tl.store(
-        sum_ptr + partial[:, None] * head_dim + dim[None, :], sums, mask=in_rows[:, None] & in_dim[None, :]
-    )
+    tl.store(sum_ptr + partial[:, None] * head_dim + dim[None, :], sums, mask=in_rows[:, None] & in_dim[None, :])
 
 
 # grid: (batch * rows * heads)

@@ -71,14 +71,28 @@ def dense_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
     rotary = [make.normal(s.batch, s.num_nodes, s.head_dim) for _ in range(2)]
     return {
         "rms_norm": (hidden, norm, 1e-5),
-        "silu_mul": (make.normal(s.batch, s.num_nodes, s.intermediate_size), make.normal(s.batch, s.num_nodes, s.intermediate_size)),
+        "silu_mul": (
+            make.normal(s.batch, s.num_nodes, s.intermediate_size),
+            make.normal(s.batch, s.num_nodes, s.intermediate_size),
+        ),
         "rope": (
             make.normal(s.batch, s.num_heads, s.num_nodes, s.head_dim),
             make.normal(s.batch, s.num_kv_heads, s.num_nodes, s.head_dim),
             *rotary,
         ),
-        "linear": (make.normal(s.batch, rows, 3 * s.hidden_size), make.weight(s.hidden_size, 3 * s.hidden_size), make.normal(s.hidden_size)),
-        "draft_input": (make.integers(0, s.vocab_size, s.batch, rows), hidden, make.normal(s.vocab_size, s.hidden_size), norm, norm, 1e-5),
+        "linear": (
+            make.normal(s.batch, rows, 3 * s.hidden_size),
+            make.weight(s.hidden_size, 3 * s.hidden_size),
+            make.normal(s.hidden_size),
+        ),
+        "draft_input": (
+            make.integers(0, s.vocab_size, s.batch, rows),
+            hidden,
+            make.normal(s.vocab_size, s.hidden_size),
+            norm,
+            norm,
+            1e-5,
+        ),
         "draft_qkv_rope": (
             make.normal(s.batch, rows, 2 * s.hidden_size),
             make.weight(heads * s.head_dim, 2 * s.hidden_size),
@@ -98,7 +112,12 @@ def dense_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
             s.head_dim**-0.5,
         ),
         "draft_output": (make.normal(s.batch, rows, width), make.weight(s.hidden_size, width), hidden, norm, 1e-5),
-        "draft_mlp": (hidden, make.weight(2 * s.intermediate_size, s.hidden_size), make.weight(s.hidden_size, s.intermediate_size), hidden),
+        "draft_mlp": (
+            hidden,
+            make.weight(2 * s.intermediate_size, s.hidden_size),
+            make.weight(s.hidden_size, s.intermediate_size),
+            hidden,
+        ),
     }
 
 
@@ -119,7 +138,14 @@ def vocabulary_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
     head = make.weight(s.draft_vocab_size, s.hidden_size)
     rows = make.normal(s.batch * s.topk, s.draft_vocab_size, scale=3.0)
     return {
-        "lm_head_topk": (make.normal(s.batch, s.topk, s.hidden_size), make.normal(s.hidden_size) + 1, 1e-5, head, s.topk, d2t),
+        "lm_head_topk": (
+            make.normal(s.batch, s.topk, s.hidden_size),
+            make.normal(s.hidden_size) + 1,
+            1e-5,
+            head,
+            s.topk,
+            d2t,
+        ),
         "topk_logprobs": (rows, s.topk, d2t),
         "sample_tokens": (logits, positions, seed, temperature, top_k, top_p, min_p),
         "gumbel_noise": (seed, positions, s.vocab_size, 0),
@@ -135,7 +161,9 @@ def tree_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
     context = make.tensor([s.context_len - b for b in range(s.batch)])
     length = make.tensor([b % (s.max_depth + 1) for b in range(s.batch)])
     steps = torch.arange(s.max_depth + 1).expand(s.batch, -1)
-    accept_index = make.tensor(torch.where(steps <= torch.arange(s.batch)[:, None] % (s.max_depth + 1), steps * 3 // 2, -1))
+    accept_index = make.tensor(
+        torch.where(steps <= torch.arange(s.batch)[:, None] % (s.max_depth + 1), steps * 3 // 2, -1)
+    )
     buffer = make.normal(2 * s.num_layers, s.batch, s.num_kv_heads, s.context_len + s.num_nodes, s.head_dim)
     single = Maker(torch.float32, make.device)
     history = [single.normal(s.batch, slots), make.integers(0, 9, s.batch, slots), history_parents]

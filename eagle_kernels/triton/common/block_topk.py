@@ -5,8 +5,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.launch import block_of, warps_for
-from eagle_kernels.triton.ranking import LOWEST, key_id, key_value, rank_key
+from eagle_kernels.triton.common.launch import block_of, warps_for
+from eagle_kernels.triton.common.ranking import LOWEST, key_id, key_value, rank_key
 
 
 @triton.jit

@@ -7,8 +7,8 @@ All three filters keep a tail of that order (reference/filters.py). Logits are s
 import triton
 import triton.language as tl
 
-from eagle_kernels.triton.elementary import exp
-from eagle_kernels.triton.ranking import ordered_bits
+from eagle_kernels.triton.common.elementary import exp
+from eagle_kernels.triton.common.ranking import ordered_bits
 
 MASS_UNIT = tl.constexpr(2.0**44)  # probabilities add up as integers: exact, in any order, below 2^62
 
