@@ -17,7 +17,7 @@ _in_use: ContextVar[str | None] = ContextVar("backend", default=None)
 
 
 @contextmanager
-def use(backend: str | None) -> Iterator[None]:
+def use_backend(backend: str | None) -> Iterator[None]:
     """Makes `backend` the one that ops pick when they are called with backend=None, inside a with statement."""
     token = _in_use.set(backend)
     try:
@@ -29,7 +29,7 @@ def use(backend: str | None) -> Iterator[None]:
 def resolve(op: str, tensor: Tensor, backend: str | None) -> Callable[..., Any]:
     """Returns the implementation of `op` for `tensor`.
 
-    backend: a name from BACKENDS. None takes what `use` says, else the C++ op where it was built for the tensor's
+    backend: a name from BACKENDS. None takes what `use_backend` says, else the C++ op where it was built for the tensor's
              device, else Triton on a GPU. Raises ValueError for another name, and for Triton on a CPU tensor unless
              its interpreter is on.
     """
