@@ -50,9 +50,11 @@ def _implementation(op: str, device_type: str, backend: str | None) -> Callable[
 
 
 def _preferred(op: str, device_type: str) -> str:
-    if device_type != "cuda" or torch._C._dispatch_has_kernel_for_dispatch_key(f"eagle_kernels::{op}", "CUDA"):
-        return "cpp"
-    return "triton"
+    return "triton" if device_type == "cuda" and not _has_cuda_kernel(op) else "cpp"
+
+
+def _has_cuda_kernel(op: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"eagle_kernels::{op}", "CUDA")
 
 
 def _check_triton(op: str, device_type: str) -> None:
