@@ -10,7 +10,7 @@ import pytest
 import eagle_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
-OPS = sorted(set(eagle_kernels.__all__) - {"BACKENDS", "info"})
+OPS = sorted(set(eagle_kernels.__all__) - {"BACKENDS", "info", "use_backend"})
 FOLDERS = ("csrc", "eagle_kernels", "python", "tests", "bench")
 SUFFIXES = (".py", ".cpp", ".h", ".cu", ".cuh")
 MAX_LINES = 400
@@ -65,6 +65,7 @@ def test_an_op_has_its_file_in_every_folder(op):
         f"csrc/ops/{op}.cpp",
         f"eagle_kernels/{op}.py",
         f"eagle_kernels/reference/{op}.py",
+        f"eagle_kernels/triton/{op}.py",
         f"tests/test_{op}.py",
         f"bench/bench_{op}.py",
     ]
