@@ -39,3 +39,9 @@ class DraftHead:
 
     def hidden_states(self) -> Tensor:
         return self.random(self.batch, self.rows, self.hidden)
+
+
+def smollm2_head(dtype: torch.dtype, rows: int) -> DraftHead:
+    """An EAGLE-3 head of SmolLM2-135M: 576 wide, the whole vocabulary."""
+    sizes = {"hidden": 576, "heads": 9, "kv_heads": 3, "head_dim": 64, "intermediate": 1536, "vocabulary": 49152}
+    return DraftHead(dtype, batch=1, rows=rows, positions=2048, cache_length=2048, **sizes)
