@@ -156,6 +156,27 @@ def test_layer_id_conventions(tmp_path, fields, expected):
     assert read_head(tmp_path).config.aux_layer_ids == expected
 
 
+def test_speculators_directory(tmp_path):
+    config = replace(CONFIG, norm_before_residual=True, norm_output=True, aux_layer_ids=(2, 4, 5))
+    tensors = random_tensors(config, torch.bfloat16)
+    file = stored(tensors, config, "layers.0.") | {"embed_tokens.weight": torch.randn(50, 16)}
+    layer = {k: v for k, v in FLAT.items() if k not in ("architectures", "draft_vocab_size")}
+    fields = {
+        "speculators_model_type": "eagle3",
+        "architectures": ["Eagle3Speculator"],
+        "transformer_layer_config": layer | {"rope_parameters": {"rope_type": "default", "rope_theta": 5000.0}},
+        "draft_vocab_size": 20,
+        "norm_output": True,
+        "eagle_aux_hidden_state_layer_ids": [2, 4, 5],
+    }
+    head = read_head(save(tmp_path, fields, file))
+    assert head.config == config
+    assert_same(head, tensors)
+    (tmp_path / "config.json").write_text(json.dumps(fields | {"speculators_model_type": "dflash"}))
+    with pytest.raises(CheckpointError, match="speculators model of type 'dflash'"):
+        read_head(tmp_path)
+
+
 def test_every_wrong_tensor_is_named_at_once(tmp_path):
     file = stored(random_tensors(CONFIG), CONFIG)
     del file["norm.weight"]

@@ -15,6 +15,8 @@ AUX_KEY = "eagle_aux_hidden_state_layer_ids"
 
 def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> HeadConfig:
     """The head's configuration from config.json and, where files leave things out, from its normalised tensors."""
+    if "transformer_layer_config" in fields:
+        fields = _flatten_speculators(fields)
     missing = [key for key in REQUIRED if fields.get(key) is None]
     if missing:
         raise CheckpointError(f"The head's config.json lacks {', '.join(missing)}; it is no EAGLE-3 configuration.")
@@ -49,6 +51,15 @@ def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> He
         attention_bias=bool(fields.get("attention_bias")) or "layers.0.self_attn.q_proj.bias" in tensors,
         hidden_act=fields.get("hidden_act", "silu"),
     )
+
+
+def _flatten_speculators(fields: dict[str, Any]) -> dict[str, Any]:
+    """A speculators configuration as a flat one: the layer's shape on top, its own default for the residual."""
+    kind = fields.get("speculators_model_type")
+    if kind != "eagle3":
+        raise CheckpointError(f"The head is a speculators model of type {kind!r}; this reader takes 'eagle3'.")
+    outer = {key: value for key, value in fields.items() if key != "transformer_layer_config"}
+    return {"norm_before_residual": True} | fields["transformer_layer_config"] | outer
 
 
 def _rope(fields: dict[str, Any]) -> dict[str, Any]:

@@ -33,7 +33,7 @@ class Head:
 
 
 def read_head(path: str | Path) -> Head:
-    """The head in a directory that SafeAILab's or SpecForge's trainer, ModelOpt, NeMo or this project wrote.
+    """The head in a directory that SafeAILab's, SpecForge's, ModelOpt's, NeMo's, speculators' or this trainer wrote.
 
     path: a directory with config.json and one .safetensors or, failing that, .bin file (read with weights_only=True).
 
