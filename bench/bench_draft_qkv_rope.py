@@ -18,8 +18,8 @@ def in_torch(
     query, key, value = heads.split([num_heads, kv_heads, kv_heads], dim=1)
     cos, sin = (table[position_ids].repeat(1, 1, 2).to(x.dtype) for table in [rope_cos, rope_sin])
     query, key = apply_rotary_pos_emb(query, key, cos, sin)
-    key_cache.index_copy_(2, cache_rows[0], key)
-    value_cache.index_copy_(2, cache_rows[0], value)
+    key_cache.index_copy_(2, cache_rows[0].long(), key)
+    value_cache.index_copy_(2, cache_rows[0].long(), value)
     return query
 
 
