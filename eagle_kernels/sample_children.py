@@ -52,14 +52,16 @@ def sample_children(
 def child_budget(scores: Tensor, logprobs: Tensor, budget: int) -> Tensor:
     """How many children each node of a level gets, before any is drawn: num_children [batch, F] int32.
 
-    The j-th child of a node is worth scores + logprobs[j]: its path's log-probability times the j-th largest probability
-    of its law, whatever token will be drawn. The `budget` most valuable places win; a node's places are a prefix.
-    Deciding by the value of the drawn children instead would bias the output.
+    The j-th child of a node is worth scores + logprobs[j]: the log-probability of its path and the j-th largest of its
+    law, whatever token will be drawn. The `budget` most valuable places win; a node's places are a prefix. Deciding by
+    the value of the drawn children instead would bias the output. For recursive verification only: nodes of a level
+    compete, so a budget tells about siblings, which traversal must not know (there, use the node's own path and law).
 
     scores:   [batch, F] float32, cumulative log-probability of each node
     logprobs: [batch, F, K] float32, the K largest log-probabilities of its law, descending (topk_logprobs)
     """
-    worth = (scores[..., None] + logprobs).nan_to_num(nan=-torch.inf)
+    worth = scores[..., None] + logprobs
+    worth = torch.where(worth.isnan(), -torch.inf, worth)
     order = worth.flatten(1).argsort(dim=-1, descending=True, stable=True)
     chosen = torch.zeros_like(order).scatter(1, order[:, :budget], 1).view(worth.shape)
     return (chosen * (worth > -torch.inf)).sum(-1).int()

@@ -217,3 +217,18 @@ class Budgeted(ScriptedRound):
 @pytest.mark.parametrize("verify", [RECURSIVE, TRAVERSAL])
 def test_budgets_decided_before_the_draw_are_exact(verify):
     assert distance(verify, [-1, 0, 0, 0, 1, 1, 2, 3, 3], 3, round_type=Budgeted) < TOLERANCE
+
+
+class BudgetedBySibling(ScriptedRound):
+    """The first child's number of children follows from the token of the second."""
+
+    def children(self, node: int) -> list[int]:
+        children = super().children(node)
+        return children[: self.token(2) % 3] if node == 1 else children
+
+
+def test_budgets_that_tell_about_siblings_are_exact_only_recursively():
+    parents = [-1, 0, 0, 1, 1]
+    assert distance(RECURSIVE, parents, 3, round_type=BudgetedBySibling) < TOLERANCE
+    errors = [distance(TRAVERSAL, parents, 3, round_type=BudgetedBySibling) for _ in range(4)]
+    assert max(errors) > 1e-3, f"went unnoticed: {errors}"

@@ -30,9 +30,9 @@ def sample_children(
     logprobs = scores.log_softmax(-1)
     position_ids = context_len[:, None].expand_as(node_ids)
     noisy = scores + gumbel(philox_bits(seed, position_ids, vocabulary, DRAFT, node_ids))
-    rank = scores.argsort(-1, descending=True, stable=True).argsort(-1)
+    rank = scores.argsort(dim=-1, descending=True, stable=True).argsort(-1)
     fixed = (rank < num_fixed[..., None]) | greedy[..., None]
-    order = torch.where(fixed & scores.isfinite(), 1e30 - rank * 1e20, noisy)  # fixed ones first, by rank
+    order = torch.where(fixed & scores.isfinite(), 1e30 - rank.double() * 1e20, noisy)  # fixed ones first, by rank
     best, token_ids = order.sort(dim=-1, descending=True, stable=True)
     best, token_ids = best[..., :max_children], token_ids[..., :max_children]
     drawn = (best > -torch.inf) & (torch.arange(max_children, device=best.device) < num_children[..., None])
