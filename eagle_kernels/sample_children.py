@@ -54,8 +54,7 @@ def child_budget(scores: Tensor, logprobs: Tensor, budget: int) -> Tensor:
 
     The j-th child of a node is worth scores + logprobs[j]: the log-probability of its path and the j-th largest of its
     law, whatever token will be drawn. The `budget` most valuable places win; a node's places are a prefix. Deciding by
-    the value of the drawn children instead would bias the output. For recursive verification only: nodes of a level
-    compete, so a budget tells about siblings, which traversal must not know (there, use the node's own path and law).
+    the value of the drawn children instead would bias the output.
 
     scores:   [batch, F] float32, cumulative log-probability of each node
     logprobs: [batch, F, K] float32, the K largest log-probabilities of its law, descending (topk_logprobs)
