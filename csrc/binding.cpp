@@ -21,6 +21,8 @@ STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("expand_tree(Tensor frontier_scores, Tensor frontier_slots, Tensor frontier_mask, Tensor logprobs, Tensor token_ids, Tensor(a!) node_scores, Tensor(b!) node_tokens, Tensor(c!) node_parents, int slot_offset, int row_offset) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("tree_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor context_len, Tensor ancestor_mask, float scale) -> Tensor");
   m.def("gumbel_noise(Tensor seed, Tensor position_ids, int num_tokens, int stream) -> Tensor");
+  m.def("sample_children(Tensor draft_logits, Tensor node_ids, Tensor num_children, Tensor num_fixed, Tensor context_len, Tensor seed, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, int max_children, Tensor? d2t) -> (Tensor, Tensor)");
+  m.def("verify_rejection(Tensor target_logits, Tensor draft_logits, Tensor draft_tokens, Tensor parent, Tensor num_fixed, Tensor context_len, Tensor seed, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, Tensor? d2t, int max_depth, bool traversal) -> (Tensor, Tensor, Tensor)");
   m.def("sample_tokens(Tensor logits, Tensor position_ids, Tensor seed, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p) -> Tensor");
   m.def("topk_logprobs(Tensor logits, int k, Tensor? d2t) -> (Tensor, Tensor, Tensor)");
   m.def("verify_tree(Tensor draft_tokens, Tensor parent, Tensor target_tokens, int max_depth) -> (Tensor, Tensor, Tensor)");
@@ -41,6 +43,8 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
   m.impl("draft_mlp", TORCH_BOX(&eagle::ops::draft_mlp));
   m.impl("lm_head_topk", TORCH_BOX(&eagle::ops::lm_head_topk));
   m.impl("gumbel_noise", TORCH_BOX(&eagle::ops::gumbel_noise));
+  m.impl("sample_children", TORCH_BOX(&eagle::ops::sample_children));
+  m.impl("verify_rejection", TORCH_BOX(&eagle::ops::verify_rejection));
   m.impl("sample_tokens", TORCH_BOX(&eagle::ops::sample_tokens));
   m.impl("topk_logprobs", TORCH_BOX(&eagle::ops::topk_logprobs));
   m.impl("verify_tree", TORCH_BOX(&eagle::ops::verify_tree));

@@ -14,10 +14,12 @@ from eagle_kernels.linear import linear
 from eagle_kernels.lm_head_topk import lm_head_topk
 from eagle_kernels.rms_norm import rms_norm
 from eagle_kernels.rope import rope
+from eagle_kernels.sample_children import sample_children
 from eagle_kernels.sample_tokens import sample_tokens
 from eagle_kernels.silu_mul import silu_mul
 from eagle_kernels.topk_logprobs import topk_logprobs
 from eagle_kernels.tree_attention import tree_attention
+from eagle_kernels.verify_rejection import verify_rejection
 from eagle_kernels.verify_tree import verify_tree
 
 __all__ = [
@@ -36,10 +38,12 @@ __all__ = [
     "lm_head_topk",
     "rms_norm",
     "rope",
+    "sample_children",
     "sample_tokens",
     "silu_mul",
     "topk_logprobs",
     "tree_attention",
     "use_backend",
+    "verify_rejection",
     "verify_tree",
 ]

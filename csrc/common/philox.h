@@ -20,11 +20,12 @@ struct PhiloxBlock {
   typename L::Word word[4];  // word j belongs to token 4 * block + j
 };
 
-// Ten rounds over counter = (block, position, stream, 0).
+// Ten rounds over counter = (block, position, stream, node).
 template <class L>
-EAGLE_HOST_DEVICE PhiloxBlock<L> philox(PhiloxKey key, typename L::Word block, uint32_t position, Stream stream) {
+EAGLE_HOST_DEVICE PhiloxBlock<L> philox(PhiloxKey key, typename L::Word block, uint32_t position, Stream stream,
+                                        uint32_t node = 0) {
   using Word = typename L::Word;
-  Word c0 = block, c1 = Word{} + position, c2 = Word{} + static_cast<uint32_t>(stream), c3 = Word{};
+  Word c0 = block, c1 = Word{} + position, c2 = Word{} + static_cast<uint32_t>(stream), c3 = Word{} + node;
   for (int round = 0; round < 10; ++round) {
     Word low0, low1;
     const Word high0 = L::mul_high(c0, 0xD2511F53u, low0);
@@ -40,8 +41,9 @@ EAGLE_HOST_DEVICE PhiloxBlock<L> philox(PhiloxKey key, typename L::Word block, u
 }
 
 // The 32 bits of one token.
-EAGLE_HOST_DEVICE uint32_t philox_bits(PhiloxKey key, uint32_t token, uint32_t position, Stream stream) {
-  return philox<OneLane>(key, token >> 2, position, stream).word[token & 3];
+EAGLE_HOST_DEVICE uint32_t philox_bits(PhiloxKey key, uint32_t token, uint32_t position, Stream stream,
+                                       uint32_t node = 0) {
+  return philox<OneLane>(key, token >> 2, position, stream, node).word[token & 3];
 }
 
 }  // namespace eagle

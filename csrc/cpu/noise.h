@@ -13,6 +13,7 @@ struct NoiseKey {
   PhiloxKey key;
   uint32_t position;
   Stream stream;
+  uint32_t node = 0;
 };
 
 struct GroupBits {
@@ -30,7 +31,7 @@ EAGLE_INLINE vuint zip_high(vuint a, vuint b) {
 EAGLE_INLINE GroupBits group_bits(const NoiseKey& noise, int64_t first_token) {
   const vuint block =
       static_cast<uint32_t>(first_token / 4) + vuint{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-  const PhiloxBlock<Sixteen> four = philox<Sixteen>(noise.key, block, noise.position, noise.stream);
+  const PhiloxBlock<Sixteen> four = philox<Sixteen>(noise.key, block, noise.position, noise.stream, noise.node);
   const vuint even_low = zip_low(four.word[0], four.word[2]), even_high = zip_high(four.word[0], four.word[2]);
   const vuint odd_low = zip_low(four.word[1], four.word[3]), odd_high = zip_high(four.word[1], four.word[3]);
   return {{zip_low(even_low, odd_low), zip_high(even_low, odd_low), zip_low(even_high, odd_high),
@@ -38,7 +39,8 @@ EAGLE_INLINE GroupBits group_bits(const NoiseKey& noise, int64_t first_token) {
 }
 
 EAGLE_INLINE float token_gumbel(const NoiseKey& noise, int64_t token) {
-  return gumbel<OneLane>(philox_bits(noise.key, static_cast<uint32_t>(token), noise.position, noise.stream));
+  return gumbel<OneLane>(
+      philox_bits(noise.key, static_cast<uint32_t>(token), noise.position, noise.stream, noise.node));
 }
 
 }  // namespace eagle::cpu

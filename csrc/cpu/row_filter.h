@@ -15,6 +15,17 @@ struct Keep {
   float threshold = -kInfinity;
   int32_t first_token = 0;
 
+  bool holds(float logit, int64_t token) const {
+    return logit > threshold || (logit == threshold && token >= first_token);
+  }
+
+  // Which of sixteen consecutive tokens are kept; where logit and threshold are both -inf, either.
+  EAGLE_INLINE vint mask(vfloat logits, int64_t token) const {
+    const vint lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    const vint too_early = (lane - (first_token - static_cast<int32_t>(token))) >> 31;
+    return Sixteen::less(splat(threshold), logits) | ~(Sixteen::less(logits, splat(threshold)) | too_early);
+  }
+
   bool operator<(const Keep& other) const {
     return threshold != other.threshold ? threshold < other.threshold : first_token < other.first_token;
   }

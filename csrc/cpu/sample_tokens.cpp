@@ -3,6 +3,7 @@
 
 // The pragma above must precede all code.
 #include "common/sample_tokens.h"
+#include "cpu/gumbel_bound.h"
 #include "cpu/row_filter.h"
 
 namespace eagle::cpu {
@@ -12,20 +13,6 @@ struct Best {
   float score;
   int32_t token;
 };
-
-// At least exp(x) (1 + 2^-10), for x in [-80, 60]: straight lines between the powers of two.
-EAGLE_INLINE vfloat exp_bound(vfloat x) {
-  x = min(max(x, splat(-80.0f)), splat(60.0f));
-  const vint bits = Sixteen::to_int(x * (1.44269504f * 0x1p23f) + 127 * 0x1p23f);
-  return Sixteen::from_bits(bits) * (1 + 0x1p-10f);
-}
-
-// Tokens whose noise may lift them over `best`: noise > best - score needs 1 - u <= -log(u) < exp(score - best).
-EAGLE_INLINE vint may_win(vfloat score, vuint bits, float best) {
-  const vuint distance = ~bits >> 1;
-  const vfloat one_minus_u = Sixteen::to_float(__builtin_bit_cast(vint, distance)) * 0x1p-31f;
-  return ~Sixteen::less(exp_bound(score - best), one_minus_u);
-}
 
 EAGLE_INLINE void update(Best& best, vfloat score, vuint bits, int64_t first_token) {
   float lane[kLanes];
@@ -40,10 +27,8 @@ EAGLE_INLINE void update(Best& best, vfloat score, vuint bits, int64_t first_tok
 template <class T>
 EAGLE_INLINE int32_t gumbel_argmax(const Row<T>& row, const float* group_max, float row_max, float temperature,
                                    Keep keep, const NoiseKey& noise) {
-  constexpr float kLargestGumbel = 22.9f;
   const int64_t certain = last_argmax(row, group_max, row_max);  // every filter keeps it
   Best best{token_gumbel(noise, certain), static_cast<int32_t>(certain)};
-  const vint lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (int64_t group = 0; group < row.num_groups(); ++group) {
     if (group_max[group] < keep.threshold) continue;
     if ((group_max[group] - row_max) / temperature + kLargestGumbel < best.score) continue;
@@ -53,12 +38,8 @@ EAGLE_INLINE int32_t gumbel_argmax(const Row<T>& row, const float* group_max, fl
     Group score;
     vint candidates = {};
     for (int i = 0; i < kGroupVectors; ++i) {
-      const vfloat x = logits.vector[i];
-      const vint above = Sixteen::less(splat(keep.threshold), x);
-      const vint below = Sixteen::less(x, splat(keep.threshold));
-      const vint too_early = (lane - (keep.first_token - first_token - i * kLanes)) >> 31;
-      const vint kept = above | ~(below | too_early);
-      score.vector[i] = Sixteen::select(kept, (x - row_max) / temperature, splat(-kInfinity));
+      const vint kept = keep.mask(logits.vector[i], first_token + i * kLanes);
+      score.vector[i] = Sixteen::select(kept, (logits.vector[i] - row_max) / temperature, splat(-kInfinity));
       candidates |= kept & may_win(score.vector[i], bits.vector[i], best.score);
     }
     if (!any(candidates)) continue;

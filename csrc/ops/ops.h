@@ -18,6 +18,18 @@ void compact_kv(std::vector<Tensor> caches, const Tensor& accept_index, const Te
                 const Tensor& context_len);
 Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias);
 Tensor gumbel_noise(const Tensor& seed, const Tensor& position_ids, int64_t num_tokens, int64_t stream);
+std::tuple<Tensor, Tensor> sample_children(const Tensor& draft_logits, const Tensor& node_ids,
+                                           const Tensor& num_children, const Tensor& num_fixed,
+                                           const Tensor& context_len, const Tensor& seed, const Tensor& temperature,
+                                           const Tensor& top_k, const Tensor& top_p, const Tensor& min_p,
+                                           int64_t max_children, const std::optional<Tensor>& d2t);
+std::tuple<Tensor, Tensor, Tensor> verify_rejection(const Tensor& target_logits, const Tensor& draft_logits,
+                                                    const Tensor& draft_tokens, const Tensor& parent,
+                                                    const Tensor& num_fixed, const Tensor& context_len,
+                                                    const Tensor& seed, const Tensor& temperature, const Tensor& top_k,
+                                                    const Tensor& top_p, const Tensor& min_p,
+                                                    const std::optional<Tensor>& d2t, int64_t max_depth,
+                                                    bool traversal);
 Tensor sample_tokens(const Tensor& logits, const Tensor& position_ids, const Tensor& seed, const Tensor& temperature,
                      const Tensor& top_k, const Tensor& top_p, const Tensor& min_p);
 std::tuple<Tensor, Tensor, Tensor> topk_logprobs(const Tensor& logits, int64_t k, const std::optional<Tensor>& d2t);

@@ -31,18 +31,22 @@ def _multiply(a: Tensor, constant: int) -> tuple[Tensor, Tensor]:
     return ((middle << 16) | (low & 0xFFFF)) & _WORD, middle >> 16
 
 
-def philox_bits(seed: Tensor, position_ids: Tensor, num_tokens: int, stream: int) -> Tensor:
-    """The 32 bits of each (request, position, stream, token): int64 [batch, rows, num_tokens].
+def philox_bits(
+    seed: Tensor, position_ids: Tensor, num_tokens: int, stream: int, node_ids: Tensor | None = None
+) -> Tensor:
+    """The 32 bits of each (request, position, stream, node, token): int64 [batch, rows, num_tokens].
 
-    key = (seed low word, seed high word), counter = (token >> 2, position, stream, 0), word token & 3 of the block.
+    key = (seed low word, seed high word), counter = (token >> 2, position, stream, node), word token & 3 of the block.
 
     seed:         [batch] int64
     position_ids: [batch, rows] int32
+    node_ids:     [batch, rows] int32, 0 by default
     """
     blocks = torch.arange((num_tokens + 3) // 4, device=seed.device)
     position = (position_ids.long() & _WORD)[..., None].expand(-1, -1, len(blocks))
+    node = torch.zeros_like(position) if node_ids is None else (node_ids.long() & _WORD)[..., None].expand_as(position)
     key = (seed & _WORD)[:, None, None], ((seed >> 32) & _WORD)[:, None, None]
-    counter = blocks.expand_as(position), position, torch.full_like(position, stream), torch.zeros_like(position)
+    counter = blocks.expand_as(position), position, torch.full_like(position, stream), node
     return torch.stack(philox4x32(counter, key), dim=-1).flatten(-2)[..., :num_tokens]
 
 
