@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -29,8 +30,8 @@ def use_backend(backend: str | None) -> Iterator[None]:
 def resolve(op: str, tensor: Tensor, backend: str | None) -> Callable[..., Any]:
     """Returns the implementation of `op` for `tensor`.
 
-    backend: a name from BACKENDS. None takes what `use_backend` says, else the C++ op where it was built for the tensor's
-             device, else Triton on a GPU. Raises ValueError for another name, and for Triton on a CPU tensor unless
+    backend: a name from BACKENDS. None takes what `use_backend` says, else the C++ op where it was built for the
+             device, else Triton on a GPU. Raises ValueError for another name, and for Triton on the CPU unless
              its interpreter is on.
     """
     return _implementation(op, tensor.device.type, _in_use.get() if backend is None else backend)
@@ -50,19 +51,30 @@ def _implementation(op: str, device_type: str, backend: str | None) -> Callable[
 
 
 def _preferred(op: str, device_type: str) -> str:
-    return "triton" if device_type == "cuda" and not _has_cuda_kernel(op) else "cpp"
+    if device_type != "cuda":
+        return "cpp"
+    return next(backend for backend in BACKENDS if can_run(op, device_type, backend))
 
 
-def _has_cuda_kernel(op: str) -> bool:
-    return torch._C._dispatch_has_kernel_for_dispatch_key(f"eagle_kernels::{op}", "CUDA")
+def can_run(op: str, device: str, backend: str) -> bool:
+    """Whether `backend` has `op` for tensors on `device`, "cpu" or "cuda", here and now."""
+    if backend == "cpp":
+        return torch._C._dispatch_has_kernel_for_dispatch_key(f"eagle_kernels::{op}", device.upper())
+    if find_spec(f"eagle_kernels.{backend}.{op}") is None:
+        return False
+    return backend == "reference" or (find_spec("triton") is not None and (device == "cuda" or _interpreting()))
+
+
+def _interpreting() -> bool:
+    return bool(importlib.import_module("triton").knobs.runtime.interpret)
 
 
 def _check_triton(op: str, device_type: str) -> None:
-    try:
-        import triton
-    except ImportError as error:
-        raise ValueError(f"{op}: backend 'triton' needs the package triton, which is not installed.") from error
-    if device_type == "cpu" and not triton.knobs.runtime.interpret:
+    if find_spec(f"eagle_kernels.triton.{op}") is None:
+        raise ValueError(f"{op}: there is no Triton kernel for this op, use backend='reference' or None.")
+    if find_spec("triton") is None:
+        raise ValueError(f"{op}: backend 'triton' needs the package triton, which is not installed.")
+    if device_type == "cpu" and not _interpreting():
         raise ValueError(
             f"{op}: backend 'triton' runs on a GPU and the tensor is on the CPU: move it to a GPU, or set "
             "TRITON_INTERPRET=1 before Python starts for Triton's interpreter."

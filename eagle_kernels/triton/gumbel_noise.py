@@ -17,7 +17,7 @@ def gumbel_noise_kernel(seed_ptr, position_ptr, noise_ptr, num_rows, num_tokens,
     row = tl.program_id(1).to(tl.int64)
     first_token = tl.program_id(0) * BLOCK
     token = first_token + tl.arange(0, BLOCK)
-    bits = philox_bits(tl.load(seed_ptr + row // num_rows), tl.load(position_ptr + row), stream, first_token, BLOCK)
+    bits = philox_bits(tl.load(seed_ptr + row // num_rows), tl.load(position_ptr + row), stream, 0, first_token, BLOCK)
     tl.store(noise_ptr + row * num_tokens + token, gumbel(bits), mask=token < num_tokens)
 
 

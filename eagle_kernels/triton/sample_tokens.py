@@ -72,7 +72,7 @@ def sample_tokens_kernel(
             logit = tl.load(row_ptr + token, mask=inside, other=float("-inf")).to(tl.float32)
             ordered = ordered_bits(logit)
             kept = inside & ((ordered > floor) | ((ordered == floor) & (token >= first_token)))
-            noise = gumbel(philox_bits(seed, position, SAMPLE, start, BLOCK))
+            noise = gumbel(philox_bits(seed, position, SAMPLE, 0, start, BLOCK))
             score = tl.div_rn(logit - row_max, temperature + tl.zeros_like(logit)) + noise
             keys = tl.maximum(keys, tl.where(kept, rank_key(score, token), LOWEST))
         chosen = key_id(tl.max(keys))

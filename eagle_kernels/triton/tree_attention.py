@@ -76,7 +76,8 @@ def attend_kernel(
 
         # scores; rows that nobody sees stay unread, they may hold NaN
         loaded = tl.max(seen.to(tl.int32), axis=0) > 0
-        keys = key_ptr + first.to(tl.int64) * key_row_stride + (column[None, :] * key_row_stride + dim[:, None])
+        cache_row = (first + column).to(tl.int64)
+        keys = key_ptr + cache_row[None, :] * key_row_stride + dim[:, None]
         key = tl.load(keys, mask=in_dim[:, None] & loaded[None, :], other=0.0)
         scores = tl.dot(query, key, input_precision="ieee") * (scale * 1.4426950408889634)
         scores = tl.where(seen, scores, float("-inf"))
@@ -87,7 +88,7 @@ def attend_kernel(
         weight = tl.exp2(scores - anchor[:, None])
         shrink = tl.exp2(top - anchor)
         top, mass = new_top, mass * shrink + tl.sum(weight, axis=1)
-        values = value_ptr + first.to(tl.int64) * value_row_stride + (column[:, None] * value_row_stride + dim[None, :])
+        values = value_ptr + cache_row[:, None] * value_row_stride + dim[None, :]
         value = tl.load(values, mask=loaded[:, None] & in_dim[None, :], other=0.0)
         sums = tl.dot(weight.to(value.dtype), value, sums * shrink[:, None], input_precision="ieee")
 

@@ -1,4 +1,4 @@
-"""The command line: eagle-decoding demo, generate, chat, info, and the training commands."""
+"""The command line: eagle-decoding demo, generate, chat, info, numerics, and the training commands."""
 
 import sys
 import time
@@ -8,6 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.numerics import cli as numerics
 from eagle_decoding.train import cli as training
 
 
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(training.app)
+app.add_typer(numerics.app)
 
 DEMO_PROMPT = "Explain in a few sentences why the sky is blue."
 

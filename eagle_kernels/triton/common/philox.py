@@ -7,12 +7,13 @@ SAMPLE, DRAFT, ACCEPT, RESIDUAL, BONUS = (tl.constexpr(stream) for stream in ran
 
 
 @triton.jit
-def philox_bits(seed, position, stream, first_token, BLOCK: tl.constexpr):
+def philox_bits(seed, position, stream, node, first_token, BLOCK: tl.constexpr):
     """The 32 bits of tokens first_token .. first_token + BLOCK - 1, a multiple of four: [BLOCK] uint32.
 
-    key = (seed low word, seed high word), counter = (token >> 2, position, stream, 0), word token & 3 of the result.
+    key = (seed low word, seed high word), counter = (token >> 2, position, stream, node), word token & 3 of the result.
+    node: 0, or the tree node that the noise belongs to
     """
     block = first_token // 4 + tl.arange(0, BLOCK // 4)
     zero = tl.zeros((BLOCK // 4,), tl.int32)
-    word0, word1, word2, word3 = tl.philox(seed, block, zero + position, zero + stream, zero)
+    word0, word1, word2, word3 = tl.philox(seed, block, zero + position, zero + stream, zero + node)
     return tl.interleave(tl.interleave(word0, word2), tl.interleave(word1, word3))

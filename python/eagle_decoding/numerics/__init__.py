@@ -1,0 +1,1 @@
+"""Measures every op on every backend against float64."""

@@ -1,0 +1,168 @@
+"""Runs every op on every backend of a device and measures the outputs against the references in float64."""
+
+import importlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import eagle_kernels
+from eagle_decoding.numerics.cases import Sizes, op_inputs
+from eagle_decoding.numerics.exact import InDouble, copied, widened
+from eagle_decoding.numerics.measures import (
+    VARIATION_DRAWS,
+    Finding,
+    measure_floats,
+    measure_integers,
+    measure_variation,
+)
+from eagle_kernels.reference.filters import filtered_scores
+from eagle_kernels.reference.philox import SAMPLE, gumbel, philox_bits
+
+SIZES = Sizes(
+    hidden_size=96,
+    intermediate_size=160,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=24,
+    num_layers=2,
+    vocab_size=700,
+    draft_vocab_size=500,
+    batch=4,
+    context_len=150,
+    num_nodes=12,
+    max_depth=4,
+    topk=5,
+)
+OUTPUTS = {
+    "build_tree": ["draft_tokens", "parent", "depth", "position_ids", "ancestor_mask", "node_slots"],
+    "commit_step": ["next_tokens", "next_hidden", "next_positions", "next_context_len"],
+    "draft_output": ["hidden", "normed"],
+    "draft_qkv_rope": ["query", "key_cache", "value_cache"],
+    "expand_tree": [
+        "next_scores",
+        "next_slots",
+        "next_tokens",
+        "next_origin",
+        "next_mask",
+        "node_scores",
+        "node_tokens",
+        "node_parents",
+    ],
+    "lm_head_topk": ["normed", "logprobs", "token_ids", "valid"],
+    "rope": ["query", "key"],
+    "topk_logprobs": ["logprobs", "token_ids", "valid"],
+    "verify_tree": ["accept_index", "accept_length", "bonus_token"],
+}
+WRITTEN = {"compact_kv": [0], "draft_qkv_rope": [6, 7], "expand_tree": [5, 6, 7]}  # arguments that an op writes to
+
+
+def audit(device: str, dtypes: list[torch.dtype]) -> Iterator[Finding]:
+    """Yields a finding for each op, output, dtype and backend that can run on `device`."""
+    for dtype in dtypes:
+        for op, inputs in op_inputs(SIZES, dtype, device).items():
+            exact = outputs_of(op, "reference", inputs, exactly=True)
+            expected = outputs_of(op, "reference", inputs)
+            for backend in runnable(op, device, dtype):
+                actual = outputs_of(op, backend, inputs)
+                yield from compare(op, backend, dtype, inputs, actual, expected, exact)
+    for backend in runnable("sample_tokens", device, torch.float32):
+        yield from variation(backend, device)
+
+
+def runnable(op: str, device: str, dtype: torch.dtype) -> list[str]:
+    """The backends that have the op for the device; Triton's interpreter computes bfloat16 wrongly and is left out."""
+    found = []
+    for backend in eagle_kernels.BACKENDS:
+        if backend == "triton" and device == "cpu" and dtype == torch.bfloat16:
+            continue
+        if eagle_kernels.can_run(op, device, backend):
+            found.append(backend)
+    return found
+
+
+def outputs_of(op: str, backend: str, inputs: tuple[Any, ...], exactly: bool = False) -> list[Tensor]:
+    """What an op returns, then what it writes to, on copies of its inputs."""
+    arguments = [widened(value) if exactly else copied(value) for value in inputs]
+    if exactly:
+        module = importlib.import_module(f"eagle_kernels.reference.{op}")
+        with InDouble():
+            result = getattr(module, op)(*arguments)
+    else:
+        result = getattr(eagle_kernels, op)(*arguments, backend=backend)
+    outputs = [] if result is None else [result] if isinstance(result, Tensor) else list(result)
+    for place in WRITTEN.get(op, []):
+        written = arguments[place]
+        outputs += written if isinstance(written, list) else [written]
+    return outputs
+
+
+def compare(
+    op: str,
+    backend: str,
+    dtype: torch.dtype,
+    inputs: tuple[Any, ...],
+    actual: list[Tensor],
+    expected: list[Tensor],
+    exact: list[Tensor],
+) -> Iterator[Finding]:
+    names = OUTPUTS.get(op) or [f"{i}" for i in range(len(actual))] if len(actual) > 1 else ["output"]
+    for name, a, e, x in zip(names, actual, expected, exact, strict=True):
+        finding = Finding(op, backend, str(dtype).removeprefix("torch."), name)
+        if a.is_floating_point():
+            measure_floats(finding, a, x)
+        else:
+            measure_integers(finding, a, e, tie_gap(op, name, inputs, a, e, exact))
+        yield finding
+
+
+def tie_gap(
+    op: str, output: str, inputs: tuple[Any, ...], actual: Tensor, expected: Tensor, exact: list[Tensor]
+) -> Tensor | None:
+    """How much worse the chosen token scores than the expected one in float64; None for outputs without ties."""
+    if op == "sample_tokens":
+        scores = exact_scores(*inputs)
+        chosen, best = (scores.gather(-1, t.long().clamp(min=0)[..., None])[..., 0] for t in (actual, expected))
+        return best - chosen
+    if op == "lm_head_topk" and output == "token_ids":
+        logprobs = exact[OUTPUTS[op].index("logprobs")]
+        return torch.cat([logprobs[..., :-1] - logprobs[..., 1:], torch.zeros_like(logprobs[..., :1])], dim=-1)
+    return None
+
+
+def exact_scores(
+    logits: Tensor, position_ids: Tensor, seed: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor
+) -> Tensor:
+    """What sample_tokens takes the argmax of, float64."""
+    sampled = temperature > 0
+    settings = (torch.where(sampled, temperature, 1.0), top_k, top_p, min_p)
+    scores = filtered_scores(logits, *(value[:, None] for value in settings))
+    scores = scores + gumbel(philox_bits(seed, position_ids, logits.shape[-1], SAMPLE))
+    return torch.where(sampled[:, None, None], scores, logits.double())
+
+
+def variation(backend: str, device: str) -> Iterator[Finding]:
+    """Draws many tokens of one row under several settings and compares their frequencies with the law."""
+    draws = VARIATION_DRAWS if device == "cuda" or backend == "cpp" else 400
+    logits = torch.linspace(2, -2, 16, device=device)
+    positions = torch.arange(draws, dtype=torch.int32, device=device)[None]
+    for name, temperature, top_k, top_p in [
+        ("temperature", 0.8, 0, 1.0),
+        ("top-k", 1.0, 7, 1.0),
+        ("top-p", 1.0, 0, 0.8),
+    ]:
+        if draws < VARIATION_DRAWS and backend == "triton" and name != "temperature":
+            continue  # the interpreter needs a second a row to search a threshold
+        floats = (torch.tensor([value], device=device) for value in (temperature, top_p, 0.0))
+        settings = dict(zip(("temperature", "top_p", "min_p"), floats, strict=True))
+        settings["top_k"] = torch.tensor([top_k], dtype=torch.int32, device=device)
+        tokens = eagle_kernels.sample_tokens(
+            logits.expand(1, draws, -1), positions, torch.tensor([11], device=device), **settings, backend=backend
+        )
+        law = filtered_scores(
+            logits, *(settings[key][0] for key in ("temperature", "top_k", "top_p", "min_p"))
+        ).softmax(-1)
+        finding = Finding("sample_tokens", backend, "float32", f"law under {name}")
+        measure_variation(finding, tokens, law)
+        yield finding

@@ -1,0 +1,36 @@
+"""The command that measures every op: eagle-decoding numerics."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def numerics(
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    report: Annotated[Path | None, typer.Option(help="Markdown file to write the table to.")] = None,
+) -> None:
+    """Measure every op on every backend against float64; exit with 1 when a bound is broken."""
+    import torch
+    from rich.console import Console
+    from rich.table import Table
+
+    from eagle_decoding.numerics.audit import audit
+    from eagle_decoding.numerics.report import HEADER, markdown, row
+
+    console = Console()
+    findings = list(audit(device, [torch.float32, torch.float16, torch.bfloat16]))
+    table = Table(*(column.strip() for column in HEADER.split("|")[1:-1]))
+    for finding in findings:
+        table.add_row(*(cell.strip() for cell in row(finding).split("|")[1:-1]), style=None if finding.holds else "red")
+    console.print(table)
+    if report is not None:
+        hardware = torch.cuda.get_device_name() if device == "cuda" else "a CPU"
+        report.parent.mkdir(parents=True, exist_ok=True)
+        report.write_text(markdown(findings, hardware))
+    broken = sum(not finding.holds for finding in findings)
+    console.print(f"{len(findings)} outputs measured, {broken} out of bounds.")
+    raise typer.Exit(int(broken > 0))
