@@ -29,9 +29,9 @@ def use_backend(backend: str | None) -> Iterator[None]:
 def resolve(op: str, tensor: Tensor, backend: str | None) -> Callable[..., Any]:
     """Returns the implementation of `op` for `tensor`.
 
-    backend: a name from BACKENDS. None takes what `use_backend` says, else the C++ op where it was built for the tensor's
-             device, else Triton on a GPU. Raises ValueError for another name, and for Triton on a CPU tensor unless
-             its interpreter is on.
+    backend: a name from BACKENDS. None takes what `use_backend` says, else the C++ op where it was built for the
+             tensor's device, else Triton on a GPU. Raises ValueError for another name, and for Triton on a CPU
+             tensor unless its interpreter is on.
     """
     return _implementation(op, tensor.device.type, _in_use.get() if backend is None else backend)
 

@@ -1,0 +1,1 @@
+"""Checks of the ops' numbers on the machine at hand."""
