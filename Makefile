@@ -37,6 +37,7 @@ bench: install
 	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-group-by=func,param
 
 wheel: $(VENV)/.dependencies
+	rm -rf dist
 	$(BIN)/python -m build --no-isolation
 
 clean:

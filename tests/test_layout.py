@@ -124,8 +124,8 @@ def test_the_architecture_page_names_every_file():
         of_op = name.parts[0] != "python" and any(stem == op or stem.startswith(op + "_") for op in OPS)
         spellings = (str(name), "/".join(name.parts[1:]), "/".join(name.parts[2:]))
         if not of_op and not any(f"`{spelling}`" in page for spelling in spellings):
-            unnamed.append(str(name))
-    assert unnamed == []
+            unnamed.append(f"| `{name}` | {path.read_text().splitlines()[0]} |")
+    assert unnamed == [], "rows to add to docs/architecture.md:\n" + "\n".join(unnamed)
 
 
 @pytest.mark.parametrize("folder", INCLUDES)

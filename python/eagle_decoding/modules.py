@@ -7,7 +7,6 @@ layers do for a handful of rows. Weights stay where they are; longer inputs (pro
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ def fused_modules(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def fused_rope(modeling: ModuleType) -> Iterator[None]:
+def fused_rope(modeling: Any) -> Iterator[None]:
     """Replaces the rotary function that a modeling module's attention layers call."""
     stock = modeling.apply_rotary_pos_emb
 

@@ -18,7 +18,7 @@ def info_table() -> Table:
     table.add_column(style="bold")
     table.add_column()
     table.add_row("eagle-kernels", version("eagle-kernels"))
-    table.add_row("kernels built", "C++ and CUDA" if built["cuda_kernels"] else "C++ (no nvcc when it was built)")
+    table.add_row("kernels built", "C++ and CUDA" if built["cuda_kernels"] else "C++ only")
     table.add_row("GPU", built["gpu"] or "none that torch can use")
     table.add_row(
         "CPU", f"{platform.machine()}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"

@@ -37,10 +37,10 @@ def first_difference(one: list[int], other: list[int]) -> int | None:
 
 
 def speed_table(runs: list[Run]) -> Table:
-    """One row per run; speed and text are compared with the first run."""
-    table = Table(title="Same model, same prompt", title_justify="left")
+    """One row per run; the first is compared with each other: how much faster it was, and whether texts agree."""
+    table = Table(title="Drafting, without drafting, and transformers' own generate", title_justify="left")
     table.add_column("decoding")
-    for heading in ("tokens", "target forwards", "seconds", "tokens/s", "speed-up"):
+    for heading in ("tokens", "forwards", "seconds", "tokens/s", "speed-up"):
         table.add_column(heading, justify="right")
     table.add_column("text")
     ours = runs[0]
@@ -53,7 +53,7 @@ def speed_table(runs: list[Run]) -> Table:
             f"{run.seconds:.2f}",
             f"{run.tokens_per_second:.1f}",
             "" if run is ours else f"{ours.tokens_per_second / run.tokens_per_second:.2f}x",
-            "" if run is ours else "same" if where is None else f"differs from token {where + 1} on",
+            "" if run is ours else "same" if where is None else f"differs at {where + 1}",
         )
     return table
 
