@@ -14,8 +14,8 @@ struct Sixteen {
 
   static EAGLE_INLINE Float of(float c) { return splat(c); }
   // Through the sign of a difference: GCC compares vectors lane by lane where clones choose the target. A comparison of
-  // two infinities of one sign may come out either way.
-  static EAGLE_INLINE Int less(Float a, Float b) { return bits(a - b) >> 31; }
+  // two infinities of one sign may come out either way; adding 0 keeps -0 from being less than 0.
+  static EAGLE_INLINE Int less(Float a, Float b) { return bits(a - b + 0.0f) >> 31; }
   static EAGLE_INLINE Float select(Int mask, Float a, Float b) {
     return from_bits((mask & bits(a)) | (~mask & bits(b)));
   }
