@@ -87,7 +87,7 @@ def test_no_kernel_without_an_op():
     for pattern in ("csrc/ops/*.cpp", "csrc/cpu/*.cpp", "csrc/cuda/*.cu", "eagle_kernels/triton/*.py"):
         for path in ROOT.glob(pattern):
             of_op = any(path.stem == op or path.stem.startswith(op + "_") for op in OPS)
-            shared = path.with_suffix(".h").is_file() or path.stem == "__init__"
+            shared = any(path.with_suffix(suffix).is_file() for suffix in (".h", ".cuh")) or path.stem == "__init__"
             if not of_op and not shared:
                 strays.append(str(path.relative_to(ROOT)))
     assert strays == []

@@ -23,5 +23,8 @@ struct BuildTreeParams {
 namespace cpu {
 void build_tree(const BuildTreeParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+void build_tree(const BuildTreeParams& p, void* stream);
+}
 
 }  // namespace eagle

@@ -24,5 +24,8 @@ struct CommitStepParams {
 namespace cpu {
 void commit_step(const CommitStepParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+void commit_step(const CommitStepParams& p, void* stream);
+}
 
 }  // namespace eagle

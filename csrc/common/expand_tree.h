@@ -27,5 +27,8 @@ struct ExpandTreeParams {
 namespace cpu {
 void expand_tree(const ExpandTreeParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+void expand_tree(const ExpandTreeParams& p, void* stream);
+}
 
 }  // namespace eagle

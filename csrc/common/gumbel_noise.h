@@ -18,5 +18,8 @@ struct GumbelNoiseParams {
 namespace cpu {
 void gumbel_noise(const GumbelNoiseParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+void gumbel_noise(const GumbelNoiseParams& p, void* stream);
+}
 
 }  // namespace eagle

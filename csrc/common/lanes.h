@@ -4,11 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#if defined(__CUDACC__)
-#define EAGLE_HOST_DEVICE __host__ __device__ __forceinline__
-#else
-#define EAGLE_HOST_DEVICE inline __attribute__((always_inline))
-#endif
+#include "common/host_device.h"
 
 namespace eagle {
 

@@ -18,5 +18,9 @@ struct SampleTokensParams {
 namespace cpu {
 void sample_tokens(const SampleTokensParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+int64_t sample_tokens_workspace(const SampleTokensParams& p);  // bytes
+void sample_tokens(const SampleTokensParams& p, void* workspace, void* stream);
+}  // namespace cuda
 
 }  // namespace eagle

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "common/dtype.h"
+#include "common/host_device.h"
 
 namespace eagle {
 
@@ -28,7 +29,7 @@ struct SamplingParamsView {
   const float* top_p;
   const float* min_p;
 
-  SamplingParams of(int64_t b) const { return {temperature[b], top_k[b], top_p[b], min_p[b]}; }
+  EAGLE_HOST_DEVICE SamplingParams of(int64_t b) const { return {temperature[b], top_k[b], top_p[b], min_p[b]}; }
 };
 
 }  // namespace eagle

@@ -21,5 +21,9 @@ struct TopkLogprobsParams {
 namespace cpu {
 void topk_logprobs(const TopkLogprobsParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+int64_t topk_logprobs_workspace(const TopkLogprobsParams& p);  // bytes
+void topk_logprobs(const TopkLogprobsParams& p, void* workspace, void* stream);
+}  // namespace cuda
 
 }  // namespace eagle

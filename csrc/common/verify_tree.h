@@ -19,5 +19,8 @@ struct VerifyTreeParams {
 namespace cpu {
 void verify_tree(const VerifyTreeParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+void verify_tree(const VerifyTreeParams& p, void* stream);
+}
 
 }  // namespace eagle

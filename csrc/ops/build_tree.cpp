@@ -40,6 +40,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> build_tree(const Tens
       .num_nodes = num_nodes,
       .words = words,
   };
+#ifdef EAGLE_WITH_CUDA
+  if (node_scores.is_cuda()) {
+    const DeviceGuard guard(node_scores.get_device_index());
+    cuda::build_tree(p, current_stream(node_scores));
+    return {draft_tokens, parent, depth, position_ids, ancestor_mask, node_slots};
+  }
+#endif
   cpu::build_tree(p, torch_parallel_for());
   return {draft_tokens, parent, depth, position_ids, ancestor_mask, node_slots};
 }

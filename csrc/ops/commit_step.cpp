@@ -41,6 +41,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> commit_step(const Tensor& draft_token
       .batch_stride = hidden_states.stride(0) * item,
       .row_stride = hidden_states.stride(1) * item,
   };
+#ifdef EAGLE_WITH_CUDA
+  if (draft_tokens.is_cuda()) {
+    const DeviceGuard guard(draft_tokens.get_device_index());
+    cuda::commit_step(p, current_stream(draft_tokens));
+    return {next_tokens, next_hidden, next_positions, next_context_len};
+  }
+#endif
   cpu::commit_step(p, torch_parallel_for());
   return {next_tokens, next_hidden, next_positions, next_context_len};
 }

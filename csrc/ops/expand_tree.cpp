@@ -54,6 +54,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expand_tree(const Tensor& fro
       .slot_offset = slot_offset,
       .row_offset = row_offset,
   };
+#ifdef EAGLE_WITH_CUDA
+  if (logprobs.is_cuda()) {
+    const DeviceGuard guard(logprobs.get_device_index());
+    cuda::expand_tree(p, current_stream(logprobs));
+    return {next_scores, next_slots, next_tokens, next_origin, next_mask};
+  }
+#endif
   cpu::expand_tree(p, torch_parallel_for());
   return {next_scores, next_slots, next_tokens, next_origin, next_mask};
 }

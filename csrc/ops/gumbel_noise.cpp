@@ -22,6 +22,13 @@ Tensor gumbel_noise(const Tensor& seed, const Tensor& position_ids, int64_t num_
       .num_tokens = num_tokens,
       .stream = static_cast<Stream>(stream),
   };
+#ifdef EAGLE_WITH_CUDA
+  if (seed.is_cuda()) {
+    const DeviceGuard guard(seed.get_device_index());
+    cuda::gumbel_noise(p, current_stream(seed));
+    return noise;
+  }
+#endif
   cpu::gumbel_noise(p, torch_parallel_for());
   return noise;
 }

@@ -28,6 +28,13 @@ std::tuple<Tensor, Tensor, Tensor> verify_tree(const Tensor& draft_tokens, const
       .num_nodes = m["N"],
       .max_depth = max_depth,
   };
+#ifdef EAGLE_WITH_CUDA
+  if (draft_tokens.is_cuda()) {
+    const DeviceGuard guard(draft_tokens.get_device_index());
+    cuda::verify_tree(p, current_stream(draft_tokens));
+    return {accept_index, accept_length, bonus_token};
+  }
+#endif
   cpu::verify_tree(p, torch_parallel_for());
   return {accept_index, accept_length, bonus_token};
 }

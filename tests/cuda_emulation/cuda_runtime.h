@@ -1,0 +1,125 @@
+// Just enough of CUDA to compile a kernel with any C++ compiler and run it on the CPU, without a GPU.
+//
+// The threads of a block are fibers of one thread. A barrier or a warp exchange hands over to the next fiber, in an
+// order that is shuffled every time, so that a missing barrier gives wrong results sooner or later; lanes that meet in
+// different collectives, and barriers that not all threads reach, are errors. Blocks run one after another, also in
+// shuffled order. Nothing here says anything about speed, nor about races that need real concurrency.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <source_location>
+#include <utility>
+
+#define __global__
+#define __device__
+#define __host__
+#define __forceinline__ inline
+#define __shared__ static
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct dim3 {
+  uint32_t x = 1, y = 1, z = 1;
+  constexpr dim3(uint32_t x = 1, uint32_t y = 1, uint32_t z = 1) : x(x), y(y), z(z) {}
+};
+
+// Of the fiber that runs.
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace cuda_emulation {
+
+using Where = std::source_location;
+
+// Runs `thread` once for every thread of the grid.
+void run(dim3 grid, dim3 block, const std::function<void()>& thread);
+void wait_for_block(Where where);
+// Posts this lane's value and returns those of all 32 lanes, valid until the warp's next exchange.
+const uint64_t* exchange(uint64_t value, Where where);
+unsigned lane();
+
+template <class T>
+uint64_t to_word(T value) {
+  static_assert(sizeof(T) <= 8);
+  uint64_t word = 0;
+  std::memcpy(&word, &value, sizeof(T));
+  return word;
+}
+template <class T>
+T from_word(uint64_t word) {
+  T value;
+  std::memcpy(&value, &word, sizeof(T));
+  return value;
+}
+
+}  // namespace cuda_emulation
+
+inline void __syncthreads(cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  cuda_emulation::wait_for_block(where);
+}
+inline void __threadfence() {}
+
+template <class T>
+T __shfl_sync(unsigned, T value, int source, cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  return cuda_emulation::from_word<T>(cuda_emulation::exchange(cuda_emulation::to_word(value), where)[source & 31]);
+}
+template <class T>
+T __shfl_xor_sync(unsigned mask, T value, int bits, cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  return __shfl_sync(mask, value, static_cast<int>(cuda_emulation::lane()) ^ bits, where);
+}
+template <class T>
+T __shfl_up_sync(unsigned mask, T value, int delta, cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  const int lane = static_cast<int>(cuda_emulation::lane());
+  return __shfl_sync(mask, value, lane >= delta ? lane - delta : lane, where);
+}
+inline unsigned __ballot_sync(unsigned, bool vote, cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  const uint64_t* votes = cuda_emulation::exchange(vote, where);
+  unsigned bits = 0;
+  for (int lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(votes[lane]) << lane;
+  return bits;
+}
+
+// One fiber runs at a time, so plain arithmetic is atomic.
+template <class T>
+T atomicAdd(T* address, T value) {
+  return std::exchange(*address, *address + value);
+}
+template <class T>
+T atomicMax(T* address, T value) {
+  return std::exchange(*address, *address > value ? *address : value);
+}
+
+template <class T>
+T min(T a, T b) {
+  return b < a ? b : a;
+}
+template <class T>
+T max(T a, T b) {
+  return a < b ? b : a;
+}
+inline int __clzll(int64_t x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline uint32_t __float_as_uint(float x) { return static_cast<uint32_t>(cuda_emulation::to_word(x)); }
+inline float __uint_as_float(uint32_t x) { return cuda_emulation::from_word<float>(x); }
+
+using cudaStream_t = void*;
+enum cudaError_t { cudaSuccess };
+inline cudaError_t cudaGetLastError() { return cudaSuccess; }
+inline const char* cudaGetErrorString(cudaError_t) { return ""; }
+
+struct cudaLaunchConfig_t {
+  dim3 gridDim, blockDim;
+  size_t dynamicSmemBytes = 0;
+  cudaStream_t stream = nullptr;
+};
+template <class... Parameters, class... Arguments>
+cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
+                               Arguments&&... arguments) {
+  cuda_emulation::run(config->gridDim, config->blockDim, [&] { kernel(arguments...); });
+  return cudaSuccess;
+}

@@ -1,0 +1,139 @@
+"""The CUDA kernels on the CPU: builds them with the C++ compiler against cuda_runtime.h here, calls them on tensors."""
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+HERE = Path(__file__).parent
+CSRC = HERE.parents[1] / "csrc"
+KERNELS = [
+    "row_summary",
+    "build_tree",
+    "commit_step",
+    "expand_tree",
+    "gumbel_noise",
+    "sample_tokens",
+    "topk_logprobs",
+    "verify_tree",
+]
+DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+FLAGS = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", "-Wno-unknown-pragmas"]
+
+
+@cache
+def library() -> ctypes.CDLL:
+    """Compiles what has changed since the last time, into build/cuda_emulation."""
+    build = HERE.parents[1] / "build" / "cuda_emulation"
+    build.mkdir(parents=True, exist_ok=True)
+    headers = [*CSRC.glob("common/*.h"), *CSRC.glob("cuda/*.cuh"), *HERE.glob("*.h")]
+    newest_header = max(path.stat().st_mtime for path in headers)
+    sources = [CSRC / "cuda" / f"{name}.cu" for name in KERNELS] + list(HERE.glob("*.cpp"))
+    compiler = os.environ.get("CXX", "c++")
+    objects = [build / f"{source.stem}.o" for source in sources]
+    stale = [
+        (source, object_file)
+        for source, object_file in zip(sources, objects, strict=True)
+        if not object_file.exists() or object_file.stat().st_mtime < max(newest_header, source.stat().st_mtime)
+    ]
+    for source, object_file in stale:
+        command = [compiler, *FLAGS, f"-I{HERE}", f"-I{CSRC}", "-x", "c++", "-c", source, "-o", object_file]
+        subprocess.run(command, check=True)
+    shared = build / "libcuda_emulation.so"
+    if stale or not shared.exists():
+        subprocess.run([compiler, "-shared", "-o", shared, *objects], check=True)
+    return ctypes.CDLL(str(shared))
+
+
+def call(op: str, *arguments: Tensor | int | None) -> None:
+    """Calls a function of harness.cpp: tensors as pointers, numbers as int64. Raises RuntimeError with its message."""
+    function = getattr(library(), op)
+    function.restype = ctypes.c_char_p
+    error = function(*(_argument(a) for a in arguments))
+    if error is not None:
+        raise RuntimeError(f"{op}: {error.decode()}")
+
+
+def _argument(value: Tensor | int | None) -> ctypes.c_void_p | ctypes.c_int64:
+    if value is None or isinstance(value, Tensor):
+        return ctypes.c_void_p(None if value is None else value.data_ptr())
+    return ctypes.c_int64(value)
+
+
+def _int32(*shape: int) -> Tensor:
+    return torch.full(shape, -(2**31), dtype=torch.int32)  # poisoned: an entry that is not written shows
+
+
+def topk_logprobs(logits: Tensor, k: int, d2t: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    rows, vocabulary = logits.shape
+    outputs = torch.full((rows, k), torch.nan), _int32(rows, k), torch.zeros(rows, dtype=torch.bool)
+    call("topk_logprobs", *outputs, logits, DTYPES[logits.dtype], logits.stride(0), d2t, rows, vocabulary, k)
+    return outputs
+
+
+def sample_tokens(logits: Tensor, position_ids: Tensor, seed: Tensor, *filters: Tensor) -> Tensor:
+    token_ids = _int32(*logits.shape[:2])
+    strides = logits.stride(0), logits.stride(1)
+    call(
+        "sample_tokens", token_ids, logits, DTYPES[logits.dtype], *strides, position_ids, seed, *filters, *logits.shape
+    )
+    return token_ids
+
+
+def gumbel_noise(seed: Tensor, position_ids: Tensor, num_tokens: int, stream: int) -> Tensor:
+    noise = torch.full((*position_ids.shape, num_tokens), torch.nan)
+    call("gumbel_noise", noise, seed, position_ids, *noise.shape, stream)
+    return noise
+
+
+def verify_tree(
+    draft_tokens: Tensor, parent: Tensor, target_tokens: Tensor, max_depth: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch, num_nodes = draft_tokens.shape
+    outputs = _int32(batch, max_depth + 1), _int32(batch), _int32(batch)
+    call("verify_tree", *outputs, draft_tokens, parent, target_tokens, batch, num_nodes, max_depth)
+    return outputs
+
+
+def expand_tree(*arguments: Tensor | int) -> tuple[Tensor, ...]:
+    *tensors, slot_offset, row_offset = arguments
+    frontier_mask, logprobs, node_scores = tensors[2], tensors[3], tensors[5]
+    batch, frontier, branching = logprobs.shape
+    words, slots = frontier_mask.shape[2], node_scores.shape[1]
+    next_mask = torch.zeros(batch, branching, words, dtype=torch.int64)
+    outputs = torch.full((batch, branching), torch.nan), *(_int32(batch, branching) for _ in range(3)), next_mask
+    call("expand_tree", *tensors, *outputs, batch, frontier, branching, words, slots, slot_offset, row_offset)
+    return outputs
+
+
+def build_tree(*arguments: Tensor | int) -> tuple[Tensor, ...]:
+    *history, num_nodes = arguments
+    batch, slots = history[0].shape
+    words = (num_nodes + 63) // 64
+    draft_tokens, parent, depth, position_ids, node_slots = (_int32(batch, num_nodes) for _ in range(5))
+    ancestor_mask = torch.full((batch, num_nodes, words), -1, dtype=torch.int64)
+    outputs = draft_tokens, parent, depth, position_ids, ancestor_mask, node_slots
+    call("build_tree", *history, *outputs, batch, slots, num_nodes, words)
+    return outputs
+
+
+def commit_step(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    draft_tokens, accept_index, _, _, hidden, _ = arguments
+    batch, path_length = accept_index.shape
+    next_hidden = torch.full((batch, path_length, hidden.shape[2]), torch.nan, dtype=hidden.dtype)
+    outputs = _int32(batch, path_length), next_hidden, _int32(batch, path_length), _int32(batch)
+    item = hidden.element_size()
+    sizes = batch, draft_tokens.shape[1], path_length, hidden.shape[2] * item
+    call("commit_step", *arguments, *outputs, *sizes, hidden.stride(0) * item, hidden.stride(1) * item)
+    return outputs
+
+
+OPS: dict[str, Callable[..., object]] = {
+    op.__name__: op
+    for op in (build_tree, commit_step, expand_tree, gumbel_noise, sample_tokens, topk_logprobs, verify_tree)
+}

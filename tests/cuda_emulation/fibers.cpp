@@ -1,0 +1,162 @@
+// Runs a grid of threads as fibers: see cuda_runtime.h.
+#include <ucontext.h>
+
+#include <algorithm>
+#include <csetjmp>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "cuda_runtime.h"
+
+namespace cuda_emulation {
+namespace {
+
+constexpr unsigned kWarp = 32;
+constexpr size_t kStackBytes = 64 << 10;
+
+// Fibers that wait for one another.
+struct Group {
+  unsigned members = 0, arrived = 0;
+  uint64_t generation = 0;
+  Where where;
+  uint64_t posted[kWarp], values[kWarp];  // of a warp's exchange
+
+  void release_if_complete() {
+    if (arrived == 0 || arrived < members) return;
+    arrived = 0;
+    ++generation;
+    std::copy_n(posted, kWarp, values);
+  }
+};
+
+struct Fiber {
+  jmp_buf resume_point;
+  ucontext_t start;
+  dim3 index;
+  Group* waits_for = nullptr;
+  uint64_t generation;
+  bool started = false, finished = false;
+
+  bool runnable() const { return !finished && (waits_for == nullptr || waits_for->generation != generation); }
+};
+
+struct Block {
+  std::vector<Fiber> fibers;
+  std::vector<Group> warps;
+  Group all;
+};
+
+std::mt19937 shuffler(0);
+std::unique_ptr<char[]> stacks;
+size_t num_stacks = 0;
+jmp_buf scheduler;
+Block* block = nullptr;
+Fiber* current = nullptr;
+const std::function<void()>* body = nullptr;
+std::string error;
+
+Group& warp_of(const Fiber& fiber) { return block->warps[fiber.index.x / kWarp]; }
+
+[[noreturn]] void leave() { _longjmp(scheduler, 1); }
+
+void wait(Group& group, Where where) {
+  if (group.arrived == 0) group.where = where;
+  if (error.empty() &&
+      (group.where.line() != where.line() || group.where.file_name() != std::string(where.file_name())))
+    error = std::string("threads meet in different collectives: ") + where.file_name() + ":" +
+            std::to_string(where.line()) + " and " + group.where.file_name() + ":" + std::to_string(group.where.line());
+  current->waits_for = &group;
+  current->generation = group.generation;
+  ++group.arrived;
+  group.release_if_complete();
+  if (_setjmp(current->resume_point) == 0) leave();
+}
+
+void enter() {
+  (*body)();
+  current->finished = true;
+  --block->all.members;
+  --warp_of(*current).members;
+  block->all.release_if_complete();
+  warp_of(*current).release_if_complete();
+  leave();
+}
+
+void resume(Fiber& fiber) {
+  current = &fiber;
+  threadIdx = fiber.index;
+  fiber.waits_for = nullptr;
+  if (_setjmp(scheduler) != 0) return;
+  if (fiber.started) _longjmp(fiber.resume_point, 1);
+  fiber.started = true;
+  setcontext(&fiber.start);
+}
+
+void start_fibers(unsigned threads) {
+  if (num_stacks < threads) stacks.reset(new char[(num_stacks = threads) * kStackBytes]);
+  for (unsigned t = 0; t < threads; ++t) {
+    Fiber& fiber = block->fibers[t];
+    fiber.index = dim3(t, 0, 0);
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = stacks.get() + t * kStackBytes;
+    fiber.start.uc_stack.ss_size = kStackBytes;
+    makecontext(&fiber.start, enter, 0);
+  }
+}
+
+void run_block(unsigned threads) {
+  Block state{std::vector<Fiber>(threads), std::vector<Group>((threads + kWarp - 1) / kWarp), {}};
+  block = &state;
+  state.all.members = threads;
+  for (unsigned t = 0; t < threads; ++t) ++state.warps[t / kWarp].members;
+  start_fibers(threads);
+
+  std::vector<Fiber*> order;
+  for (Fiber& fiber : state.fibers) order.push_back(&fiber);
+  for (bool progress = true; progress && error.empty();) {
+    progress = false;
+    std::shuffle(order.begin(), order.end(), shuffler);
+    for (Fiber* fiber : order) {
+      if (!fiber->runnable()) continue;
+      progress = true;
+      resume(*fiber);
+    }
+  }
+  const bool finished = std::all_of(order.begin(), order.end(), [](Fiber* fiber) { return fiber->finished; });
+  if (error.empty() && !finished) error = "some threads wait in a collective that the others never reach";
+}
+
+}  // namespace
+
+unsigned lane() { return current->index.x % kWarp; }
+
+void wait_for_block(Where where) { wait(block->all, where); }
+
+const uint64_t* exchange(uint64_t value, Where where) {
+  Group& warp = warp_of(*current);
+  warp.posted[lane()] = value;
+  wait(warp, where);
+  return warp.values;
+}
+
+void run(dim3 grid, dim3 block_size, const std::function<void()>& thread) {
+  gridDim = grid;
+  blockDim = block_size;
+  body = &thread;
+  error.clear();
+  std::vector<dim3> blocks;
+  for (unsigned z = 0; z < grid.z; ++z)
+    for (unsigned y = 0; y < grid.y; ++y)
+      for (unsigned x = 0; x < grid.x; ++x) blocks.emplace_back(x, y, z);
+  std::shuffle(blocks.begin(), blocks.end(), shuffler);
+  for (const dim3& index : blocks) {
+    blockIdx = index;
+    run_block(block_size.x);
+    if (!error.empty()) throw std::runtime_error("cuda_emulation: " + error);
+  }
+}
+
+}  // namespace cuda_emulation

@@ -1,0 +1,111 @@
+// The launchers of the CUDA kernels as C functions for ctypes. Each returns null, or what went wrong.
+#include <string>
+#include <vector>
+
+#include "common/build_tree.h"
+#include "common/commit_step.h"
+#include "common/compact_kv.h"
+#include "common/expand_tree.h"
+#include "common/gumbel_noise.h"
+#include "common/sample_tokens.h"
+#include "common/topk_logprobs.h"
+#include "common/verify_tree.h"
+
+namespace {
+
+template <class Call>
+const char* guarded(const Call& call) {
+  static std::string message;
+  try {
+    call();
+    return nullptr;
+  } catch (const std::exception& error) {
+    message = error.what();
+    return message.c_str();
+  }
+}
+
+// `bytes` of workspace, full of NaN.
+std::vector<uint64_t> poisoned(int64_t bytes) { return std::vector<uint64_t>(bytes / 8 + 1, ~uint64_t{0}); }
+
+}  // namespace
+
+using namespace eagle;
+
+extern "C" {
+
+const char* topk_logprobs(float* logprobs, int32_t* token_ids, bool* valid, const void* logits, int64_t dtype,
+                          int64_t row_stride, const int32_t* d2t, int64_t rows, int64_t vocabulary, int64_t k) {
+  const TopkLogprobsParams p{logprobs,   token_ids, valid, logits,     static_cast<DType>(dtype),
+                             row_stride, d2t,       rows,  vocabulary, k};
+  std::vector<uint64_t> workspace = poisoned(cuda::topk_logprobs_workspace(p));
+  return guarded([&] { cuda::topk_logprobs(p, workspace.data(), nullptr); });
+}
+
+const char* sample_tokens(int32_t* token_ids, const void* logits, int64_t dtype, int64_t batch_stride,
+                          int64_t row_stride, const int32_t* position_ids, const int64_t* seed,
+                          const float* temperature, const int32_t* top_k, const float* top_p, const float* min_p,
+                          int64_t batch, int64_t num_nodes, int64_t vocabulary) {
+  const LogitsView view{logits, static_cast<DType>(dtype), batch_stride, row_stride};
+  const SamplingParamsView requests{seed, temperature, top_k, top_p, min_p};
+  const SampleTokensParams p{token_ids, view, position_ids, requests, batch, num_nodes, vocabulary};
+  std::vector<uint64_t> workspace = poisoned(cuda::sample_tokens_workspace(p));
+  return guarded([&] { cuda::sample_tokens(p, workspace.data(), nullptr); });
+}
+
+const char* gumbel_noise(float* noise, const int64_t* seed, const int32_t* position_ids, int64_t batch, int64_t rows,
+                         int64_t num_tokens, int64_t stream) {
+  return guarded([&] {
+    cuda::gumbel_noise({noise, seed, position_ids, batch, rows, num_tokens, static_cast<Stream>(stream)}, nullptr);
+  });
+}
+
+const char* verify_tree(int32_t* accept_index, int32_t* accept_length, int32_t* bonus_token,
+                        const int32_t* draft_tokens, const int32_t* parent, const int32_t* target_tokens, int64_t batch,
+                        int64_t num_nodes, int64_t max_depth) {
+  return guarded([&] {
+    cuda::verify_tree(
+        {accept_index, accept_length, bonus_token, draft_tokens, parent, target_tokens, batch, num_nodes, max_depth},
+        nullptr);
+  });
+}
+
+const char* expand_tree(const float* frontier_scores, const int32_t* frontier_slots, const int64_t* frontier_mask,
+                        const float* logprobs, const int32_t* token_ids, float* node_scores, int32_t* node_tokens,
+                        int32_t* node_parents, float* next_scores, int32_t* next_slots, int32_t* next_tokens,
+                        int32_t* next_origin, int64_t* next_mask, int64_t batch, int64_t frontier, int64_t branching,
+                        int64_t words, int64_t slots, int64_t slot_offset, int64_t row_offset) {
+  return guarded([&] {
+    cuda::expand_tree(
+        {frontier_scores, frontier_slots, frontier_mask, logprobs,    token_ids,   node_scores, node_tokens,
+         node_parents,    next_scores,    next_slots,    next_tokens, next_origin, next_mask,   batch,
+         frontier,        branching,      words,         slots,       slot_offset, row_offset},
+        nullptr);
+  });
+}
+
+const char* build_tree(const float* node_scores, const int32_t* node_tokens, const int32_t* node_parents,
+                       const int32_t* context_len, int32_t* draft_tokens, int32_t* parent, int32_t* depth,
+                       int32_t* position_ids, int64_t* ancestor_mask, int32_t* node_slots, int64_t batch, int64_t slots,
+                       int64_t num_nodes, int64_t words) {
+  return guarded([&] {
+    cuda::build_tree({node_scores, node_tokens, node_parents, context_len, draft_tokens, parent, depth, position_ids,
+                      ancestor_mask, node_slots, batch, slots, num_nodes, words},
+                     nullptr);
+  });
+}
+
+const char* commit_step(const int32_t* draft_tokens, const int32_t* accept_index, const int32_t* accept_length,
+                        const int32_t* bonus_token, const char* hidden_states, const int32_t* context_len,
+                        int32_t* next_tokens, char* next_hidden, int32_t* next_positions, int32_t* next_context_len,
+                        int64_t batch, int64_t num_nodes, int64_t path_length, int64_t row_bytes, int64_t batch_stride,
+                        int64_t row_stride) {
+  return guarded([&] {
+    cuda::commit_step(
+        {draft_tokens, accept_index, accept_length, bonus_token, hidden_states, context_len, next_tokens, next_hidden,
+         next_positions, next_context_len, batch, num_nodes, path_length, row_bytes, batch_stride, row_stride},
+        nullptr);
+  });
+}
+
+}  // extern "C"

@@ -1,0 +1,145 @@
+"""The CUDA kernels, run on the CPU by tests/cuda_emulation, against the CPU kernels. Needs a C++ compiler, no GPU."""
+
+import pytest
+import torch
+from compare import assert_bitwise, assert_close, strided
+from cuda_emulation import emulated
+from torch import Tensor
+from trees import empty_history
+
+import eagle_kernels
+
+# Groups of 256 logits, warps of four groups: below, at and above their borders.
+VOCABULARIES = [1, 7, 255, 256, 257, 1000, 9001]
+
+
+def check_all(actual: tuple[Tensor, ...], expected: tuple[Tensor, ...], names: str) -> None:
+    for name, a, e in zip(names.split(), actual, expected, strict=True):
+        assert_bitwise(a, e, name)
+
+
+def random_rows(*shape: int) -> Tensor:
+    """Peaked, flat, tied and constant rows, a different law at each first index."""
+    logits = torch.randn(shape) * torch.tensor([1.0, 4.0, 0.1, 3.0, 0.0])[: shape[0]].view(-1, *[1] * (len(shape) - 1))
+    logits[3:4] = logits[3:4].round()
+    return logits
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+def test_topk_logprobs(dtype, vocabulary):
+    logits = strided(random_rows(5, vocabulary).to(dtype))
+    d2t = torch.randint(0, 1000, (vocabulary,), dtype=torch.int32)
+    for k in {1, min(10, vocabulary), min(64, vocabulary)}:
+        logprobs, token_ids, valid = emulated.topk_logprobs(logits, k, d2t)
+        expected = eagle_kernels.topk_logprobs(logits, k, d2t)
+        assert_bitwise(token_ids, expected[1], f"token_ids, k = {k}")
+        assert_close(logprobs, expected[0], rtol=1e-6, atol=1e-6, name="logprobs")
+        assert valid.all()
+
+
+def test_topk_logprobs_of_rows_without_a_law():
+    logits = torch.randn(5, 600)
+    logits[0, 599], logits[1, 3], logits[2], logits[3, 5:] = torch.nan, torch.inf, -torch.inf, -torch.inf
+    logprobs, token_ids, valid = emulated.topk_logprobs(logits, 8)
+    expected = eagle_kernels.topk_logprobs(logits, 8)
+    assert valid.tolist() == [False, False, False, True, True]
+    assert_bitwise(token_ids, expected[1], "token_ids")
+    assert_close(logprobs, expected[0], rtol=1e-6, atol=1e-6, name="logprobs")
+
+
+@pytest.mark.parametrize("vocabulary", VOCABULARIES)
+@pytest.mark.parametrize("top_k, top_p, min_p", [(0, 1, 0), (20, 1, 0), (0, 0.95, 0), (0, 1, 0.1), (300, 0.5, 0.01)])
+def test_sample_tokens(dtype, vocabulary, top_k, top_p, min_p):
+    """The CPU kernel's tokens, bit for bit: greedy, cold, plain and hot requests."""
+    logits = strided(random_rows(5, 2, vocabulary).to(dtype))
+    positions = torch.randint(0, 10000, (5, 2), dtype=torch.int32)
+    temperature = torch.tensor([1.0, 0.3, 0.7, 0.0, 2.0])
+    requests = torch.arange(5) - 2, temperature, *(torch.full((5,), value) for value in (top_k, top_p, min_p))
+    requests = requests[0], requests[1], requests[2].int(), requests[3].float(), requests[4].float()
+    actual = emulated.sample_tokens(logits, positions, *requests)
+    assert_bitwise(actual, eagle_kernels.sample_tokens(logits, positions, *requests), "token_ids")
+
+
+def test_sample_tokens_of_rows_without_a_law():
+    logits = torch.randn(1, 4, 600)
+    logits[0, 0, 599], logits[0, 1, 3], logits[0, 2] = torch.nan, torch.inf, -torch.inf
+    positions = torch.arange(4, dtype=torch.int32)[None]
+    requests = torch.tensor([5]), torch.ones(1), torch.tensor([9], dtype=torch.int32), torch.ones(1), torch.zeros(1)
+    actual = emulated.sample_tokens(logits, positions, *requests)
+    assert_bitwise(actual, eagle_kernels.sample_tokens(logits, positions, *requests), "token_ids")
+    assert actual[0, :3].tolist() == [-1, -1, -1]
+
+
+def test_gumbel_noise():
+    seed, positions = torch.tensor([0, -1, 2**40 + 3]), torch.randint(-5, 2**31 - 1, (3, 2), dtype=torch.int32)
+    for num_tokens, stream in [(1, 0), (1025, 1), (2050, 4)]:
+        actual = emulated.gumbel_noise(seed, positions, num_tokens, stream)
+        assert_bitwise(actual, eagle_kernels.gumbel_noise(seed, positions, num_tokens, stream), "noise")
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2, 31, 32, 33, 100])
+def test_verify_tree(num_nodes):
+    """Few tokens, so that paths are long; any parents, malformed ones too."""
+    for max_depth in (0, 3, num_nodes - 1):
+        tokens = torch.randint(0, 2, (40, num_nodes), dtype=torch.int32)
+        parent = torch.randint(-1, max(num_nodes // 4, 1), (40, num_nodes), dtype=torch.int32)
+        target = torch.randint(-1, 2, (40, num_nodes), dtype=torch.int32).clamp(min=-(torch.rand(()) < 0.1).int())
+        actual = emulated.verify_tree(tokens, parent, target, max_depth)
+        expected = eagle_kernels.verify_tree(tokens, parent, target, max_depth)
+        check_all(actual, expected, "accept_index accept_length bonus_token")
+
+
+@pytest.mark.parametrize("frontier, branching", [(1, 1), (1, 10), (10, 10), (12, 23), (3, 64)])
+def test_expand_tree(frontier, branching):
+    batch, words, slots = 3, 2, 5 + frontier * branching
+    inputs = [
+        torch.randn(batch, frontier),
+        torch.randint(0, 50, (batch, frontier), dtype=torch.int32),
+        torch.randint(-(2**62), 2**62, (batch, frontier, words)),
+        torch.randn(batch, frontier, branching).round(),
+        torch.randint(0, 1000, (batch, frontier, branching), dtype=torch.int32),
+    ]
+    inputs[0][0] = torch.nan
+    inputs[3][1, :, ::2] = -torch.inf
+    histories = [empty_history(batch, slots) for _ in range(2)]
+    actual = emulated.expand_tree(*inputs, *histories[0], 3, 61)
+    expected = eagle_kernels.expand_tree(*inputs, *histories[1], 3, 61)
+    check_all(actual, expected, "next_scores next_slots next_tokens next_origin next_mask")
+    check_all(*histories, "node_scores node_tokens node_parents")
+
+
+@pytest.mark.parametrize("num_nodes", [1, 2, 60, 64, 65, 128])
+@pytest.mark.parametrize("slots", [128, 711])
+def test_build_tree(num_nodes, slots):
+    """Histories of a good shape, with ties, and wild ones: any parent, any score."""
+    parents = (torch.rand(4, slots) * torch.arange(slots)).int()
+    scores = -torch.rand(4, slots).mul(4).round()
+    scores[0] = 0
+    for slot in range(1, slots):
+        scores[0, slot] = scores[0, parents[0, slot]] - torch.rand(())
+    wild = torch.tensor([torch.nan, torch.inf, -torch.inf, 3.0, 0.0, -0.0, -1.0, -1.5])
+    scores[2:] = wild[torch.randint(0, 8, (2, slots))]
+    parents[3] = torch.randint(-(2**31), 2**31 - 1, (slots,), dtype=torch.int32)
+    parents[3, : slots // 2] %= slots
+    history = scores, torch.randint(0, 1000, (4, slots), dtype=torch.int32), parents, torch.arange(4).int() * 100
+    actual = emulated.build_tree(*history, num_nodes)
+    expected = eagle_kernels.build_tree(*history, num_nodes)
+    check_all(actual, expected, "draft_tokens parent depth position_ids ancestor_mask node_slots")
+
+
+@pytest.mark.parametrize("hidden", [1, 5, 64, 3000])
+def test_commit_step(dtype, hidden):
+    accept_index = torch.tensor([[0, 3, 7, 8], [0, -1, -1, -1], [0, 1, 11, -1]], dtype=torch.int32)
+    accept_length = torch.tensor([3, 0, 2], dtype=torch.int32)
+    states = torch.randn(3, 12, hidden).to(dtype)
+    for hidden_states in (states, strided(states)):
+        inputs = (
+            torch.randint(0, 1000, (3, 12), dtype=torch.int32),
+            accept_index,
+            accept_length,
+            torch.tensor([70, 71, 72], dtype=torch.int32),
+            hidden_states,
+            torch.tensor([5, 28, 0], dtype=torch.int32),
+        )
+        actual, expected = emulated.commit_step(*inputs), eagle_kernels.commit_step(*inputs)
+        check_all(actual, expected, "next_tokens next_hidden next_positions next_context_len")
