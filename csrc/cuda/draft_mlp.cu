@@ -54,15 +54,15 @@ int64_t partials_bytes(const DraftMlpParams& p) {
 
 }  // namespace
 
-int64_t workspace_bytes(const DraftMlpParams& p) {
+int64_t draft_mlp_workspace(const DraftMlpParams& p) {
   return partials_bytes(p) + p.normed.count * p.intermediate * element_size(p.dtype);
 }
 
-void draft_mlp(const DraftMlpParams& p, void* stream) {
+void draft_mlp(const DraftMlpParams& p, void* workspace, void* stream) {
   const int64_t rows = p.normed.count;
   if (rows == 0) return;
-  float* sums = static_cast<float*>(p.workspace);
-  void* activation = static_cast<char*>(p.workspace) + partials_bytes(p);
+  float* sums = static_cast<float*>(workspace);
+  void* activation = static_cast<char*>(workspace) + partials_bytes(p);
   const GemmParams first = gate_up(p), second = down(p, activation);
   dispatch(p.dtype, [&](auto element) {
     using T = decltype(element);

@@ -27,18 +27,18 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(const __grid_constant_
 
 }  // namespace
 
-int64_t workspace_bytes(const LinearParams& p) {
+int64_t linear_workspace(const LinearParams& p) {
   return gemm_splits(product(p)) == 1 ? 0 : gemm_partials_bytes(product(p));
 }
 
-void linear(const LinearParams& p, void* stream) {
+void linear(const LinearParams& p, void* workspace, void* stream) {
   if (p.input.count == 0 || p.outputs == 0) return;
   const GemmParams g = product(p);
   const int64_t splits = gemm_splits(g);
   if (splits == 1) {
     gemm(g, {.output = p.output, .bias = p.bias}, stream);
   } else {
-    float* sums = static_cast<float*>(p.workspace);
+    float* sums = static_cast<float*>(workspace);
     gemm(g, {.partials = sums}, stream);
     const dim3 grid(ceil_div(p.outputs, kThreads), p.input.count);
     dispatch(p.dtype, [&](auto element) {
