@@ -20,7 +20,7 @@ WEIGHT_BYTES = 100 << 20  # in turn, so that each comes from memory and not from
 @pytest.mark.parametrize("rows", [1, 4, 10, 24, 60])
 @pytest.mark.parametrize("inner, outputs", [(576, 1536), (1536, 576)])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_linear(benchmark, dtype, inner, outputs, rows, implementation):
+def bench_linear(benchmark, dtype, inner, outputs, rows, implementation):
     dtype = DTYPES[dtype]
     size = inner * outputs * dtype.itemsize
     weights = itertools.cycle(torch.randn(outputs, inner, dtype=dtype) for _ in range(WEIGHT_BYTES // size))

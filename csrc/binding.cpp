@@ -51,6 +51,13 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
 #ifdef EAGLE_WITH_CUDA
 STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CUDA, m) {
   m.impl("compact_kv", TORCH_BOX(&eagle::ops::compact_kv));
+  m.impl("build_tree", TORCH_BOX(&eagle::ops::build_tree));
+  m.impl("commit_step", TORCH_BOX(&eagle::ops::commit_step));
+  m.impl("expand_tree", TORCH_BOX(&eagle::ops::expand_tree));
+  m.impl("gumbel_noise", TORCH_BOX(&eagle::ops::gumbel_noise));
+  m.impl("sample_tokens", TORCH_BOX(&eagle::ops::sample_tokens));
+  m.impl("topk_logprobs", TORCH_BOX(&eagle::ops::topk_logprobs));
+  m.impl("verify_tree", TORCH_BOX(&eagle::ops::verify_tree));
   m.impl("linear", TORCH_BOX(&eagle::ops::linear));
   m.impl("rms_norm", TORCH_BOX(&eagle::ops::rms_norm));
   m.impl("silu_mul", TORCH_BOX(&eagle::ops::silu_mul));
@@ -61,13 +68,6 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CUDA, m) {
   m.impl("draft_mlp", TORCH_BOX(&eagle::ops::draft_mlp));
   m.impl("lm_head_topk", TORCH_BOX(&eagle::ops::lm_head_topk));
   m.impl("tree_attention", TORCH_BOX(&eagle::ops::tree_attention));
-  m.impl("build_tree", TORCH_BOX(&eagle::ops::build_tree));
-  m.impl("commit_step", TORCH_BOX(&eagle::ops::commit_step));
-  m.impl("expand_tree", TORCH_BOX(&eagle::ops::expand_tree));
-  m.impl("gumbel_noise", TORCH_BOX(&eagle::ops::gumbel_noise));
-  m.impl("sample_tokens", TORCH_BOX(&eagle::ops::sample_tokens));
-  m.impl("topk_logprobs", TORCH_BOX(&eagle::ops::topk_logprobs));
-  m.impl("verify_tree", TORCH_BOX(&eagle::ops::verify_tree));
 }
 #endif
 

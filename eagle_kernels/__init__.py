@@ -1,6 +1,6 @@
 """Fused operations for tree speculative decoding: functions on tensors, no models and no loop."""
 
-from eagle_kernels.backend import BACKENDS, info
+from eagle_kernels.backend import BACKENDS, info, use_backend
 from eagle_kernels.build_tree import build_tree
 from eagle_kernels.commit_step import commit_step
 from eagle_kernels.compact_kv import compact_kv
@@ -40,5 +40,6 @@ __all__ = [
     "silu_mul",
     "topk_logprobs",
     "tree_attention",
+    "use_backend",
     "verify_tree",
 ]

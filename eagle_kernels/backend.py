@@ -1,7 +1,9 @@
 """Which implementation of an op runs: the C++ library, Triton or the plain-torch reference."""
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -11,32 +13,60 @@ from torch import Tensor
 from eagle_kernels.library import _C
 
 BACKENDS = ("cpp", "triton", "reference")
+_in_use: ContextVar[str | None] = ContextVar("backend", default=None)
+
+
+@contextmanager
+def use_backend(backend: str | None) -> Iterator[None]:
+    """Makes `backend` the one that ops pick when they are called with backend=None, inside a with statement."""
+    token = _in_use.set(backend)
+    try:
+        yield
+    finally:
+        _in_use.reset(token)
 
 
 def resolve(op: str, tensor: Tensor, backend: str | None) -> Callable[..., Any]:
     """Returns the implementation of `op` for `tensor`.
 
-    backend: None picks the C++ op where it was built for the tensor's device, else Triton on a GPU, else the
-    reference. A name from BACKENDS forces one. Raises ValueError for another name.
+    backend: a name from BACKENDS. None takes what `use_backend` says, else the C++ op where it was built for the tensor's
+             device, else Triton on a GPU. Raises ValueError for another name, and for Triton on a CPU tensor unless
+             its interpreter is on.
     """
-    return _implementation(op, tensor.device.type, backend)
+    return _implementation(op, tensor.device.type, _in_use.get() if backend is None else backend)
 
 
 @cache
 def _implementation(op: str, device_type: str, backend: str | None) -> Callable[..., Any]:
     if backend is None:
-        backend = _preferred(device_type)
+        backend = _preferred(op, device_type)
     if backend not in BACKENDS:
         raise ValueError(f"{op}: backend {backend!r} is unknown, choose one of {', '.join(BACKENDS)} or None.")
     if backend == "cpp":
         return getattr(torch.ops.eagle_kernels, op).default
+    if backend == "triton":
+        _check_triton(op, device_type)
     return getattr(importlib.import_module(f"eagle_kernels.{backend}.{op}"), op)
 
 
-def _preferred(device_type: str) -> str:
-    if device_type in ("cpu", "meta") or (device_type == "cuda" and _C.with_cuda):
-        return "cpp"
-    return "triton" if device_type == "cuda" else "reference"
+def _preferred(op: str, device_type: str) -> str:
+    return "triton" if device_type == "cuda" and not _has_cuda_kernel(op) else "cpp"
+
+
+def _has_cuda_kernel(op: str) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"eagle_kernels::{op}", "CUDA")
+
+
+def _check_triton(op: str, device_type: str) -> None:
+    try:
+        import triton
+    except ImportError as error:
+        raise ValueError(f"{op}: backend 'triton' needs the package triton, which is not installed.") from error
+    if device_type == "cpu" and not triton.knobs.runtime.interpret:
+        raise ValueError(
+            f"{op}: backend 'triton' runs on a GPU and the tensor is on the CPU: move it to a GPU, or set "
+            "TRITON_INTERPRET=1 before Python starts for Triton's interpreter."
+        )
 
 
 def info() -> dict[str, Any]:

@@ -46,7 +46,7 @@ def check_structure(tree: dict[str, torch.Tensor], history: list[torch.Tensor]) 
 
 
 @pytest.mark.parametrize("num_nodes", [1, 2, 24, 60, 64, 65, 128])
-def test_matches_reference(device, num_nodes):
+def test_matches_reference(backend, device, num_nodes):
     history = make_history(3, 8, 5, device)
     check_structure(check(history, num_nodes), history)
 
@@ -88,6 +88,13 @@ def test_survives_malformed_histories(case):
     check_structure(check(history, num_nodes), history)
 
 
+@settings(max_examples=25, deadline=None)
+@given(malformed_histories())
+def test_triton_survives_malformed_histories(case):
+    with eagle_kernels.use_backend("triton"):
+        check(*case)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.permutations(range(1, 9)), st.integers(1, 9), st.integers(1, 3))
 def test_ties_go_to_the_lowest_slot(order, num_nodes, distinct):
@@ -100,7 +107,7 @@ def test_ties_go_to_the_lowest_slot(order, num_nodes, distinct):
     assert tree["node_slots"][0].tolist() == [0, *sorted(best)]
 
 
-def test_a_child_above_its_parent_is_dropped(device):
+def test_a_child_above_its_parent_is_dropped(backend, device):
     """Scores that rise along a path (no log-probabilities) still give a closed tree."""
     scores = torch.tensor([[0.0, -3.0, 2.0, -1.0]], device=device)
     parents = torch.tensor([[-1, 0, 1, 0]], dtype=torch.int32, device=device)

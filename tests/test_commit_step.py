@@ -25,7 +25,7 @@ def make_case(dtype: torch.dtype, device: str) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("view", [torch.clone, strided], ids=["contiguous", "strided"])
-def test_matches_reference(device, dtype, view):
+def test_matches_reference(backend, device, dtype, view):
     case = make_case(dtype, device)
     case[4] = view(case[4])
     actual = eagle_kernels.commit_step(*case)
@@ -35,7 +35,7 @@ def test_matches_reference(device, dtype, view):
     assert not actual[1].isnan().any()
 
 
-def test_by_hand(device):
+def test_by_hand(backend, device):
     case = make_case(torch.float32, device)
     next_tokens, next_hidden, next_positions, next_context_len = eagle_kernels.commit_step(*case)
     assert next_tokens.tolist() == [[2000, 5000, 8000, 11], [12, 0, 0, 0], [19000, 21000, 13, 0], [35000, 14, 0, 0]]

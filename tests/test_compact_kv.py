@@ -16,7 +16,7 @@ def make_case(dtype: torch.dtype, device: str) -> tuple[list[torch.Tensor], torc
 
 
 @pytest.mark.parametrize("view", [torch.clone, strided], ids=["contiguous", "strided"])
-def test_matches_reference(device, dtype, view):
+def test_matches_reference(backend, device, dtype, view):
     caches, *path = make_case(dtype, device)
     actual, expected = [view(c) for c in caches], [c.clone() for c in caches]
     eagle_kernels.compact_kv(actual, *path)
@@ -25,7 +25,7 @@ def test_matches_reference(device, dtype, view):
         assert_bitwise(a, e, f"cache {i}")
 
 
-def test_rows_outside_the_path_stay(device):
+def test_rows_outside_the_path_stay(backend, device):
     caches, *path = make_case(torch.float32, device)
     before = [c.clone() for c in caches]
     eagle_kernels.compact_kv(caches, *path)

@@ -38,12 +38,12 @@ def check_level(level: list[torch.Tensor], slot_offset: int, row_offset: int) ->
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 10, 1), (2, 7, 3, 2), (9, 10, 10, 1), (1, 64, 64, 2)])
-def test_matches_reference(device, shape):
+def test_matches_reference(backend, device, shape):
     check_level(make_level(*shape, device=device), slot_offset=5, row_offset=0)
     check_level(make_level(*shape, device=device), slot_offset=8, row_offset=64 * shape[3] - shape[2])
 
 
-def test_ties_go_to_the_lowest_slot_and_nan_comes_last(device):
+def test_ties_go_to_the_lowest_slot_and_nan_comes_last(backend, device):
     level = make_level(2, 4, 4, 1, device)
     level[0].fill_(-1)
     level[3].fill_(-1)
@@ -55,7 +55,7 @@ def test_ties_go_to_the_lowest_slot_and_nan_comes_last(device):
     assert next_scores[1].tolist() == [-6, -torch.inf, -torch.inf, -torch.inf]
 
 
-def test_a_grown_tree_is_consistent(device):
+def test_a_grown_tree_is_consistent(backend, device):
     """Bits of each frontier node are exactly the rows of its path, whatever was selected."""
     branching, depth = 4, 5
     history = [t.to(device) for t in empty_history(2, 1 + branching + (depth - 1) * branching**2)]

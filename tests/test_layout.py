@@ -10,7 +10,7 @@ import pytest
 import eagle_kernels
 
 ROOT = Path(__file__).resolve().parent.parent
-OPS = sorted(set(eagle_kernels.__all__) - {"BACKENDS", "info"})
+OPS = sorted(set(eagle_kernels.__all__) - {"BACKENDS", "info", "use_backend"})
 FOLDERS = ("csrc", "eagle_kernels", "python", "tests", "bench")
 SUFFIXES = (".py", ".cpp", ".h", ".cu", ".cuh")
 MAX_LINES = 400
@@ -65,6 +65,7 @@ def test_an_op_has_its_file_in_every_folder(op):
         f"csrc/ops/{op}.cpp",
         f"eagle_kernels/{op}.py",
         f"eagle_kernels/reference/{op}.py",
+        f"eagle_kernels/triton/{op}.py",
         f"tests/test_{op}.py",
         f"bench/bench_{op}.py",
     ]
@@ -111,6 +112,19 @@ def test_the_first_line_says_what_a_file_is_for():
         if not re.match(r'("""|// |# )\w.*', first) or len(first.split()) < 3:
             silent.append(f"{path.relative_to(ROOT)}: {first}")
     assert silent == []
+
+
+def test_the_architecture_page_names_every_file():
+    page = (ROOT / "docs/architecture.md").read_text()
+    unnamed = []
+    for path in sources():
+        name = path.relative_to(ROOT)
+        stem = re.sub(r"^(test|bench)_", "", name.stem)
+        of_op = name.parts[0] != "python" and any(stem == op or stem.startswith(op + "_") for op in OPS)
+        spellings = (str(name), "/".join(name.parts[1:]), "/".join(name.parts[2:]))
+        if not of_op and not any(f"`{spelling}`" in page for spelling in spellings):
+            unnamed.append(str(name))
+    assert unnamed == []
 
 
 @pytest.mark.parametrize("folder", INCLUDES)

@@ -22,7 +22,7 @@ def threads(request):
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("backend", [None, "triton", "reference"])
 @pytest.mark.parametrize("rows", [1, 2, 5, 6, 7, 13, 24, 61, 131])
 @pytest.mark.parametrize("inner, outputs", [(576, 192), (33, 7), (1, 1), (100, 67), (31, 130)])
 def test_matches_float64(device, dtype, rows, inner, outputs, backend):
@@ -59,7 +59,7 @@ def test_rows_do_not_depend_on_threads(dtype):
     assert_bitwise(outputs[2], outputs[0], "three threads")
 
 
-def test_strided_rows_read_nothing_else(device, dtype):
+def test_strided_rows_read_nothing_else(backend, device, dtype):
     input, weight, bias = make_case(2 * 3 * 4, 45, 19, dtype, device)
     dense = input.view(2, 3, 4, 45)
     expected = eagle_kernels.linear(dense, weight, bias)
@@ -79,7 +79,7 @@ def test_float16_of_every_kind(device):
     assert_bitwise(eagle_kernels.linear(weight, numbers), (numbers + 0.0).T)
 
 
-def test_no_rows_and_no_inner_dimension(device, dtype):
+def test_no_rows_and_no_inner_dimension(backend, device, dtype):
     input, weight, bias = make_case(3, 8, 5, dtype, device)
     assert eagle_kernels.linear(input[:0], weight, bias).shape == (0, 5)
     assert_bitwise(eagle_kernels.linear(input[:, :0], weight[:, :0].contiguous(), bias), bias.expand(3, 5))

@@ -15,7 +15,7 @@ def make_case(rows: int, size: int, dtype: torch.dtype, device: str) -> tuple[to
 
 
 @pytest.mark.parametrize("rows, size", [(1, 576), (60, 576), (3, 1), (2, 33), (5, 100)])
-def test_matches_reference(device, dtype, rows, size):
+def test_matches_reference(backend, device, dtype, rows, size):
     case = make_case(rows, size, dtype, device)
     actual, expected = eagle_kernels.rms_norm(*case), eagle_kernels.rms_norm(*case, backend="reference")
     assert actual.dtype == dtype
@@ -46,7 +46,7 @@ def test_rows_do_not_depend_on_the_batch(dtype):
         assert_bitwise(eagle_kernels.rms_norm(input[row], weight, eps), whole[row], f"row {row}")
 
 
-def test_strided_rows_read_nothing_else(device, dtype):
+def test_strided_rows_read_nothing_else(backend, device, dtype):
     input, weight, eps = make_case(24, 45, dtype, device)
     dense = input.view(2, 3, 4, 45)
     expected = eagle_kernels.rms_norm(dense, weight, eps)

@@ -13,7 +13,7 @@ def make_case(dtype: torch.dtype, device: str, head_dim: int = 64) -> list[torch
     return [torch.randn(shape).to(device, dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("backend", [None, "reference"])
+@pytest.mark.parametrize("backend", [None, "triton", "reference"])
 @pytest.mark.parametrize("head_dim", [64, 2, 22, 128])
 def test_matches_transformers(device, dtype, head_dim, backend):
     case = make_case(dtype, device, head_dim)
@@ -26,7 +26,7 @@ def test_matches_transformers(device, dtype, head_dim, backend):
         assert_bitwise(actual, expected, name)
 
 
-def test_strided_views(device, dtype):
+def test_strided_views(backend, device, dtype):
     query, key, cos, sin = make_case(dtype, device)
     expected = eagle_kernels.rope(query, key, cos[:1].expand(2, -1, -1), sin)
     projected = query.transpose(1, 2).contiguous().transpose(1, 2)  # as a projection leaves the heads

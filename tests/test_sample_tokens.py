@@ -70,6 +70,26 @@ def test_filters_match_reference(device, top_k, top_p, min_p):
     assert_same_choice(eagle_kernels.sample_tokens(logits, position_ids, **requests), logits, position_ids, requests)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("backend", ["triton"])
+def test_triton_matches_reference(backend, device, dtype, tied):
+    """One request per kind of filter: few rows, because the interpreter searches thresholds slowly."""
+    logits = 3 * torch.randn(6, 1, 300)
+    logits = strided((logits.round() if tied else logits).to(device, dtype))
+    requests = make_requests(
+        6,
+        device,
+        seed=torch.arange(6) - 2,
+        temperature=torch.tensor([0.0, 1.0, 0.7, 1.5, 1.0, 0.8]),
+        top_k=torch.tensor([5, 0, 20, 0, 0, 40]),
+        top_p=torch.tensor([1.0, 1.0, 1.0, 0.8, 1.0, 0.9]),
+        min_p=torch.tensor([0.0, 0.0, 0.0, 0.0, 0.1, 0.05]),
+    )
+    position_ids = positions(6, 1, device)
+    actual = eagle_kernels.sample_tokens(logits, position_ids, **requests, backend=backend)
+    assert_same_choice(actual, logits, position_ids, requests)
+
+
 @pytest.mark.parametrize("top_k, top_p, min_p", FILTERS)
 @pytest.mark.parametrize("scale", [0.5, 4])
 def test_reference_keeps_what_transformers_keeps(top_k, top_p, min_p, scale):
@@ -134,7 +154,7 @@ def test_edge_rows(device, dtype, temperature):
         assert_same_choice(tokens, logits, positions(1, 8, device), requests)
 
 
-def test_greedy_ties_go_to_the_lowest_token(device):
+def test_greedy_ties_go_to_the_lowest_token(backend, device):
     logits = torch.zeros(1, 1, 130, device=device)
     logits[..., [70, 71, 129]] = 2.0
     requests = make_requests(1, device, temperature=0.0, top_p=0.0)

@@ -10,7 +10,7 @@ TWO_ROUNDINGS = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-
 
 
 @pytest.mark.parametrize("size", [1, 15, 16, 33, 1536])
-def test_matches_reference(device, dtype, size):
+def test_matches_reference(backend, device, dtype, size):
     gate, up = (4 * torch.randn(2, 7, size, device=device)).to(dtype), torch.randn(2, 7, size, device=device).to(dtype)
     actual, expected = eagle_kernels.silu_mul(gate, up), eagle_kernels.silu_mul(gate, up, backend="reference")
     assert actual.dtype == dtype
@@ -23,7 +23,7 @@ def strided_call(gate: torch.Tensor, up: torch.Tensor) -> torch.Tensor:
     return eagle_kernels.silu_mul(*joined.chunk(2, dim=-1))
 
 
-def test_whole_range_of_the_exponential(device):
+def test_whole_range_of_the_exponential(backend, device):
     gate = torch.tensor([0.0, -0.0, 1e-30, 80, 100, 1e38, torch.inf, -80, -87.5, -100, -1e4, torch.nan], device=device)
     actual = eagle_kernels.silu_mul(gate, torch.ones_like(gate))
     assert_close(actual, torch.nn.functional.silu(gate.double()), 1e-6, 1e-30)

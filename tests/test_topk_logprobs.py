@@ -17,24 +17,24 @@ def check(logits: torch.Tensor, k: int, d2t: torch.Tensor | None = None) -> None
 
 @pytest.mark.parametrize("vocabulary, k", [(1, 1), (7, 7), (64, 3), (100, 64), (1000, 10), (5003, 64)])
 @pytest.mark.parametrize("view", [torch.clone, strided], ids=["contiguous", "strided"])
-def test_matches_reference(device, dtype, vocabulary, k, view):
+def test_matches_reference(backend, device, dtype, vocabulary, k, view):
     check(view((4 * torch.randn(6, vocabulary)).to(device, dtype)), k)
 
 
 @pytest.mark.parametrize("k", [1, 5, 64])
-def test_ties_go_to_the_lowest_token(device, dtype, k):
+def test_ties_go_to_the_lowest_token(backend, device, dtype, k):
     check(torch.randint(-2, 3, (5, 2000)).to(device, dtype), k)
     check(torch.zeros(2, 300, device=device, dtype=dtype), k)
 
 
-def test_vocabulary_map(device):
+def test_vocabulary_map(backend, device):
     d2t = torch.randint(0, 100_000, (500,), dtype=torch.int32, device=device)
     logits = torch.randn(4, 500, device=device)
     logits[2] = torch.nan
     check(logits, 8, d2t)
 
 
-def test_invalid_rows(device, dtype):
+def test_invalid_rows(backend, device, dtype):
     logits = torch.randn(5, 90).to(device, dtype)
     logits[0, 89] = torch.nan
     logits[1, 0] = torch.inf
@@ -47,7 +47,7 @@ def test_invalid_rows(device, dtype):
     check(logits, 9)
 
 
-def test_extreme_logits(device):
+def test_extreme_logits(backend, device):
     logits = torch.randn(3, 1000, device=device) * torch.tensor([[1e-6], [1e3], [1e30]], device=device)
     check(logits, 10)
 

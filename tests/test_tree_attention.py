@@ -55,7 +55,7 @@ def exact(query, key_cache, value_cache, context_len, ancestor_mask, scale) -> t
 
 @pytest.mark.parametrize("view", [torch.clone, strided], ids=["contiguous", "strided"])
 @pytest.mark.parametrize(("shape", "contexts"), SHAPES)
-def test_matches_fp64(device, dtype, shape, contexts, view):
+def test_matches_fp64(backend, device, dtype, shape, contexts, view):
     case = make_case(shape, contexts, dtype, device)
     case[:3] = [view(t) for t in case[:3]]
     assert_close(eagle_kernels.tree_attention(*case), exact(*case), TOLERANCE[dtype], TOLERANCE[dtype])
@@ -70,13 +70,13 @@ def test_reference_matches_fp64(dtype):
 def test_a_row_that_sees_nothing_is_zero(device):
     query, key, value, context_len, mask, scale = make_case((4, 2, 64, 5), [0, 40], torch.float32, device)
     mask[:, 2] = 0
-    for backend in (None, "reference"):
+    for backend in (None, "triton", "reference"):
         output = eagle_kernels.tree_attention(query, key, value, context_len, mask, scale, backend=backend)
         assert (output[0, 2] == 0).all()
         assert not output.isnan().any()
 
 
-def test_rows_past_the_cache_are_not_read(device):
+def test_rows_past_the_cache_are_not_read(backend, device):
     query, key, value, context_len, mask, scale = make_case((4, 2, 64, 9), [40], torch.float32, device)
     short = [key[:, :, :44], value[:, :, :44]]
     bits = unpack(mask)
@@ -88,7 +88,7 @@ def test_rows_past_the_cache_are_not_read(device):
     assert_bitwise(eagle_kernels.tree_attention(query, *short, beyond, mask, scale), wanted)
 
 
-def test_large_scores_stay_finite(device):
+def test_large_scores_stay_finite(backend, device):
     case = make_case((2, 1, 64, 3), [200], torch.float32, device)
     case[0] *= 1e4
     assert_close(eagle_kernels.tree_attention(*case), exact(*case), 1e-3, 1e-3)

@@ -45,7 +45,15 @@ def test_matches_reference(case):
     check(tuple(tensor(r) for r in rows), max_depth)
 
 
-def test_walk(device):
+@settings(max_examples=25, deadline=None)
+@given(trees())
+def test_triton_matches_reference(case):
+    rows, max_depth = case
+    with eagle_kernels.use_backend("triton"):
+        check(tuple(tensor(r) for r in rows), max_depth)
+
+
+def test_walk(backend, device):
     """Takes the matching branch, skips padding and a deeper match on another branch, ends with the bonus token."""
     draft = tensor([[9, 4, 5, 6, 6, 7, 6]], device)
     parent = tensor([[-1, 0, 0, 1, 2, 4, -1]], device)
@@ -57,7 +65,7 @@ def test_walk(device):
     assert check((draft, parent, target), 1)[2].tolist() == [6]
 
 
-def test_lowest_child_wins_and_invalid_row_ends_the_walk(device):
+def test_lowest_child_wins_and_invalid_row_ends_the_walk(backend, device):
     draft, parent = tensor([[0, 5, 5, 5]], device), tensor([[-1, 0, 0, 1]], device)
     accept_index, accept_length, bonus_token = check((draft, parent, tensor([[5, -1, 5, 5]], device)), None)
     assert accept_index.tolist() == [[0, 1, -1, -1]]

@@ -29,24 +29,34 @@ class SpeculativeDecoder:
 
     target: a causal language model of transformers
     draft:  a drafting method
+    fused:  run the target's linear layers, norms and gated MLPs on this package's kernels while decoding; None does so
+            on a CPU, where these kernels make tree and plain decoding agree bit for bit
 
     `stats` describes the last call: rounds, tokens, tokens_per_round, accepted_by_depth, seconds.
     """
 
-    def __init__(self, target: PreTrainedModel, draft: Draft):
+    def __init__(self, target: PreTrainedModel, draft: Draft, *, fused: bool | None = None):
         self.target = target
         self.draft = draft
+        self.fused = target.device.type == "cpu" if fused is None else fused
         self.stats = Stats()
 
     @classmethod
     def from_pretrained(
-        cls, target: str | Path | PreTrainedModel, draft: str | Path, *, tree: TreeConfig | None = None, **kwargs: Any
+        cls,
+        target: str | Path | PreTrainedModel,
+        draft: str | Path,
+        *,
+        tree: TreeConfig | None = None,
+        fused: bool | None = None,
+        **kwargs: Any,
     ) -> "SpeculativeDecoder":
         """Loads a target and a head that was trained for it.
 
         target: directory, hub id, .gguf file, or a model that is already loaded
         draft:  directory with an EAGLE-3 head
         tree:   shape of the draft trees
+        fused:  as in the class
         kwargs: for the target's from_pretrained, for example dtype=torch.bfloat16
 
         Raises ValueError when the head does not fit the target, naming what differs.
@@ -62,7 +72,7 @@ class SpeculativeDecoder:
             model.dtype,
             model.device,
         )
-        return cls(model, eagle)
+        return cls(model, eagle, fused=fused)
 
     def generate(
         self,
@@ -121,7 +131,7 @@ class SpeculativeDecoder:
             )
         self.stats = Stats()
         draft = self.draft if speculate else NoDraft()
-        target = Target(model, draft.feature_layers)
+        target = Target(model, draft.feature_layers, self.fused)
         prompt, lengths = strip_padding(input_ids, model_kwargs.get("attention_mask"))
         output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
         seeds = request_seeds(seed, len(input_ids))

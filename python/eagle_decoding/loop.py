@@ -59,7 +59,7 @@ def decode(
         longest = max(rows) + 1
         committed += longest
         commit = Commit(
-            tokens=emitted[:, :longest],
+            tokens=emitted[:, :longest].clamp(min=0),
             features=features[:, :longest],
             position_ids=position_ids[:, :longest],
             context_len=context_len,

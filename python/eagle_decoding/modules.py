@@ -1,11 +1,13 @@
-"""Runs a stock model's linear layers, norms and gated MLPs on this package's kernels for the length of a decoding run.
+"""Runs a stock model's linear layers, norms, rope and gated MLPs on this package's kernels during a decoding run.
 
 On a CPU these kernels give a row of a tree the very bits that it would get alone, and stream weights faster than stock
 layers do for a handful of rows. Weights stay where they are; longer inputs (prompts) take the stock path.
 """
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
@@ -21,17 +23,31 @@ RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 @contextmanager
 def fused_modules(model: PreTrainedModel) -> Iterator[None]:
     """Replaces the forward of the modules it knows, and puts the stock ones back at the end."""
-    replaced = []
-    for module in model.modules():
-        forward = fused_forward(module)
-        if forward is not None:
-            module.forward = forward
-            replaced.append(module)
+    with ExitStack() as stack:
+        for module in model.modules():
+            forward = fused_forward(module)
+            if forward is not None:
+                module.forward = forward
+                stack.callback(delattr, module, "forward")
+        stack.enter_context(fused_rope(sys.modules[type(model).__module__]))
+        yield
+
+
+@contextmanager
+def fused_rope(modeling: ModuleType) -> Iterator[None]:
+    """Replaces the rotary function that a modeling module's attention layers call."""
+    stock = modeling.apply_rotary_pos_emb
+
+    def apply(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
+        if query.shape[2] > MAX_ROWS or unsqueeze_dim != 1:
+            return stock(query, key, cos, sin, unsqueeze_dim)
+        return eagle_kernels.rope(query, key, cos, sin)
+
+    modeling.apply_rotary_pos_emb = apply
     try:
         yield
     finally:
-        for module in replaced:
-            del module.forward
+        modeling.apply_rotary_pos_emb = stock
 
 
 def fused_forward(module: Any) -> Callable[[Tensor], Tensor] | None:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eagle_decoding import attention
 from eagle_decoding.cache import TreeCache
+from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
@@ -63,13 +64,15 @@ class Target:
 
     feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
                     that leaves the last layer, before the final norm
+    fused:          run linear layers, norms and gated MLPs on this package's kernels
     """
 
-    def __init__(self, model: PreTrainedModel, feature_layers: tuple[int, ...] = ()):
+    def __init__(self, model: PreTrainedModel, feature_layers: tuple[int, ...] = (), fused: bool = True):
         check_target(model)
         self.model = model
         self.decoder = model.get_decoder()
         self.feature_layers = feature_layers
+        self.fused = fused
         self._captured: dict[int, Tensor] = {}
 
     @property
@@ -86,6 +89,8 @@ class Target:
         self.model.set_attn_implementation(attention.NAME)
         with ExitStack() as stack:
             stack.callback(self.model.set_attn_implementation, before)
+            if self.fused:
+                stack.enter_context(fused_modules(self.model))
             for boundary in self.feature_layers:
                 stack.callback(self._hook(boundary).remove)
             yield

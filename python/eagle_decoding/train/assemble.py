@@ -30,6 +30,12 @@ class Facts:
     supervised_tokens: int
     coverage: float
 
+    def __str__(self) -> str:
+        return (
+            f"{self.parameters / 1e6:.2f} M parameters; {self.train_rows} rows with {self.supervised_tokens} "
+            f"supervised tokens, {self.held_out_rows} rows held out; the draft vocabulary covers {self.coverage:.1%}"
+        )
+
     @property
     def warning(self) -> str | None:
         if self.coverage >= LOW_COVERAGE:

@@ -19,9 +19,11 @@ ROWS_PER_SHARD = 64
 BATCH_TOKENS = 1536
 
 
-def feature_bytes(data: TokenRows, num_aux: int, hidden_size: int) -> int:
-    """What the features of all rows take on disk: (num_aux + 1) states of two bytes a value per token."""
-    return int(data.starts[-1]) * (num_aux + 1) * hidden_size * 2
+def feature_bytes(data: TokenRows, target: PreTrainedModel) -> int:
+    """What the features of all rows take on disk: per token the fused states and the last, two bytes a value."""
+    config = target.config.get_text_config()
+    states = len(default_aux_layer_ids(config.num_hidden_layers)) + 1
+    return int(data.starts[-1]) * states * config.hidden_size * 2
 
 
 def capture(
@@ -38,13 +40,12 @@ def capture(
     capture that was stopped goes on where it was. report: called with the tokens of every finished shard.
     Raises DataError over the limit.
     """
-    config = target.config.get_text_config()
-    layer_ids = default_aux_layer_ids(config.num_hidden_layers)
-    size = feature_bytes(data, len(layer_ids), config.hidden_size) / 1e9
+    size = feature_bytes(data, target) / 1e9
     if size > max_gb:
         raise DataError(
             f"The features take {size:.1f} GB, over the limit of {max_gb:g} GB; give fewer rows or raise the limit."
         )
+    layer_ids = default_aux_layer_ids(target.config.get_text_config().num_hidden_layers)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()

@@ -1,0 +1,1 @@
+"""What the Triton kernels share: launching, ranking, matrix products, noise and filters."""

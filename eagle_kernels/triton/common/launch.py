@@ -1,0 +1,46 @@
+"""What the Triton wrappers share: block sizes, warps, tuned configurations, and views of rows."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+PRETENDED_MULTIPROCESSORS = 16  # where no GPU can be asked: the interpreter and the compile gate
+
+
+def tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
+    """Decorates a kernel: times `configs` once for each value of the arguments `key` and keeps the choice on disk.
+
+    The interpreter takes the first. Tuning runs on the first call of a shape, so warm up before capturing a graph.
+    """
+    return triton.autotune(configs[:1] if triton.knobs.runtime.interpret else configs, key=key, cache_results=True)
+
+
+def block_of(size: int, minimum: int = 1) -> int:
+    """The power of two that holds `size` elements."""
+    return triton.next_power_of_2(max(size, minimum))
+
+
+def warps_for(block: int) -> int:
+    """Warps for one pass over a block of a row: eight elements a thread."""
+    return min(max(block // 256, 1), 16)
+
+
+def row_block(rows: int) -> int:
+    """Rows that one program multiplies: tensor cores take sixteen at least, registers hold sixty-four."""
+    return min(block_of(rows, 16), 64)
+
+
+def as_rows(t: Tensor) -> Tensor:
+    """[..., C] -> [R, C] with contiguous columns; a view wherever the strides allow one."""
+    rows = t.reshape(-1, t.shape[-1])
+    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
+
+
+def multiprocessors(device: torch.device) -> int:
+    """How many programs run at once, at least."""
+    if device.type != "cuda":
+        return PRETENDED_MULTIPROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -1,0 +1,48 @@
+"""Triton kernels compile for every GPU generation without spilling; in a process of its own, without a GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.shapes import MODELS, WORKLOADS
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def compile_gate(*arguments: str) -> str:
+    """The report of tests/compile_gate.py; fails with it when a kernel spills or does not compile."""
+    environment = {**os.environ, "TRITON_INTERPRET": "0"}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "python"), *sys.path])
+    command = [sys.executable, str(ROOT / "tests/compile_gate.py"), *arguments]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    print(result.stdout)
+    return result.stdout
+
+
+def test_every_op_compiles_for_hopper():
+    report = compile_gate("90")
+    ops = {path.stem for path in (ROOT / "eagle_kernels/triton").glob("*.py")} - {"__init__"}
+    assert {line.split()[0] for line in report.splitlines()[2:]} == ops
+
+
+@pytest.mark.parametrize("target", ["80", "100", "120", "gfx942"])
+def test_the_largest_kernels_compile_elsewhere(target):
+    compile_gate(target, "--op", "tree_attention", "--op", "lm_head_topk", "--op", "build_tree")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workload", WORKLOADS)
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("target", ["80", "90", "100", "120", "gfx942"])
+def test_every_shape(target, model, workload):
+    compile_gate(target, "--model", model, "--workload", workload)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_other_dtypes(dtype):
+    compile_gate("90", "--dtype", dtype)

@@ -1,0 +1,75 @@
+"""The training verbs from the command line, end to end on a tiny target."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from typer.testing import CliRunner
+
+from eagle_decoding.checkpoint import CheckpointError, read_head
+from eagle_decoding.train.cli import app
+from eagle_decoding.train.config import ConfigError
+from eagle_decoding.train.data import DataError
+
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end> {% endfor %}"
+    "{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+WORDS = ["<user>", "<assistant>", "<end>", "<unk>", *"abcdefghijklmnopqrst"]
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("target")
+    tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, chat_template=TEMPLATE).save_pretrained(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(WORDS), hidden_size=16, intermediate_size=24, num_hidden_layers=7, num_attention_heads=2
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+def run(*arguments):
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def test_prepare_capture_train_export(target, tmp_path):
+    chats = [{"prompt": "a b c", "response": " ".join(WORDS[4 + i % 12 : 12 + i % 12])} for i in range(12)]
+    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    rows = tmp_path / "rows.safetensors"
+    prepared = run("prepare", "--target", target, "--out", rows, tmp_path / "chats.jsonl")
+    assert "12 rows" in prepared.output and "'a b c d e f g h <end>'" in prepared.output
+    config = tmp_path / "run.yaml"
+    config.write_text(
+        f"target: {target}\nout: {tmp_path / 'run'}\n"
+        f"data: {{tokens: [{rows}], features: {tmp_path / 'features'}, held_out: 0.1, pack_tokens: 40}}\n"
+    )
+    assert "GB in" in run("capture", config).output
+    output = run("train", config, "unroll.steps=2", "optim.epochs=1", "log.eval_every=2", "log.every=2").output
+    assert "covers 100.0%" in output and "held out" in output
+    assert "Wrote" in run("export", tmp_path / "run", tmp_path / "head").output
+    assert read_head(tmp_path / "head").config.draft_vocab_size == len(WORDS)
+
+
+def test_mistakes_are_single_sentences(target, tmp_path):
+    config = tmp_path / "run.yaml"
+    config.write_text(f"target: {target}\nout: {tmp_path / 'run'}\ntypo: 1\n")
+    with pytest.raises(ConfigError, match="Unknown configuration key 'typo'"):
+        run("train", config)
+    save_file({"ids": torch.zeros(4), "length": torch.tensor([4]), "prompt_len": torch.tensor([1])}, tmp_path / "rows")
+    config.write_text(f"target: {target}\ndata: {{tokens: [{tmp_path / 'rows'}], features: {tmp_path}}}\n")
+    with pytest.raises(DataError, match="over the limit of 1e-09 GB"):
+        run("capture", config, "--max-gb", "1e-9")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text(f"target: {target}\n")
+    with pytest.raises(CheckpointError, match="no whole checkpoint"):
+        run("export", tmp_path / "run", tmp_path / "head")
