@@ -58,10 +58,8 @@ void compact_kv(const CompactKvParams& p, void* stream) {
     int64_t heads = 0;
     for (int64_t i = 0; i < count; ++i) heads = std::max(heads, table.caches[i].num_heads);
     const dim3 grid(count, p.batch, heads);
-    if (std::all_of(table.caches, table.caches + count, aligned16))
-      compact_kv_kernel<uint4><<<grid, kThreads, 0, as_stream(stream)>>>(table, p);
-    else
-      compact_kv_kernel<uint16_t><<<grid, kThreads, 0, as_stream(stream)>>>(table, p);
+    const bool aligned = std::all_of(table.caches, table.caches + count, aligned16);
+    launch(aligned ? &compact_kv_kernel<uint4> : &compact_kv_kernel<uint16_t>, grid, dim3(kThreads), stream, table, p);
   }
   check_launch("compact_kv");
 }

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ KERNELS = [
     "row_summary",
     "build_tree",
     "commit_step",
+    "compact_kv",
     "expand_tree",
     "gumbel_noise",
     "sample_tokens",
@@ -23,7 +25,7 @@ KERNELS = [
     "verify_tree",
 ]
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-FLAGS = ["-std=c++20", "-O1", "-fPIC", "-ffp-contract=off", "-Wno-unknown-pragmas"]
+FLAGS = ["-std=c++20", "-O1", "-fPIC", "-MMD", "-ffp-contract=off", "-Wno-unknown-pragmas", f"-I{HERE}", f"-I{CSRC}"]
 
 
 @cache
@@ -31,23 +33,28 @@ def library() -> ctypes.CDLL:
     """Compiles what has changed since the last time, into build/cuda_emulation."""
     build = HERE.parents[1] / "build" / "cuda_emulation"
     build.mkdir(parents=True, exist_ok=True)
-    headers = [*CSRC.glob("common/*.h"), *CSRC.glob("cuda/*.cuh"), *HERE.glob("*.h")]
-    newest_header = max(path.stat().st_mtime for path in headers)
     sources = [CSRC / "cuda" / f"{name}.cu" for name in KERNELS] + list(HERE.glob("*.cpp"))
-    compiler = os.environ.get("CXX", "c++")
-    objects = [build / f"{source.stem}.o" for source in sources]
-    stale = [
-        (source, object_file)
-        for source, object_file in zip(sources, objects, strict=True)
-        if not object_file.exists() or object_file.stat().st_mtime < max(newest_header, source.stat().st_mtime)
-    ]
-    for source, object_file in stale:
-        command = [compiler, *FLAGS, f"-I{HERE}", f"-I{CSRC}", "-x", "c++", "-c", source, "-o", object_file]
-        subprocess.run(command, check=True)
+    objects = {source: build / f"{source.stem}.o" for source in sources}
+    stale = [source for source in sources if _is_stale(objects[source])]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda source: _run(*FLAGS, "-x", "c++", "-c", source, "-o", objects[source]), stale))
     shared = build / "libcuda_emulation.so"
     if stale or not shared.exists():
-        subprocess.run([compiler, "-shared", "-o", shared, *objects], check=True)
+        _run("-shared", "-o", shared, *objects.values())
     return ctypes.CDLL(str(shared))
+
+
+def _run(*arguments: str | Path) -> None:
+    subprocess.run([os.environ.get("CXX", "c++"), *arguments], check=True)
+
+
+def _is_stale(object_file: Path) -> bool:
+    """Whether it was never compiled, or before its source or a header that the compiler has listed (-MMD) changed."""
+    listed = object_file.with_suffix(".d")
+    if not object_file.exists() or not listed.exists():
+        return True
+    prerequisites = listed.read_text().split(":", 1)[1].replace("\\\n", " ").split()
+    return any(not os.path.exists(p) or os.path.getmtime(p) > object_file.stat().st_mtime for p in prerequisites)
 
 
 def call(op: str, *arguments: Tensor | int | None) -> None:
@@ -133,7 +140,28 @@ def commit_step(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return outputs
 
 
+def compact_kv(caches: list[Tensor], accept_index: Tensor, accept_length: Tensor, context_len: Tensor) -> None:
+    views = torch.tensor([_cache_view(cache) for cache in caches])
+    call("compact_kv", views, accept_index, accept_length, context_len, len(caches), *accept_index.shape)
+
+
+def _cache_view(cache: Tensor) -> list[int]:
+    """The fields of KvCacheView."""
+    item = cache.element_size()
+    strides = [stride * item for stride in cache.stride()[:3]]
+    return [cache.data_ptr(), cache.shape[1], cache.shape[2], cache.shape[3] * item, *strides]
+
+
 OPS: dict[str, Callable[..., object]] = {
     op.__name__: op
-    for op in (build_tree, commit_step, expand_tree, gumbel_noise, sample_tokens, topk_logprobs, verify_tree)
+    for op in (
+        build_tree,
+        commit_step,
+        compact_kv,
+        expand_tree,
+        gumbel_noise,
+        sample_tokens,
+        topk_logprobs,
+        verify_tree,
+    )
 }

@@ -95,6 +95,13 @@ const char* build_tree(const float* node_scores, const int32_t* node_tokens, con
   });
 }
 
+const char* compact_kv(const KvCacheView* caches, const int32_t* accept_index, const int32_t* accept_length,
+                       const int32_t* context_len, int64_t num_caches, int64_t batch, int64_t path_length) {
+  return guarded([&] {
+    cuda::compact_kv({caches, accept_index, accept_length, context_len, num_caches, batch, path_length}, nullptr);
+  });
+}
+
 const char* commit_step(const int32_t* draft_tokens, const int32_t* accept_index, const int32_t* accept_length,
                         const int32_t* bonus_token, const char* hidden_states, const int32_t* context_len,
                         int32_t* next_tokens, char* next_hidden, int32_t* next_positions, int32_t* next_context_len,
