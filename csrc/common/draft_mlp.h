@@ -16,15 +16,14 @@ struct DraftMlpParams {
   Rows residual;               // [rows, size]
   void* hidden;                // [rows, size]
   int64_t size, intermediate;
-  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void draft_mlp(const DraftMlpParams& p, ParallelFor parallel_for);
 }
 namespace cuda {
-int64_t workspace_bytes(const DraftMlpParams& p);
-void draft_mlp(const DraftMlpParams& p, void* stream);
+int64_t draft_mlp_workspace(const DraftMlpParams& p);  // bytes
+void draft_mlp(const DraftMlpParams& p, void* workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace eagle

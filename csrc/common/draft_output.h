@@ -18,15 +18,14 @@ struct DraftOutputParams {
   void* normed;             // [rows, size]
   int64_t inner, size;
   float eps;
-  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void draft_output(const DraftOutputParams& p, ParallelFor parallel_for);
 }
 namespace cuda {
-int64_t workspace_bytes(const DraftOutputParams& p);
-void draft_output(const DraftOutputParams& p, void* stream);
+int64_t draft_output_workspace(const DraftOutputParams& p);  // bytes
+void draft_output(const DraftOutputParams& p, void* workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace eagle

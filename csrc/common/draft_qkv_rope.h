@@ -20,15 +20,14 @@ struct DraftQkvRopeParams {
   void* query;                  // [batch, num_heads, rows, head_dim]
   Rows key_cache, value_cache;  // [batch, num_kv_heads, length, head_dim]
   int64_t batch, rows, inner, num_heads, num_kv_heads, head_dim, length, positions;
-  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void draft_qkv_rope(const DraftQkvRopeParams& p, ParallelFor parallel_for);
 }
 namespace cuda {
-int64_t workspace_bytes(const DraftQkvRopeParams& p);
-void draft_qkv_rope(const DraftQkvRopeParams& p, void* stream);
+int64_t draft_qkv_rope_workspace(const DraftQkvRopeParams& p);  // bytes
+void draft_qkv_rope(const DraftQkvRopeParams& p, void* workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace eagle

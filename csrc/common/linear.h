@@ -15,15 +15,14 @@ struct LinearParams {
   const void* bias;    // [outputs] or null
   void* output;        // [rows, outputs]
   int64_t inner, outputs;
-  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void linear(const LinearParams& p, ParallelFor parallel_for);
 }
 namespace cuda {
-int64_t workspace_bytes(const LinearParams& p);
-void linear(const LinearParams& p, void* stream);
+int64_t linear_workspace(const LinearParams& p);  // bytes
+void linear(const LinearParams& p, void* workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace eagle

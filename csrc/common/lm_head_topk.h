@@ -20,15 +20,14 @@ struct LmHeadTopkParams {
   bool* valid;                 // [rows]
   int64_t size, vocabulary, k;
   float eps;
-  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void lm_head_topk(const LmHeadTopkParams& p, ParallelFor parallel_for);
 }
 namespace cuda {
-int64_t workspace_bytes(const LmHeadTopkParams& p);
-void lm_head_topk(const LmHeadTopkParams& p, void* stream);
+int64_t lm_head_topk_workspace(const LmHeadTopkParams& p);  // bytes
+void lm_head_topk(const LmHeadTopkParams& p, void* workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace eagle

@@ -22,15 +22,14 @@ struct TreeAttentionParams {
   DType dtype;
   int64_t batch, num_heads, num_kv_heads, num_rows, length, head_dim, mask_words;
   float scale;
-  void* workspace;  // CUDA: workspace_bytes of device memory
 };
 
 namespace cpu {
 void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for);
 }
 namespace cuda {
-int64_t workspace_bytes(const TreeAttentionParams& p);
-void tree_attention(const TreeAttentionParams& p, void* stream);
+int64_t tree_attention_workspace(const TreeAttentionParams& p);  // bytes
+void tree_attention(const TreeAttentionParams& p, void* workspace, void* stream);
 }  // namespace cuda
 
 }  // namespace eagle

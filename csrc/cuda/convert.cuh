@@ -1,4 +1,4 @@
-// Element types in kernels: values are computed in float and rounded once on their way out; packs of 16 bytes.
+// Values on their way out of a kernel: computed in float, rounded once, stored eight at a time.
 #pragma once
 #include <type_traits>
 
@@ -37,24 +37,18 @@ __device__ uint32_t pack2(float low, float high) {
   }
 }
 
-// kWidth neighbouring elements in one access; the address must be a multiple of the pack's size.
-template <class T, int kWidth>
-struct alignas(kWidth * sizeof(T)) Pack {
-  static_assert(kWidth * sizeof(T) <= 16);
-  T value[kWidth];
-};
-
+// Writes an octet to elements first..first + 7 of a row; nothing beyond its end.
 template <class T>
-constexpr int kFullWidth = 16 / sizeof(T);
-
-template <class T, int kWidth>
-__device__ Pack<T, kWidth> load_pack(const T* from) {
-  return *reinterpret_cast<const Pack<T, kWidth>*>(from);
-}
-
-template <class T, int kWidth>
-__device__ void store_pack(T* to, const Pack<T, kWidth>& pack) {
-  *reinterpret_cast<Pack<T, kWidth>*>(to) = pack;
+__device__ void store_octet(T* row, int64_t size, bool aligned, int64_t first, const Octet<T>& octet) {
+  if (aligned && first + kOctet <= size) {
+#pragma unroll
+    for (int word = 0; word < static_cast<int>(sizeof octet / sizeof(uint4)); ++word)
+      reinterpret_cast<uint4*>(row + first)[word] = reinterpret_cast<const uint4*>(octet.value)[word];
+  } else {
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i)
+      if (first + i < size) row[first + i] = octet.value[i];
+  }
 }
 
 constexpr int64_t element_size(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }

@@ -11,6 +11,17 @@ __device__ inline void copy16_async(uint32_t to, const void* from, bool read) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(read ? 16 : 0) : "memory");
 }
 
+// The same for 16-bit elements at any address, through registers and done at once; seen by others after a barrier.
+__device__ inline void copy16_gathered(uint32_t to, const uint16_t* from, bool read) {
+  uint32_t pair[4] = {};
+  if (read)
+#pragma unroll
+    for (int i = 0; i < 4; ++i) pair[i] = from[2 * i] | static_cast<uint32_t>(from[2 * i + 1]) << 16;
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(pair[0]), "r"(pair[1]), "r"(pair[2]),
+               "r"(pair[3])
+               : "memory");
+}
+
 __device__ inline void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 
 // Waits until at most kPending of this thread's groups are in flight. Other threads' copies need a barrier after it.

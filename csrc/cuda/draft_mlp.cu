@@ -27,20 +27,21 @@ GemmParams down(const DraftMlpParams& p, void* activation) {
           .outputs = p.size};
 }
 
-// grid: (stretches of a row, rows); the gate's outputs come first, then as many of the other half.
+// grid: (rows, stretches of a row); the gate's outputs come first, then as many of the other half.
 template <class T>
 __global__ __launch_bounds__(kThreads) void gate_kernel(const __grid_constant__ Partials partials, T* activation) {
-  const int64_t size = partials.outputs / 2, i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t row = blockIdx.x, i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
+  const int64_t size = partials.outputs / 2;
   if (i >= size) return;
-  const float gate = partials.sum(blockIdx.y, i), up = partials.sum(blockIdx.y, i + size);
-  activation[blockIdx.y * size + i] = from_float<T>(silu(gate) * up);
+  const float gate = partials.sum(row, i), up = partials.sum(row, i + size);
+  activation[row * size + i] = from_float<T>(silu(gate) * up);
 }
 
-// grid: (stretches of a row, rows)
+// grid: (rows, stretches of a row)
 template <class T>
 __global__ __launch_bounds__(kThreads) void residual_kernel(const __grid_constant__ DraftMlpParams p,
                                                             const __grid_constant__ Partials partials) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, row = blockIdx.y;
+  const int64_t row = blockIdx.x, i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (i >= p.size) return;
   const float residual = to_float(reinterpret_cast<const T*>(p.residual[row])[i]);
   static_cast<T*>(p.hidden)[row * p.size + i] = from_float<T>(partials.sum(row, i) + residual);
@@ -54,23 +55,23 @@ int64_t partials_bytes(const DraftMlpParams& p) {
 
 }  // namespace
 
-int64_t workspace_bytes(const DraftMlpParams& p) {
+int64_t draft_mlp_workspace(const DraftMlpParams& p) {
   return partials_bytes(p) + p.normed.count * p.intermediate * element_size(p.dtype);
 }
 
-void draft_mlp(const DraftMlpParams& p, void* stream) {
+void draft_mlp(const DraftMlpParams& p, void* workspace, void* stream) {
   const int64_t rows = p.normed.count;
   if (rows == 0) return;
-  float* sums = static_cast<float*>(p.workspace);
-  void* activation = static_cast<char*>(p.workspace) + partials_bytes(p);
+  float* sums = static_cast<float*>(workspace);
+  void* activation = static_cast<char*>(workspace) + partials_bytes(p);
   const GemmParams first = gate_up(p), second = down(p, activation);
   dispatch(p.dtype, [&](auto element) {
     using T = decltype(element);
     gemm(first, {.partials = sums}, stream);
-    launch(gate_kernel<T>, dim3(ceil_div(p.intermediate, kThreads), rows), kThreads, stream,
+    launch(gate_kernel<T>, dim3(rows, ceil_div(p.intermediate, kThreads)), kThreads, stream,
            Partials{sums, gemm_splits(first), rows, first.outputs}, static_cast<T*>(activation));
     gemm(second, {.partials = sums}, stream);
-    launch(residual_kernel<T>, dim3(ceil_div(p.size, kThreads), rows), kThreads, stream, p,
+    launch(residual_kernel<T>, dim3(rows, ceil_div(p.size, kThreads)), kThreads, stream, p,
            Partials{sums, gemm_splits(second), rows, second.outputs});
   });
   check_launch("draft_mlp");

@@ -27,13 +27,13 @@ __global__ __launch_bounds__(kNormThreads) void residual_norm_kernel(const __gri
 
 }  // namespace
 
-int64_t workspace_bytes(const DraftOutputParams& p) { return gemm_partials_bytes(product(p)); }
+int64_t draft_output_workspace(const DraftOutputParams& p) { return gemm_partials_bytes(product(p)); }
 
-void draft_output(const DraftOutputParams& p, void* stream) {
+void draft_output(const DraftOutputParams& p, void* workspace, void* stream) {
   const int64_t rows = p.attention.count;
   if (rows == 0) return;
   const GemmParams g = product(p);
-  float* sums = static_cast<float*>(p.workspace);
+  float* sums = static_cast<float*>(workspace);
   gemm(g, {.partials = sums}, stream);
   dispatch(p.dtype, [&](auto element) {
     launch(residual_norm_kernel<decltype(element)>, rows, kNormThreads, stream, p,

@@ -54,13 +54,13 @@ __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, cons
 
 }  // namespace
 
-int64_t workspace_bytes(const DraftQkvRopeParams& p) { return gemm_partials_bytes(product(p)); }
+int64_t draft_qkv_rope_workspace(const DraftQkvRopeParams& p) { return gemm_partials_bytes(product(p)); }
 
-void draft_qkv_rope(const DraftQkvRopeParams& p, void* stream) {
+void draft_qkv_rope(const DraftQkvRopeParams& p, void* workspace, void* stream) {
   const int64_t rows = p.x.count;
   if (rows == 0 || p.num_heads == 0) return;
   const GemmParams g = product(p);
-  float* sums = static_cast<float*>(p.workspace);
+  float* sums = static_cast<float*>(workspace);
   gemm(g, {.partials = sums}, stream);
   const dim3 grid(rows, p.num_heads + 2 * p.num_kv_heads);
   const int threads = static_cast<int>(ceil_div(p.head_dim / 2, kWarp)) * kWarp;

@@ -29,10 +29,11 @@ struct TensorGemm {
 
   // What a thread copies: 16 bytes of every kRowsPerCopy-th weight row, and likewise of the input rows.
   struct Copier {
-    const T* weight;
+    const T *origin, *weight;
     const T* input[kInputCopies];
     int64_t inner, row_step, column, end;
     int weight_rows, input_rows;  // of the tile, counted from this thread's first row
+    bool aligned;                 // input rows
     uint32_t to;
 
     __device__ Copier(const GemmParams& g, const GemmTile& tile, uint32_t shared) {
@@ -41,7 +42,8 @@ struct TensorGemm {
       row_step = kRowsPerCopy * g.inner;
       column = tile.inner_begin + chunk * kChunk;
       end = tile.inner_end;
-      weight = static_cast<const T*>(g.weight) + (tile.first_output + row) * inner;
+      origin = static_cast<const T*>(g.weight);
+      weight = origin + (tile.first_output + row) * inner;
       weight_rows = static_cast<int>(tile.outputs) - row;
       input_rows = static_cast<int>(tile.rows) - row;
 #pragma unroll
@@ -49,6 +51,9 @@ struct TensorGemm {
         const int64_t wanted = min(static_cast<int64_t>(row + i * kRowsPerCopy), tile.rows - 1);
         input[i] = reinterpret_cast<const T*>(g.input[tile.first_row + wanted]);
       }
+      aligned = true;
+#pragma unroll
+      for (int i = 0; i < kInputCopies; ++i) aligned &= reinterpret_cast<uintptr_t>(input[i]) % 16 == 0;
       to = shared + swizzled<kRowChunks>(row, chunk);  // rows kRowsPerCopy apart are swizzled alike
       static_assert(kRowsPerCopy % 8 == 0);
     }
@@ -63,13 +68,17 @@ struct TensorGemm {
       for (int i = 0; i < kGemmOutputs / kRowsPerCopy; ++i) {
         const bool read = inside && i * kRowsPerCopy < weight_rows;
         const T* row = weight + i * row_step + from;
-        copy16_async(weights + i * kRowsPerCopy * kRowChunks * 16, read ? row : input[0], read);
+        copy16_async(weights + i * kRowsPerCopy * kRowChunks * 16, read ? row : origin, read);
       }
 #pragma unroll
       for (int i = 0; i < kInputCopies; ++i) {
         if (kRows % kRowsPerCopy != 0 && threadIdx.x / kRowChunks + i * kRowsPerCopy >= kRows) continue;
-        copy16_async(inputs + i * kRowsPerCopy * kRowChunks * 16, input[i] + from,
-                     inside && i * kRowsPerCopy < input_rows);
+        const uint32_t at = inputs + i * kRowsPerCopy * kRowChunks * 16;
+        const bool read = inside && i * kRowsPerCopy < input_rows;
+        if (aligned)
+          copy16_async(at, input[i] + from, read);
+        else
+          copy16_gathered(at, reinterpret_cast<const uint16_t*>(input[i] + from), read);
       }
     }
   };

@@ -14,11 +14,11 @@ GemmParams product(const LinearParams& p) {
   return {.dtype = p.dtype, .input = p.input, .weight = p.weight, .inner = p.inner, .outputs = p.outputs};
 }
 
-// grid: (stretches of a row, rows)
+// grid: (rows, stretches of a row)
 template <class T>
 __global__ __launch_bounds__(kThreads) void finish_kernel(const __grid_constant__ LinearParams p,
                                                           const __grid_constant__ Partials partials) {
-  const int64_t output = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x, row = blockIdx.y;
+  const int64_t row = blockIdx.x, output = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (output >= p.outputs) return;
   float sum = partials.sum(row, output);
   if (p.bias) sum += to_float(static_cast<const T*>(p.bias)[output]);
@@ -27,20 +27,20 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(const __grid_constant_
 
 }  // namespace
 
-int64_t workspace_bytes(const LinearParams& p) {
+int64_t linear_workspace(const LinearParams& p) {
   return gemm_splits(product(p)) == 1 ? 0 : gemm_partials_bytes(product(p));
 }
 
-void linear(const LinearParams& p, void* stream) {
+void linear(const LinearParams& p, void* workspace, void* stream) {
   if (p.input.count == 0 || p.outputs == 0) return;
   const GemmParams g = product(p);
   const int64_t splits = gemm_splits(g);
   if (splits == 1) {
     gemm(g, {.output = p.output, .bias = p.bias}, stream);
   } else {
-    float* sums = static_cast<float*>(p.workspace);
+    float* sums = static_cast<float*>(workspace);
     gemm(g, {.partials = sums}, stream);
-    const dim3 grid(ceil_div(p.outputs, kThreads), p.input.count);
+    const dim3 grid(p.input.count, ceil_div(p.outputs, kThreads));
     dispatch(p.dtype, [&](auto element) {
       launch(finish_kernel<decltype(element)>, grid, kThreads, stream, p,
              Partials{sums, splits, p.input.count, p.outputs});

@@ -37,11 +37,11 @@ __global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__
 
 }  // namespace
 
-int64_t workspace_bytes(const LmHeadTopkParams& p) {
+int64_t lm_head_topk_workspace(const LmHeadTopkParams& p) {
   return p.hidden_states.count * num_tiles(p) * static_cast<int64_t>(p.k * sizeof(uint64_t) + sizeof(ExpSum));
 }
 
-void lm_head_topk(const LmHeadTopkParams& p, void* stream) {
+void lm_head_topk(const LmHeadTopkParams& p, void* workspace, void* stream) {
   const int64_t rows = p.hidden_states.count, tiles = num_tiles(p);
   if (rows == 0) return;
   const Rows normed = contiguous_rows(p.normed, rows, p.size * element_size(p.dtype));
@@ -52,7 +52,7 @@ void lm_head_topk(const LmHeadTopkParams& p, void* stream) {
             .size = p.size,
             .eps = p.eps},
            stream);
-  auto* candidates = static_cast<uint64_t*>(p.workspace);
+  auto* candidates = static_cast<uint64_t*>(workspace);
   auto* sums = reinterpret_cast<ExpSum*>(candidates + rows * tiles * p.k);
   const GemmParams product{
       .dtype = p.dtype, .input = normed, .weight = p.lm_head_weight, .inner = p.size, .outputs = p.vocabulary};

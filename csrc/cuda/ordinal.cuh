@@ -22,6 +22,9 @@ constexpr int kConstantBits<__nv_bfloat16> = 16;
 template <>
 constexpr int kConstantBits<__half> = 13;
 
+// A plain function: inside a template the host compiler would look for the intrinsic.
+__device__ inline int bit_width(int64_t x) { return 64 - __clzll(x); }
+
 enum class Ties { kLowestToken, kHighestToken };
 
 // Ordinals (logit, token) of one row: the logit's key in the high bits, the token below it.
@@ -31,7 +34,7 @@ struct RowOrdinals {
   uint64_t token_mask;
 
   __device__ explicit RowOrdinals(int64_t vocabulary)
-      : token_bits(64 - __clzll(vocabulary)), token_mask((uint64_t{1} << token_bits) - 1) {}
+      : token_bits(bit_width(vocabulary)), token_mask((uint64_t{1} << token_bits) - 1) {}
 
   __device__ static uint32_t key(float x) { return ordered(x) >> kConstantBits<T>; }
 

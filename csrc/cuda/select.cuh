@@ -1,6 +1,7 @@
 // Exact weighted selection by one block: the largest ordinal that candidates of a given total weight reach.
 // A search narrows a range of ordinals a thousandfold per pass, by a histogram; integers make the sums exact.
 #pragma once
+#include "cuda/ordinal.cuh"
 #include "cuda/reduce.cuh"
 
 namespace eagle::cuda {
@@ -62,7 +63,7 @@ struct Selection {
   __device__ uint64_t reach(Range range, int stop_bits, uint64_t target, const Source& source, const Weigh& weigh) {
     uint64_t above = 0;  // weight of the candidates over range.high
     while ((range.high - range.low) >> stop_bits) {
-      const int width = 64 - __clzll(static_cast<int64_t>(range.high - range.low));
+      const int width = bit_width(static_cast<int64_t>(range.high - range.low));
       const int shift = width - kBinBits > stop_bits ? width - kBinBits : stop_bits;
       bin_low[threadIdx.x] = bin_high[threadIdx.x] = 0;
       __syncthreads();  // before the first addition

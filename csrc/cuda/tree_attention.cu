@@ -110,9 +110,9 @@ int64_t partial_rows(const TreeAttentionParams& p, int64_t splits) {
 
 bool is_empty(const TreeAttentionParams& p) { return p.batch == 0 || p.num_heads == 0 || p.num_rows == 0; }
 
-void launch_tensor(const TreeAttentionParams& p, void* stream) {
+void launch_tensor(const TreeAttentionParams& p, void* workspace, void* stream) {
   AttentionSplit s = plan(p);
-  s.values = static_cast<float*>(p.workspace);
+  s.values = static_cast<float*>(workspace);
   s.lse = s.values + partial_rows(p, s.splits) * p.head_dim;
   with_kernel(p, [&](auto kernel) { kernel.run(p, s, stream); });
   if (s.splits == 1) return;
@@ -124,16 +124,16 @@ void launch_tensor(const TreeAttentionParams& p, void* stream) {
 
 }  // namespace
 
-int64_t workspace_bytes(const TreeAttentionParams& p) {
+int64_t tree_attention_workspace(const TreeAttentionParams& p) {
   if (is_empty(p) || !fits_tensor_cores(p)) return 0;
   const int64_t splits = plan(p).splits;
   return splits == 1 ? 0 : partial_rows(p, splits) * (p.head_dim + 1) * static_cast<int64_t>(sizeof(float));
 }
 
-void tree_attention(const TreeAttentionParams& p, void* stream) {
+void tree_attention(const TreeAttentionParams& p, void* workspace, void* stream) {
   if (is_empty(p)) return;
   if (fits_tensor_cores(p)) {
-    launch_tensor(p, stream);
+    launch_tensor(p, workspace, stream);
   } else {
     const dim3 grid(p.num_rows, p.num_heads, p.batch);
     dispatch(p.dtype, [&](auto element) {

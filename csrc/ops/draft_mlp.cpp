@@ -20,7 +20,7 @@ Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tenso
   STD_TORCH_CHECK(gate_up_weight.size(0) == 2 * m["I"], "draft_mlp: gate_up_weight has ", gate_up_weight.size(0),
                   " rows but down_weight has I = ", m["I"], " columns: 2 * I rows are needed, gate rows first");
   Tensor hidden = empty_with_last(residual, m["H"]);
-  DraftMlpParams p{
+  const DraftMlpParams p{
       .dtype = float_dtype(normed),
       .normed = rows_of("draft_mlp", "normed", normed),
       .gate_up_weight = gate_up_weight.const_data_ptr(),
@@ -33,9 +33,8 @@ Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tenso
 #ifdef EAGLE_WITH_CUDA
   if (normed.is_cuda()) {
     const DeviceGuard guard(normed.get_device_index());
-    const Tensor scratch = workspace(normed, cuda::workspace_bytes(p));
-    p.workspace = scratch.mutable_data_ptr();
-    cuda::draft_mlp(p, current_stream(normed));
+    const Tensor scratch = workspace(normed, cuda::draft_mlp_workspace(p));
+    cuda::draft_mlp(p, scratch.mutable_data_ptr(), current_stream(normed));
     return hidden;
   }
 #endif

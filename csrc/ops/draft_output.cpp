@@ -18,7 +18,7 @@ std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o
   m.same_dtype("residual", residual, "attention", attention);
   m.same_dtype("norm_weight", norm_weight, "attention", attention);
   Tensor hidden = empty_with_last(residual, m["H"]), normed = empty_with_last(residual, m["H"]);
-  DraftOutputParams p{
+  const DraftOutputParams p{
       .dtype = float_dtype(attention),
       .attention = rows_of("draft_output", "attention", attention),
       .o_weight = o_weight.const_data_ptr(),
@@ -33,9 +33,8 @@ std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o
 #ifdef EAGLE_WITH_CUDA
   if (attention.is_cuda()) {
     const DeviceGuard guard(attention.get_device_index());
-    const Tensor scratch = workspace(attention, cuda::workspace_bytes(p));
-    p.workspace = scratch.mutable_data_ptr();
-    cuda::draft_output(p, current_stream(attention));
+    const Tensor scratch = workspace(attention, cuda::draft_output_workspace(p));
+    cuda::draft_output(p, scratch.mutable_data_ptr(), current_stream(attention));
     return {hidden, normed};
   }
 #endif

@@ -35,7 +35,7 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
   check_range("draft_qkv_rope", "position_ids", position_ids, 0, m["P"]);
   check_range("draft_qkv_rope", "cache_rows", cache_rows, -1, m["L"]);
   Tensor query = torch::stable::new_empty(x, {m["B"], num_heads, m["Q"], m["d"]});
-  DraftQkvRopeParams p{
+  const DraftQkvRopeParams p{
       .dtype = float_dtype(x),
       .x = rows_of("draft_qkv_rope", "x", x),
       .qkv_weight = qkv_weight.const_data_ptr(),
@@ -59,9 +59,8 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
 #ifdef EAGLE_WITH_CUDA
   if (x.is_cuda()) {
     const DeviceGuard guard(x.get_device_index());
-    const Tensor scratch = workspace(x, cuda::workspace_bytes(p));
-    p.workspace = scratch.mutable_data_ptr();
-    cuda::draft_qkv_rope(p, current_stream(x));
+    const Tensor scratch = workspace(x, cuda::draft_qkv_rope_workspace(p));
+    cuda::draft_qkv_rope(p, scratch.mutable_data_ptr(), current_stream(x));
     return query;
   }
 #endif

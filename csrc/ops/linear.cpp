@@ -17,7 +17,7 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
     m.same_dtype("bias", *bias, "input", input);
   }
   Tensor output = empty_with_last(input, m["O"]);
-  LinearParams p{
+  const LinearParams p{
       .dtype = float_dtype(input),
       .input = rows_of("linear", "input", input),
       .weight = weight.const_data_ptr(),
@@ -29,9 +29,8 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
 #ifdef EAGLE_WITH_CUDA
   if (input.is_cuda()) {
     const DeviceGuard guard(input.get_device_index());
-    const Tensor scratch = workspace(input, cuda::workspace_bytes(p));
-    p.workspace = scratch.mutable_data_ptr();
-    cuda::linear(p, current_stream(input));
+    const Tensor scratch = workspace(input, cuda::linear_workspace(p));
+    cuda::linear(p, scratch.mutable_data_ptr(), current_stream(input));
     return output;
   }
 #endif

@@ -24,7 +24,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_sta
   Tensor logprobs = torch::stable::new_empty(hidden_states, {batch, rows, k}, ScalarType::Float);
   Tensor token_ids = torch::stable::new_empty(hidden_states, {batch, rows, k}, ScalarType::Int);
   Tensor valid = torch::stable::new_empty(hidden_states, {batch, rows}, ScalarType::Bool);
-  LmHeadTopkParams p{
+  const LmHeadTopkParams p{
       .dtype = float_dtype(hidden_states),
       .hidden_states = rows_of("lm_head_topk", "hidden_states", hidden_states),
       .norm_weight = norm_weight.const_data_ptr(),
@@ -42,9 +42,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_sta
 #ifdef EAGLE_WITH_CUDA
   if (hidden_states.is_cuda()) {
     const DeviceGuard guard(hidden_states.get_device_index());
-    const Tensor scratch = workspace(hidden_states, cuda::workspace_bytes(p));
-    p.workspace = scratch.mutable_data_ptr();
-    cuda::lm_head_topk(p, current_stream(hidden_states));
+    const Tensor scratch = workspace(hidden_states, cuda::lm_head_topk_workspace(p));
+    cuda::lm_head_topk(p, scratch.mutable_data_ptr(), current_stream(hidden_states));
     return {normed, logprobs, token_ids, valid};
   }
 #endif

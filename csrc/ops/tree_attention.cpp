@@ -37,7 +37,7 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
   STD_TORCH_CHECK(m["W"] >= 1 && m["W"] <= kMaxMaskWords, "tree_attention: ancestor_mask must have 1 or ",
                   kMaxMaskWords, " words a row, got ", m["W"]);
   Tensor output = empty_like_device(query, {batch, num_rows, num_heads, head_dim}, query.scalar_type());
-  TreeAttentionParams p{
+  const TreeAttentionParams p{
       .query = view("query", query),
       .key = view("key_cache", key_cache),
       .value = view("value_cache", value_cache),
@@ -57,9 +57,8 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
 #ifdef EAGLE_WITH_CUDA
   if (query.is_cuda()) {
     const DeviceGuard guard(query.get_device_index());
-    const Tensor scratch = workspace(query, cuda::workspace_bytes(p));
-    p.workspace = scratch.mutable_data_ptr();
-    cuda::tree_attention(p, current_stream(query));
+    const Tensor scratch = workspace(query, cuda::tree_attention_workspace(p));
+    cuda::tree_attention(p, scratch.mutable_data_ptr(), current_stream(query));
     return output;
   }
 #endif

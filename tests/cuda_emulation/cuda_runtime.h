@@ -5,11 +5,13 @@
 // different collectives, and barriers that not all threads reach, are errors. Blocks run one after another, also in
 // shuffled order. Nothing here says anything about speed, nor about races that need real concurrency.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <functional>
 #include <source_location>
+#include <stdexcept>
 #include <utility>
 
 #define __global__
@@ -22,6 +24,9 @@
 
 struct alignas(16) uint4 {
   uint32_t x, y, z, w;
+};
+struct float2 {
+  float x, y;
 };
 struct dim3 {
   uint32_t x = 1, y = 1, z = 1;
@@ -41,6 +46,12 @@ void wait_for_block(Where where);
 // Posts this lane's value and returns those of all 32 lanes, valid until the warp's next exchange.
 const uint64_t* exchange(uint64_t value, Where where);
 unsigned lane();
+
+// Of the block that runs; NaN wherever a launch wrote nothing yet.
+constexpr size_t kMaxDynamicShared = 99 << 10;  // the least of the architectures that kernels are built for
+alignas(1024) inline char dynamic_shared[kMaxDynamicShared];
+inline size_t dynamic_shared_bytes = 0;
+inline int num_multiprocessors = 4;
 
 template <class T>
 uint64_t to_word(T value) {
@@ -83,7 +94,22 @@ inline unsigned __ballot_sync(unsigned, bool vote, cuda_emulation::Where where =
   return bits;
 }
 
+inline unsigned __reduce_max_sync(unsigned, unsigned value,
+                                  cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  const uint64_t* values = cuda_emulation::exchange(value, where);
+  return static_cast<unsigned>(*std::max_element(values, values + 32));
+}
+inline unsigned __reduce_min_sync(unsigned, unsigned value,
+                                  cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  const uint64_t* values = cuda_emulation::exchange(value, where);
+  return static_cast<unsigned>(*std::min_element(values, values + 32));
+}
+
 // One fiber runs at a time, so plain arithmetic is atomic.
+template <class T>
+T atomicOr(T* address, T value) {
+  return std::exchange(*address, *address | value);
+}
 template <class T>
 T atomicAdd(T* address, T value) {
   return std::exchange(*address, *address + value);
@@ -106,11 +132,29 @@ inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline uint32_t __float_as_uint(float x) { return static_cast<uint32_t>(cuda_emulation::to_word(x)); }
 inline float __uint_as_float(uint32_t x) { return cuda_emulation::from_word<float>(x); }
+inline float __int_as_float(int x) { return __uint_as_float(static_cast<uint32_t>(x)); }
+inline float __fadd_rn(float a, float b) { return a + b; }
+inline float __fmul_rn(float a, float b) { return a * b; }
+inline float rsqrtf(float x) { return 1 / std::sqrt(x); }
 
 using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess };
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return ""; }
+
+enum cudaDeviceAttr {
+  cudaDevAttrMultiProcessorCount,
+  cudaDevAttrMaxSharedMemoryPerBlockOptin,
+  cudaDevAttrMaxSharedMemoryPerMultiprocessor
+};
+inline void cudaGetDevice(int* device) { *device = 0; }
+inline void cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
+  *value = attribute == cudaDevAttrMultiProcessorCount ? cuda_emulation::num_multiprocessors
+                                                       : static_cast<int>(cuda_emulation::kMaxDynamicShared);
+}
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+template <class Kernel>
+void cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {}
 
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
@@ -120,6 +164,10 @@ struct cudaLaunchConfig_t {
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
+  if (config->dynamicSmemBytes > cuda_emulation::kMaxDynamicShared)
+    throw std::runtime_error("cuda_emulation: more dynamic shared memory than a block can have");
+  cuda_emulation::dynamic_shared_bytes = config->dynamicSmemBytes;
+  std::memset(cuda_emulation::dynamic_shared, 0xff, sizeof cuda_emulation::dynamic_shared);
   cuda_emulation::run(config->gridDim, config->blockDim, [&] { kernel(arguments...); });
   return cudaSuccess;
 }

@@ -13,17 +13,6 @@ from torch import Tensor
 
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
-KERNELS = [
-    "row_summary",
-    "build_tree",
-    "commit_step",
-    "compact_kv",
-    "expand_tree",
-    "gumbel_noise",
-    "sample_tokens",
-    "topk_logprobs",
-    "verify_tree",
-]
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-MMD", "-ffp-contract=off", "-Wno-unknown-pragmas", f"-I{HERE}", f"-I{CSRC}"]
 
@@ -33,7 +22,7 @@ def library() -> ctypes.CDLL:
     """Compiles what has changed since the last time, into build/cuda_emulation."""
     build = HERE.parents[1] / "build" / "cuda_emulation"
     build.mkdir(parents=True, exist_ok=True)
-    sources = [CSRC / "cuda" / f"{name}.cu" for name in KERNELS] + list(HERE.glob("*.cpp"))
+    sources = [*CSRC.glob("cuda/*.cu"), *HERE.glob("*.cpp")]
     objects = {source: build / f"{source.stem}.o" for source in sources}
     stale = [source for source in sources if _is_stale(objects[source])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -76,7 +76,11 @@ void wait(Group& group, Where where) {
 }
 
 void enter() {
-  (*body)();
+  try {
+    (*body)();
+  } catch (const std::exception& failure) {
+    error = failure.what();
+  }
   current->finished = true;
   --block->all.members;
   --warp_of(*current).members;

@@ -1,0 +1,122 @@
+"""Attention, linear and the draft head on emulated CUDA kernels, with the signatures of the ops."""
+
+import torch
+from cuda_emulation.emulated import DTYPES, call
+from torch import Tensor
+
+
+def _poison(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
+    return torch.full(shape, torch.nan, dtype=dtype or like.dtype)
+
+
+def _number(value: float) -> Tensor:
+    return torch.tensor(value, dtype=torch.float32)
+
+
+def _rows(t: Tensor) -> tuple[Tensor, int, int]:
+    """The address, number and stride in bytes of rows, which must be evenly spaced."""
+    rows = t.view(-1, t.shape[-1]) if t.is_contiguous() else t.flatten(0, -2)
+    return t, rows.shape[0], (rows.stride(0) if rows.shape[0] > 1 else t.shape[-1]) * t.element_size()
+
+
+def tree_attention(
+    query: Tensor, key_cache: Tensor, value_cache: Tensor, context_len: Tensor, ancestor_mask: Tensor, scale: float
+) -> Tensor:
+    batch, heads, rows, head_dim = query.shape
+    output = _poison(query, batch, rows, heads, head_dim)
+    strides = torch.tensor([t.stride()[:3] for t in (query, key_cache, value_cache)])
+    sizes = batch, heads, key_cache.shape[1], rows, key_cache.shape[2], head_dim, ancestor_mask.shape[2]
+    tensors = output, query, key_cache, value_cache, strides, context_len, ancestor_mask
+    call("tree_attention", *tensors, DTYPES[query.dtype], *sizes, _number(scale))
+    return output
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    outputs, inner = weight.shape
+    output = _poison(input, *input.shape[:-1], outputs)
+    call("linear", output, *_rows(input), weight, bias, DTYPES[input.dtype], inner, outputs)
+    return output
+
+
+def rms_norm(input: Tensor, weight: Tensor, eps: float) -> Tensor:
+    output, size = _poison(input, *input.shape), input.shape[-1]
+    sizes = size, size * input.element_size()
+    call("rms_norm", output, *_rows(input), weight, DTYPES[input.dtype], *sizes, _number(eps))
+    return output
+
+
+def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
+    output = _poison(gate, *gate.shape)
+    call("silu_mul", output, gate, *_rows(up), DTYPES[gate.dtype], gate.shape[-1])
+    return output
+
+
+def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    outputs = _poison(query, *query.shape), _poison(key, *key.shape)
+    batch, heads, rows, head_dim = query.shape
+    row_bytes = head_dim * query.element_size()
+    sizes = batch, heads, key.shape[1], rows, head_dim
+    call("rope", *outputs, query, key, cos, sin, row_bytes, DTYPES[query.dtype], *sizes)
+    return outputs
+
+
+def draft_input(
+    token_ids: Tensor, hidden_states: Tensor, embed_weight: Tensor, embed_norm: Tensor, hidden_norm: Tensor, eps: float
+) -> Tensor:
+    vocabulary, size = embed_weight.shape
+    output, code = _poison(hidden_states, *token_ids.shape, 2 * size), DTYPES[hidden_states.dtype]
+    weights = embed_weight, embed_norm, hidden_norm
+    call("draft_input", output, token_ids, *_rows(hidden_states), *weights, code, size, vocabulary, _number(eps))
+    return output
+
+
+def draft_qkv_rope(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    cos: Tensor,
+    sin: Tensor,
+    position_ids: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    cache_rows: Tensor,
+    num_heads: int,
+) -> Tensor:
+    batch, rows, inner = x.shape
+    _, kv_heads, length, head_dim = key_cache.shape
+    query = _poison(x, batch, num_heads, rows, head_dim)
+    inputs = x, _rows(x)[2], weight, bias, cos, sin, position_ids, key_cache, *_rows(value_cache)[::2], cache_rows
+    sizes = batch, rows, inner, num_heads, kv_heads, head_dim, length, cos.shape[0]
+    call("draft_qkv_rope", query, *inputs, DTYPES[x.dtype], *sizes)
+    return query
+
+
+def draft_output(
+    attention: Tensor, weight: Tensor, residual: Tensor, norm_weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    size, inner = weight.shape
+    outputs = _poison(residual, *residual.shape), _poison(residual, *residual.shape)
+    inputs = *_rows(attention), weight, *_rows(residual)[::2], norm_weight
+    call("draft_output", *outputs, *inputs, DTYPES[weight.dtype], inner, size, _number(eps))
+    return outputs
+
+
+def draft_mlp(normed: Tensor, gate_up: Tensor, down: Tensor, residual: Tensor) -> Tensor:
+    size, intermediate = down.shape
+    hidden = _poison(residual, *residual.shape)
+    inputs = *_rows(normed), gate_up, down, *_rows(residual)[::2]
+    call("draft_mlp", hidden, *inputs, DTYPES[down.dtype], size, intermediate)
+    return hidden
+
+
+def lm_head_topk(
+    hidden_states: Tensor, norm_weight: Tensor, eps: float, weight: Tensor, k: int, d2t: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    vocabulary, size = weight.shape
+    leading = hidden_states.shape[:-1]
+    normed, logprobs = _poison(weight, *hidden_states.shape), _poison(weight, *leading, k, dtype=torch.float32)
+    token_ids = torch.full((*leading, k), -(2**31), dtype=torch.int32)
+    outputs = normed, logprobs, token_ids, torch.zeros(leading, dtype=torch.bool)
+    inputs = *_rows(hidden_states), norm_weight, weight, d2t, DTYPES[weight.dtype]
+    call("lm_head_topk", *outputs, *inputs, size, vocabulary, k, _number(eps))
+    return outputs

@@ -1,0 +1,169 @@
+// The launchers of attention and of the draft head as C functions for ctypes: see harness.cpp.
+#include <string>
+#include <vector>
+
+#include "common/draft_input.h"
+#include "common/draft_mlp.h"
+#include "common/draft_output.h"
+#include "common/draft_qkv_rope.h"
+#include "common/linear.h"
+#include "common/lm_head_topk.h"
+#include "common/rms_norm.h"
+#include "common/rope.h"
+#include "common/silu_mul.h"
+#include "common/tree_attention.h"
+#include "cuda_runtime.h"
+
+namespace {
+
+using namespace eagle;
+
+template <class Call>
+const char* guarded(const Call& call) {
+  static std::string message;
+  try {
+    call();
+    return nullptr;
+  } catch (const std::exception& error) {
+    message = error.what();
+    return message.c_str();
+  }
+}
+
+// With a workspace full of NaN.
+template <class Params>
+const char* run(const Params& p, int64_t (*size)(const Params&), void (*launch)(const Params&, void*, void*)) {
+  return guarded([&] {
+    std::vector<uint4> workspace(size(p) / sizeof(uint4) + 1, uint4{~0u, ~0u, ~0u, ~0u});
+    launch(p, workspace.data(), nullptr);
+  });
+}
+
+Rows rows(void* data, int64_t count, int64_t stride) { return {static_cast<char*>(data), count, 1, {count}, {stride}}; }
+
+DType dtype(int64_t code) { return static_cast<DType>(code); }
+
+}  // namespace
+
+extern "C" {
+
+void set_num_multiprocessors(int64_t count) { cuda_emulation::num_multiprocessors = static_cast<int>(count); }
+
+const char* tree_attention(void* output, const void* query, const void* key, const void* value, const int64_t* strides,
+                           const int32_t* context_len, const int64_t* ancestor_mask, int64_t code, int64_t batch,
+                           int64_t num_heads, int64_t num_kv_heads, int64_t num_rows, int64_t length, int64_t head_dim,
+                           int64_t mask_words, const float* scale) {
+  const auto view = [&](const void* data, int i) {
+    return HeadsView{data, strides[3 * i], strides[3 * i + 1], strides[3 * i + 2]};
+  };
+  const TreeAttentionParams p{view(query, 0), view(key, 1), view(value, 2), context_len, ancestor_mask,
+                              output,         dtype(code),  batch,          num_heads,   num_kv_heads,
+                              num_rows,       length,       head_dim,       mask_words,  *scale};
+  return run(p, cuda::tree_attention_workspace, cuda::tree_attention);
+}
+
+const char* linear(void* output, void* input, int64_t count, int64_t stride, const void* weight, const void* bias,
+                   int64_t code, int64_t inner, int64_t outputs) {
+  const LinearParams p{dtype(code), rows(input, count, stride), weight, bias, output, inner, outputs};
+  return run(p, cuda::linear_workspace, cuda::linear);
+}
+
+const char* rms_norm(void* output, void* input, int64_t count, int64_t stride, const void* weight, int64_t code,
+                     int64_t size, int64_t row_bytes, const float* eps) {
+  const RmsNormParams p{dtype(code), rows(input, count, stride), weight, rows(output, count, row_bytes), size, *eps};
+  return guarded([&] { cuda::rms_norm(p, nullptr); });
+}
+
+const char* silu_mul(void* output, void* gate, void* up, int64_t count, int64_t stride, int64_t code, int64_t size) {
+  const SiluMulParams p{dtype(code), rows(gate, count, stride), rows(up, count, stride), output, size};
+  return guarded([&] { cuda::silu_mul(p, nullptr); });
+}
+
+const char* rope(void* query_output, void* key_output, void* query, void* key, void* cos, void* sin, int64_t row_bytes,
+                 int64_t code, int64_t batch, int64_t query_heads, int64_t key_heads, int64_t num_rows,
+                 int64_t head_dim) {
+  const RopeParams p{dtype(code),
+                     rows(query, batch * query_heads * num_rows, row_bytes),
+                     rows(key, batch * key_heads * num_rows, row_bytes),
+                     query_output,
+                     key_output,
+                     rows(cos, batch * num_rows, row_bytes),
+                     rows(sin, batch * num_rows, row_bytes),
+                     batch,
+                     query_heads,
+                     key_heads,
+                     num_rows,
+                     head_dim};
+  return guarded([&] { cuda::rope(p, nullptr); });
+}
+
+const char* draft_input(void* output, const int32_t* token_ids, void* hidden_states, int64_t count, int64_t stride,
+                        const void* embed_weight, const void* embed_norm, const void* hidden_norm, int64_t code,
+                        int64_t size, int64_t vocabulary, const float* eps) {
+  const DraftInputParams p{
+      dtype(code), token_ids, rows(hidden_states, count, stride), embed_weight, embed_norm, hidden_norm, output, size,
+      vocabulary,  *eps};
+  return guarded([&] { cuda::draft_input(p, nullptr); });
+}
+
+const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* weight, const void* bias, const float* cos,
+                           const float* sin, const int32_t* position_ids, void* key_cache, void* value_cache,
+                           int64_t cache_stride, const int32_t* cache_rows, int64_t code, int64_t batch,
+                           int64_t num_rows, int64_t inner, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                           int64_t length, int64_t positions) {
+  const int64_t cached = batch * num_kv_heads * length;
+  const DraftQkvRopeParams p{dtype(code),
+                             rows(x, batch * num_rows, stride),
+                             weight,
+                             bias,
+                             cos,
+                             sin,
+                             position_ids,
+                             cache_rows,
+                             query,
+                             rows(key_cache, cached, cache_stride),
+                             rows(value_cache, cached, cache_stride),
+                             batch,
+                             num_rows,
+                             inner,
+                             num_heads,
+                             num_kv_heads,
+                             head_dim,
+                             length,
+                             positions};
+  return run(p, cuda::draft_qkv_rope_workspace, cuda::draft_qkv_rope);
+}
+
+const char* draft_output(void* hidden, void* normed, void* attention, int64_t count, int64_t stride, const void* weight,
+                         void* residual, int64_t residual_stride, const void* norm_weight, int64_t code, int64_t inner,
+                         int64_t size, const float* eps) {
+  const DraftOutputParams p{dtype(code), rows(attention, count, stride),
+                            weight,      rows(residual, count, residual_stride),
+                            norm_weight, hidden,
+                            normed,      inner,
+                            size,        *eps};
+  return run(p, cuda::draft_output_workspace, cuda::draft_output);
+}
+
+const char* draft_mlp(void* hidden, void* normed, int64_t count, int64_t stride, const void* gate_up, const void* down,
+                      void* residual, int64_t residual_stride, int64_t code, int64_t size, int64_t intermediate) {
+  const DraftMlpParams p{
+      dtype(code), rows(normed, count, stride), gate_up, down, rows(residual, count, residual_stride), hidden, size,
+      intermediate};
+  return run(p, cuda::draft_mlp_workspace, cuda::draft_mlp);
+}
+
+const char* lm_head_topk(void* normed, float* logprobs, int32_t* token_ids, bool* valid, void* hidden_states,
+                         int64_t count, int64_t stride, const void* norm_weight, const void* weight, const int32_t* d2t,
+                         int64_t code, int64_t size, int64_t vocabulary, int64_t k, const float* eps) {
+  const LmHeadTopkParams p{dtype(code), rows(hidden_states, count, stride),
+                           norm_weight, weight,
+                           d2t,         normed,
+                           logprobs,    token_ids,
+                           valid,       size,
+                           vocabulary,  k,
+                           *eps};
+  return run(p, cuda::lm_head_topk_workspace, cuda::lm_head_topk);
+}
+
+}  // extern "C"

@@ -1,0 +1,124 @@
+"""The CUDA kernels of attention and the draft head, run on the CPU by tests/cuda_emulation. Needs no GPU."""
+
+import pytest
+import torch
+from compare import assert_bitwise, assert_close, strided
+from cuda_emulation import emulated, emulated_products
+from draft_head import EPS, TOLERANCE, DraftHead
+from test_tree_attention import TOLERANCE as ATTENTION_TOLERANCE
+from test_tree_attention import exact, make_case
+
+import eagle_kernels
+
+# Tensor cores take rows of a multiple of 8 elements, in steps of 64; others take the plain kernels.
+SIZES = [{"hidden": 72, "intermediate": 1032}, {"hidden": 1088, "intermediate": 136}, {"hidden": 37, "intermediate": 9}]
+
+
+@pytest.fixture(params=[4, 64], ids=["4 multiprocessors", "64 multiprocessors"])
+def multiprocessors(request: pytest.FixtureRequest) -> None:
+    """Few split nothing, many split keys and inner dimensions."""
+    emulated.library().set_num_multiprocessors(request.param)
+
+
+# heads, kv heads, head_dim, rows and contexts: every instance of the kernel, odd sizes, one and two mask words
+@pytest.mark.parametrize("view", [torch.clone, strided], ids=["contiguous", "strided"])
+@pytest.mark.parametrize(
+    ("shape", "contexts"),
+    [
+        ((4, 2, 64, 5), [100, 0]),
+        ((9, 3, 64, 24), [63, 129]),
+        ((8, 1, 96, 20), [70]),
+        ((4, 1, 128, 40), [90]),
+        ((2, 1, 128, 7), [300]),
+        ((2, 2, 256, 9), [250, 3]),
+        ((3, 3, 80, 65), [40]),
+        ((4, 4, 5, 7), [129, 1]),
+    ],
+)
+def test_tree_attention(multiprocessors, dtype, shape, contexts, view):
+    case = make_case(shape, contexts, dtype)
+    case[:3] = [view(t) for t in case[:3]]
+    tolerance = ATTENTION_TOLERANCE[dtype]
+    assert_close(emulated_products.tree_attention(*case), exact(*case), tolerance, tolerance)
+
+
+def test_tree_attention_reads_nothing_past_the_cache(multiprocessors):
+    query, key, value, _, mask, scale = make_case((4, 2, 64, 9), [40], torch.bfloat16)
+    short = [t[:, :, :44].contiguous() for t in (key, value)]
+    for context in (40, 44, 2**31 - 1):
+        case = (query, *short, torch.tensor([context], dtype=torch.int32), mask, scale)
+        assert_close(emulated_products.tree_attention(*case), eagle_kernels.tree_attention(*case), 8e-3, 8e-3)
+
+
+@pytest.mark.parametrize("rows, inner, outputs", [(1, 64, 130), (8, 1032, 40), (33, 2120, 129), (70, 8, 5), (3, 7, 9)])
+def test_linear(multiprocessors, dtype, rows, inner, outputs):
+    head = DraftHead(dtype)
+    input, weight, bias = head.random(rows, inner), head.weight(outputs, inner), head.random(outputs)
+    for b in (bias, None):
+        actual = emulated_products.linear(input, weight, b)
+        assert_close(actual, eagle_kernels.linear(input, weight, b), TOLERANCE[dtype], TOLERANCE[dtype])
+        assert_bitwise(emulated_products.linear(strided(input), weight, b), actual)
+
+
+@pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: str(sizes["hidden"]))
+def test_draft_layer(multiprocessors, dtype, sizes):
+    head = DraftHead(dtype, batch=1, rows=9, head_dim=20, **sizes)
+    hidden, width, tokens = head.hidden, head.heads * head.head_dim, head.integers(0, head.vocabulary, 1, 9)
+    norms, states = [head.random(hidden) for _ in range(2)], head.hidden_states()
+    cases = {
+        "rms_norm": [states, norms[0], EPS],
+        "silu_mul": [states, head.hidden_states()],
+        "draft_input": [tokens, states, head.weight(head.vocabulary, hidden), *norms, EPS],
+        "draft_output": [head.random(1, 9, width), head.weight(hidden, width), states, norms[0], EPS],
+        "draft_mlp": [
+            head.hidden_states(),
+            head.weight(2 * head.intermediate, hidden),
+            head.weight(hidden, head.intermediate),
+            states,
+        ],
+    }
+    for name, case in cases.items():
+        actual, expected = getattr(emulated_products, name)(*case), getattr(eagle_kernels, name)(*case)
+        pairs = zip(actual, expected, strict=True) if isinstance(actual, tuple) else [(actual, expected)]
+        for a, e in pairs:
+            assert_close(a, e, TOLERANCE[dtype], TOLERANCE[dtype], name)
+
+
+@pytest.mark.parametrize("inner, head_dim", [(144, 64), (1040, 20), (37, 10)])
+def test_draft_qkv_rope(multiprocessors, dtype, inner, head_dim):
+    head = DraftHead(dtype, rows=3, head_dim=head_dim)
+    outputs = (head.heads + 2 * head.kv_heads) * head_dim
+    inputs = head.random(2, 3, inner), head.weight(outputs, inner), head.random(outputs)
+    tables = [head.random(head.positions, head_dim // 2).float() for _ in range(2)]
+    positions = head.integers(0, head.positions, 2, 3)
+    rows = torch.tensor([[4, -1, 7], [0, 32, 3]], dtype=torch.int32)
+    caches = [head.random(2, head.kv_heads, head.cache_length, head_dim) for _ in range(2)]
+    results = []
+    for op in (emulated_products.draft_qkv_rope, eagle_kernels.draft_qkv_rope):
+        written = [cache.clone() for cache in caches]
+        results.append([op(*inputs, *tables, positions, *written, rows, head.heads), *written])
+    for name, actual, expected in zip(("query", "key_cache", "value_cache"), *results, strict=True):
+        assert_close(actual, expected, TOLERANCE[dtype], TOLERANCE[dtype], name)
+
+
+@pytest.mark.parametrize("vocabulary, k, hidden", [(300, 10, 72), (1000, 64, 37), (3, 3, 64), (700, 1, 1088)])
+def test_lm_head_topk(dtype, vocabulary, k, hidden):
+    """Integers, so that sums are exact and ids must agree, ties too; one row in four has no law."""
+    head = DraftHead(dtype, batch=1, rows=20, hidden=hidden, vocabulary=vocabulary)
+    states, weight = head.random(1, 20, hidden).sign(), head.integers(-1, 2, vocabulary, hidden).to(dtype)
+    states[0, 1::8, 0], states[0, 5::8, 0] = torch.nan, torch.inf
+    d2t = head.integers(0, 1000, vocabulary)
+    case = (states, torch.ones(hidden, dtype=dtype), 0.0, weight, k, d2t)
+    actual, expected = emulated_products.lm_head_topk(*case), eagle_kernels.lm_head_topk(*case)
+    for name, a, e in zip(("normed", "logprobs"), actual, expected, strict=False):
+        assert_close(a, e, 1e-5, 1e-5, name)
+    assert_bitwise(actual[2], expected[2], "token_ids")
+    assert_bitwise(actual[3], expected[3], "valid")
+    assert not actual[3][0, 1::4].any() and actual[3][0, ::2].all()
+
+
+def test_rope(dtype):
+    head = DraftHead(dtype)
+    case = head.random(2, 3, 5, 14), head.random(2, 1, 5, 14), head.random(2, 5, 14), head.random(2, 5, 14)
+    for actual, expected in zip(emulated_products.rope(*case), eagle_kernels.rope(*case), strict=True):
+        assert_bitwise(actual, expected)
