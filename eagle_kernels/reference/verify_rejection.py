@@ -95,8 +95,18 @@ def verify_rejection(
     accept_length, bonus_token = torch.zeros(2, batch, dtype=torch.int32)
     for b in range(batch):
         params = [value[b] for value in (temperature, top_k, top_p, min_p)]
-        rows = (t[b] for t in (target_logits, draft_logits, draft_tokens, parent, num_fixed, context_len, seed))
-        request = Request(*rows, params, d2t, max_depth)
+        request = Request(
+            target_logits[b],
+            draft_logits[b],
+            draft_tokens[b],
+            parent[b],
+            num_fixed[b],
+            context_len[b],
+            seed[b],
+            params,
+            d2t,
+            max_depth,
+        )
         verify = verify_by_traversal if traversal and temperature[b] > 0 else verify_recursively
         path, bonus_token[b] = verify(request)
         accept_index[b, : len(path)] = torch.tensor(path)
