@@ -17,8 +17,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> build_tree(const Tens
   m.tensor("node_parents", node_parents, "B M", Kind::kInt32);
   m.tensor("context_len", context_len, "B", Kind::kInt32);
   const int64_t most = m["M"] < kMaxNodes ? m["M"] : kMaxNodes;
-  STD_TORCH_CHECK(num_nodes >= 1 && num_nodes <= most, "build_tree: num_nodes must be between 1 and ", most,
-                  " (history slots, at most ", kMaxNodes, "), got ", num_nodes);
+  EAGLE_CHECK(num_nodes >= 1 && num_nodes <= most, "build_tree: num_nodes must be between 1 and ", most,
+              " (history slots, at most ", kMaxNodes, "), got ", num_nodes);
   const int64_t batch = m["B"], words = (num_nodes + kMaskWordBits - 1) / kMaskWordBits;
   const auto per_node = [&] { return empty_like_device(node_scores, {batch, num_nodes}, ScalarType::Int); };
   Tensor draft_tokens = per_node(), parent = per_node(), depth = per_node();

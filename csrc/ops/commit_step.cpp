@@ -16,8 +16,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> commit_step(const Tensor& draft_token
   m.tensor("bonus_token", bonus_token, "B", Kind::kInt32);
   m.tensor("hidden_states", hidden_states, "B N A", Kind::kFloating, /*strided=*/true);
   m.tensor("context_len", context_len, "B", Kind::kInt32);
-  STD_TORCH_CHECK(hidden_states.stride(2) == 1,
-                  "commit_step: the last dimension of hidden_states must be contiguous; call .contiguous() on it");
+  EAGLE_CHECK(hidden_states.stride(2) == 1,
+              "commit_step: the last dimension of hidden_states must be contiguous; call .contiguous() on it");
   const int64_t batch = m["B"], path_length = m["P"], item = hidden_states.element_size();
   Tensor next_tokens = empty_like_device(draft_tokens, {batch, path_length}, ScalarType::Int);
   Tensor next_hidden = empty_like_device(hidden_states, {batch, path_length, m["A"]}, hidden_states.scalar_type());

@@ -31,7 +31,7 @@ void compact_kv(std::vector<Tensor> caches, const Tensor& accept_index, const Te
   std::vector<KvCacheView> views;
   for (const Tensor& cache : caches) {
     Match(m).tensor("caches", cache, "B H L D", Kind::kFloating, /*strided=*/true);
-    STD_TORCH_CHECK(cache.stride(3) == 1, "compact_kv: the last dimension of each cache must be contiguous");
+    EAGLE_CHECK(cache.stride(3) == 1, "compact_kv: the last dimension of each cache must be contiguous");
     views.push_back(view(cache));
   }
   const CompactKvParams p{

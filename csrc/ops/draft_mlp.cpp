@@ -17,8 +17,8 @@ Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tenso
   m.same_dtype("gate_up_weight", gate_up_weight, "normed", normed);
   m.same_dtype("down_weight", down_weight, "normed", normed);
   m.same_dtype("residual", residual, "normed", normed);
-  STD_TORCH_CHECK(gate_up_weight.size(0) == 2 * m["I"], "draft_mlp: gate_up_weight has ", gate_up_weight.size(0),
-                  " rows but down_weight has I = ", m["I"], " columns: 2 * I rows are needed, gate rows first");
+  EAGLE_CHECK(gate_up_weight.size(0) == 2 * m["I"], "draft_mlp: gate_up_weight has ", gate_up_weight.size(0),
+              " rows but down_weight has I = ", m["I"], " columns: 2 * I rows are needed, gate rows first");
   Tensor hidden = empty_with_last(residual, m["H"]);
   const DraftMlpParams p{
       .dtype = float_dtype(normed),

@@ -27,11 +27,11 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
     m.tensor("qkv_bias", *qkv_bias, "O", Kind::kFloating);
     m.same_dtype("qkv_bias", *qkv_bias, "x", x);
   }
-  STD_TORCH_CHECK(m["d"] == 2 * m["d/2"], "draft_qkv_rope: head_dim is ", m["d"], " but rope_cos has ", m["d/2"],
-                  " columns, half of head_dim is needed");
-  STD_TORCH_CHECK(num_heads > 0 && m["O"] == (num_heads + 2 * m["Hkv"]) * m["d"], "draft_qkv_rope: qkv_weight has ",
-                  m["O"], " rows, expected (num_heads + 2 * num_kv_heads) * head_dim with num_heads = ", num_heads,
-                  ", num_kv_heads = ", m["Hkv"], ", head_dim = ", m["d"]);
+  EAGLE_CHECK(m["d"] == 2 * m["d/2"], "draft_qkv_rope: head_dim is ", m["d"], " but rope_cos has ", m["d/2"],
+              " columns, half of head_dim is needed");
+  EAGLE_CHECK(num_heads > 0 && m["O"] == (num_heads + 2 * m["Hkv"]) * m["d"], "draft_qkv_rope: qkv_weight has ", m["O"],
+              " rows, expected (num_heads + 2 * num_kv_heads) * head_dim with num_heads = ", num_heads,
+              ", num_kv_heads = ", m["Hkv"], ", head_dim = ", m["d"]);
   check_range("draft_qkv_rope", "position_ids", position_ids, 0, m["P"]);
   check_range("draft_qkv_rope", "cache_rows", cache_rows, -1, m["L"]);
   Tensor query = torch::stable::new_empty(x, {m["B"], num_heads, m["Q"], m["d"]});

@@ -22,11 +22,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expand_tree(const Tensor& fro
   m.tensor("node_tokens", node_tokens, "B M", Kind::kInt32);
   m.tensor("node_parents", node_parents, "B M", Kind::kInt32);
   const int64_t batch = m["B"], branching = m["K"], level_end = slot_offset + m["F"] * m["K"];
-  STD_TORCH_CHECK(slot_offset >= 0 && level_end <= m["M"], "expand_tree: slots ", slot_offset, "..", level_end - 1,
-                  " do not fit into a history of ", m["M"], "; allocate 1 + K + (D - 1) * K * K slots");
-  STD_TORCH_CHECK(row_offset >= 0 && row_offset + branching <= 64 * m["W"], "expand_tree: rows ", row_offset, "..",
-                  row_offset + branching - 1, " do not fit into ", m["W"], " mask words of 64 rows; give more words");
-  STD_TORCH_CHECK(m["F"] > 0 || branching == 0, "expand_tree: the frontier is empty; start with the root as F = 1");
+  EAGLE_CHECK(slot_offset >= 0 && level_end <= m["M"], "expand_tree: slots ", slot_offset, "..", level_end - 1,
+              " do not fit into a history of ", m["M"], "; allocate 1 + K + (D - 1) * K * K slots");
+  EAGLE_CHECK(row_offset >= 0 && row_offset + branching <= 64 * m["W"], "expand_tree: rows ", row_offset, "..",
+              row_offset + branching - 1, " do not fit into ", m["W"], " mask words of 64 rows; give more words");
+  EAGLE_CHECK(m["F"] > 0 || branching == 0, "expand_tree: the frontier is empty; start with the root as F = 1");
   Tensor next_scores = empty_like_device(logprobs, {batch, branching}, ScalarType::Float);
   Tensor next_slots = empty_like_device(logprobs, {batch, branching}, ScalarType::Int);
   Tensor next_tokens = empty_like_device(logprobs, {batch, branching}, ScalarType::Int);

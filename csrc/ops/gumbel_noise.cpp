@@ -10,8 +10,8 @@ Tensor gumbel_noise(const Tensor& seed, const Tensor& position_ids, int64_t num_
   Match m("gumbel_noise");
   m.tensor("seed", seed, "B", Kind::kInt64);
   m.tensor("position_ids", position_ids, "B N", Kind::kInt32);
-  STD_TORCH_CHECK(num_tokens >= 0, "gumbel_noise: num_tokens must not be negative, got ", num_tokens);
-  STD_TORCH_CHECK(stream >= 0 && stream <= 4, "gumbel_noise: stream must be 0 to 4, got ", stream);
+  EAGLE_CHECK(num_tokens >= 0, "gumbel_noise: num_tokens must not be negative, got ", num_tokens);
+  EAGLE_CHECK(stream >= 0 && stream <= 4, "gumbel_noise: stream must be 0 to 4, got ", stream);
   Tensor noise = empty_like_device(seed, {m["B"], m["N"], num_tokens}, ScalarType::Float);
   const GumbelNoiseParams p{
       .noise = noise.mutable_data_ptr<float>(),

@@ -17,8 +17,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_sta
   m.same_dtype("norm_weight", norm_weight, "hidden_states", hidden_states);
   m.same_dtype("lm_head_weight", lm_head_weight, "hidden_states", hidden_states);
   if (d2t) m.tensor("d2t", *d2t, "V", Kind::kInt32);
-  STD_TORCH_CHECK(k >= 1 && k <= std::min<int64_t>(m["V"], 64), "lm_head_topk: k is ", k,
-                  ", expected 1 <= k <= min(V, 64) with V = ", m["V"]);
+  EAGLE_CHECK(k >= 1 && k <= std::min<int64_t>(m["V"], 64), "lm_head_topk: k is ", k,
+              ", expected 1 <= k <= min(V, 64) with V = ", m["V"]);
   const int64_t batch = m["B"], rows = m["Q"];
   Tensor normed = empty_with_last(hidden_states, m["H"]);
   Tensor logprobs = torch::stable::new_empty(hidden_states, {batch, rows, k}, ScalarType::Float);

@@ -26,19 +26,19 @@ class Match {
   void tensor(const char* name, const Tensor& t, const char* shape, Kind kind, bool strided = false) {
     check_shape(name, t, shape);
     check_kind(name, t, kind);
-    STD_TORCH_CHECK(strided || t.is_contiguous(), op_, ": ", name, " must be contiguous; call .contiguous() on it");
+    EAGLE_CHECK(strided || t.is_contiguous(), op_, ": ", name, " must be contiguous; call .contiguous() on it");
     check_device(name, t);
   }
 
   // Floating tensors of one call share their element type.
   void same_dtype(const char* name, const Tensor& t, const char* other, const Tensor& like) {
-    STD_TORCH_CHECK(t.scalar_type() == like.scalar_type(), op_, ": ", name, " must have the dtype of ", other);
+    EAGLE_CHECK(t.scalar_type() == like.scalar_type(), op_, ": ", name, " must have the dtype of ", other);
   }
 
   void same_shape(const char* name, const Tensor& t, const char* other, const Tensor& like) {
     bool same = t.dim() == like.dim();
     for (int64_t d = 0; same && d < t.dim(); ++d) same = t.size(d) == like.size(d);
-    STD_TORCH_CHECK(same, op_, ": ", name, " must have the shape of ", other, ", ", actual(like), ", got ", actual(t));
+    EAGLE_CHECK(same, op_, ": ", name, " must have the shape of ", other, ", ", actual(like), ", got ", actual(t));
   }
 
   int64_t operator[](const char* symbol) const { return *find(symbol); }
@@ -79,7 +79,7 @@ class Match {
         ++dim;
       }
     }
-    STD_TORCH_CHECK(fits && dim == t.dim(), op_, ": ", name, " must be ", expected(shape), ", got ", actual(t));
+    EAGLE_CHECK(fits && dim == t.dim(), op_, ": ", name, " must be ", expected(shape), ", got ", actual(t));
   }
 
   // Whether `size` is the size that the word stands for; a new symbol takes it.
@@ -101,16 +101,16 @@ class Match {
     const bool half = type == ScalarType::Half || type == ScalarType::BFloat16;
     switch (kind) {
       case Kind::kFloating:
-        STD_TORCH_CHECK(half || type == ScalarType::Float, op_, ": ", name, " must be float32, bfloat16 or float16");
+        EAGLE_CHECK(half || type == ScalarType::Float, op_, ": ", name, " must be float32, bfloat16 or float16");
         break;
       case Kind::kFloat32:
-        STD_TORCH_CHECK(type == ScalarType::Float, op_, ": ", name, " must be float32");
+        EAGLE_CHECK(type == ScalarType::Float, op_, ": ", name, " must be float32");
         break;
       case Kind::kInt32:
-        STD_TORCH_CHECK(type == ScalarType::Int, op_, ": ", name, " must be int32");
+        EAGLE_CHECK(type == ScalarType::Int, op_, ": ", name, " must be int32");
         break;
       case Kind::kInt64:
-        STD_TORCH_CHECK(type == ScalarType::Long, op_, ": ", name, " must be int64");
+        EAGLE_CHECK(type == ScalarType::Long, op_, ": ", name, " must be int64");
         break;
     }
   }
@@ -120,8 +120,8 @@ class Match {
       device_type_ = static_cast<int>(t.is_cuda());
       device_index_ = t.get_device_index();
     }
-    STD_TORCH_CHECK(device_type_ == static_cast<int>(t.is_cuda()) && device_index_ == t.get_device_index(), op_, ": ",
-                    name, " must be on the same device as the other tensors");
+    EAGLE_CHECK(device_type_ == static_cast<int>(t.is_cuda()) && device_index_ == t.get_device_index(), op_, ": ", name,
+                " must be on the same device as the other tensors");
   }
 
   // "[B, N] with B = 2, N = 8"

@@ -9,8 +9,8 @@ inline void check_range(const char* op, const char* name, const Tensor& indices,
   if (indices.is_cuda()) return;
   const int32_t* index = indices.const_data_ptr<int32_t>();
   for (int64_t i = 0; i < indices.numel(); ++i)
-    STD_TORCH_CHECK(index[i] >= low && index[i] < high, op, ": ", name, " holds ", index[i], ", expected ", low,
-                    " <= index < ", high);
+    EAGLE_CHECK(index[i] >= low && index[i] < high, op, ": ", name, " holds ", index[i], ", expected ", low,
+                " <= index < ", high);
 }
 
 }  // namespace eagle::ops

@@ -16,7 +16,7 @@ std::tuple<Tensor, Tensor> rope(const Tensor& query, const Tensor& key, const Te
   m.same_dtype("key", key, "query", query);
   m.same_dtype("cos", cos, "query", query);
   m.same_dtype("sin", sin, "query", query);
-  STD_TORCH_CHECK(m["d"] % 2 == 0, "rope: head_dim is ", m["d"], " but must be even");
+  EAGLE_CHECK(m["d"] % 2 == 0, "rope: head_dim is ", m["d"], " but must be even");
   Tensor query_output = empty_with_last(query, m["d"]), key_output = empty_with_last(key, m["d"]);
   const RopeParams p{
       .dtype = float_dtype(query),

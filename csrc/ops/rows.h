@@ -9,8 +9,8 @@ namespace eagle::ops {
 
 inline Rows rows_of(const char* op, const char* name, const Tensor& t) {
   const int64_t last = t.dim() - 1, item = t.element_size();
-  STD_TORCH_CHECK(last >= 0 && (t.stride(last) == 1 || t.size(last) <= 1), op, ": the last dimension of ", name,
-                  " must be contiguous; call .contiguous() on it");
+  EAGLE_CHECK(last >= 0 && (t.stride(last) == 1 || t.size(last) <= 1), op, ": the last dimension of ", name,
+              " must be contiguous; call .contiguous() on it");
   Rows rows{static_cast<char*>(const_cast<void*>(t.const_data_ptr())), 1, 1, {1}, {0}};
   for (int64_t d = 0; d < last; ++d) {
     const int64_t size = t.size(d), stride = t.stride(d) * item;
@@ -24,8 +24,7 @@ inline Rows rows_of(const char* op, const char* name, const Tensor& t) {
       rows.size[rows.dims - 1] *= size;
       previous = stride;
     } else {
-      STD_TORCH_CHECK(rows.dims < Rows::kMaxDims, op, ": ", name,
-                      " has too many strided dimensions; call .contiguous()");
+      EAGLE_CHECK(rows.dims < Rows::kMaxDims, op, ": ", name, " has too many strided dimensions; call .contiguous()");
       rows.size[rows.dims] = size;
       rows.stride[rows.dims++] = stride;
     }

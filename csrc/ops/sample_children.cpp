@@ -22,9 +22,9 @@ std::tuple<Tensor, Tensor> sample_children(const Tensor& draft_logits, const Ten
   m.tensor("context_len", context_len, "B", Kind::kInt32);
   const SamplingParamsView requests = match_requests(m, seed, temperature, top_k, top_p, min_p);
   if (d2t) m.tensor("d2t", *d2t, "D", Kind::kInt32);
-  STD_TORCH_CHECK(max_children >= 1 && max_children <= std::min(m["D"], kMaxChildren),
-                  "sample_children: max_children must be 1 to min(draft vocabulary, ", kMaxChildren, "), got ",
-                  max_children, " with draft vocabulary ", m["D"]);
+  EAGLE_CHECK(max_children >= 1 && max_children <= std::min(m["D"], kMaxChildren),
+              "sample_children: max_children must be 1 to min(draft vocabulary, ", kMaxChildren, "), got ",
+              max_children, " with draft vocabulary ", m["D"]);
   Tensor child_tokens = empty_like_device(node_ids, {m["B"], m["F"], max_children}, ScalarType::Int);
   Tensor child_logprobs = empty_like_device(node_ids, {m["B"], m["F"], max_children}, ScalarType::Float);
   const SampleChildrenParams p{

@@ -8,8 +8,8 @@ namespace eagle::ops {
 // Checks logits against `shape`, last dimension contiguous, and views the last three dimensions.
 inline LogitsView match_logits(Match& m, const char* op, const char* name, const Tensor& logits, const char* shape) {
   m.tensor(name, logits, shape, Kind::kFloating, /*strided=*/true);
-  STD_TORCH_CHECK(logits.size(2) > 0 && (logits.size(2) == 1 || logits.stride(2) == 1), op, ": ", name,
-                  " must have a last dimension that is contiguous and not empty; call .contiguous() on it");
+  EAGLE_CHECK(logits.size(2) > 0 && (logits.size(2) == 1 || logits.stride(2) == 1), op, ": ", name,
+              " must have a last dimension that is contiguous and not empty; call .contiguous() on it");
   return {logits.const_data_ptr(), float_dtype(logits), logits.stride(0), logits.stride(1)};
 }
 

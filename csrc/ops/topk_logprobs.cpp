@@ -12,11 +12,11 @@ std::tuple<Tensor, Tensor, Tensor> topk_logprobs(const Tensor& logits, int64_t k
   constexpr int64_t kMaxK = 64;
   Match m("topk_logprobs");
   m.tensor("logits", logits, "R V", Kind::kFloating, /*strided=*/true);
-  STD_TORCH_CHECK(logits.size(1) <= 1 || logits.stride(1) == 1,
-                  "topk_logprobs: the last dimension of logits must be contiguous; call .contiguous() on it");
+  EAGLE_CHECK(logits.size(1) <= 1 || logits.stride(1) == 1,
+              "topk_logprobs: the last dimension of logits must be contiguous; call .contiguous() on it");
   if (d2t) m.tensor("d2t", *d2t, "V", Kind::kInt32);
-  STD_TORCH_CHECK(k >= 1 && k <= std::min(m["V"], kMaxK), "topk_logprobs: k must be 1 to min(vocabulary, ", kMaxK,
-                  "), got ", k, " with vocabulary ", m["V"]);
+  EAGLE_CHECK(k >= 1 && k <= std::min(m["V"], kMaxK), "topk_logprobs: k must be 1 to min(vocabulary, ", kMaxK,
+              "), got ", k, " with vocabulary ", m["V"]);
   Tensor logprobs = empty_like_device(logits, {m["R"], k}, ScalarType::Float);
   Tensor token_ids = empty_like_device(logits, {m["R"], k}, ScalarType::Int);
   Tensor valid = empty_like_device(logits, {m["R"]}, ScalarType::Bool);

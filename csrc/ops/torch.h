@@ -7,6 +7,7 @@
 
 #include "common/dtype.h"
 #include "common/parallel.h"
+#include "ops/check.h"
 
 // Weak, so that a build with CUDA still imports next to a CPU-only torch.
 extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stream(int32_t device, void** stream);

@@ -11,8 +11,8 @@ namespace {
 constexpr int64_t kMaxHeadDim = 256;
 
 HeadsView view(const char* name, const Tensor& t) {
-  STD_TORCH_CHECK(t.stride(3) == 1 || t.size(3) == 1, "tree_attention: the last dimension of ", name,
-                  " must be contiguous; call .contiguous() on it");
+  EAGLE_CHECK(t.stride(3) == 1 || t.size(3) == 1, "tree_attention: the last dimension of ", name,
+              " must be contiguous; call .contiguous() on it");
   return {
       .data = t.const_data_ptr(), .batch_stride = t.stride(0), .head_stride = t.stride(1), .row_stride = t.stride(2)};
 }
@@ -30,12 +30,12 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
   m.tensor("context_len", context_len, "B", Kind::kInt32);
   m.tensor("ancestor_mask", ancestor_mask, "B Q W", Kind::kInt64);
   const int64_t batch = m["B"], num_heads = m["Hq"], num_kv_heads = m["Hkv"], num_rows = m["Q"], head_dim = m["d"];
-  STD_TORCH_CHECK(head_dim >= 1 && head_dim <= kMaxHeadDim, "tree_attention: head_dim must be between 1 and ",
-                  kMaxHeadDim, ", got ", head_dim);
-  STD_TORCH_CHECK(num_kv_heads > 0 && num_heads % num_kv_heads == 0, "tree_attention: query has ", num_heads,
-                  " heads, which is not a multiple of the ", num_kv_heads, " heads of key_cache");
-  STD_TORCH_CHECK(m["W"] >= 1 && m["W"] <= kMaxMaskWords, "tree_attention: ancestor_mask must have 1 or ",
-                  kMaxMaskWords, " words a row, got ", m["W"]);
+  EAGLE_CHECK(head_dim >= 1 && head_dim <= kMaxHeadDim, "tree_attention: head_dim must be between 1 and ", kMaxHeadDim,
+              ", got ", head_dim);
+  EAGLE_CHECK(num_kv_heads > 0 && num_heads % num_kv_heads == 0, "tree_attention: query has ", num_heads,
+              " heads, which is not a multiple of the ", num_kv_heads, " heads of key_cache");
+  EAGLE_CHECK(m["W"] >= 1 && m["W"] <= kMaxMaskWords, "tree_attention: ancestor_mask must have 1 or ", kMaxMaskWords,
+              " words a row, got ", m["W"]);
   Tensor output = empty_like_device(query, {batch, num_rows, num_heads, head_dim}, query.scalar_type());
   const TreeAttentionParams p{
       .query = view("query", query),

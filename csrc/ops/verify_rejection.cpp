@@ -22,8 +22,8 @@ std::tuple<Tensor, Tensor, Tensor> verify_rejection(const Tensor& target_logits,
   m.tensor("context_len", context_len, "B", Kind::kInt32);
   const SamplingParamsView requests = match_requests(m, seed, temperature, top_k, top_p, min_p);
   if (d2t) m.tensor("d2t", *d2t, "D", Kind::kInt32);
-  STD_TORCH_CHECK(m["N"] >= 1, "verify_rejection: draft_tokens must hold at least the root of each tree");
-  STD_TORCH_CHECK(max_depth >= 0, "verify_rejection: max_depth must not be negative, got ", max_depth);
+  EAGLE_CHECK(m["N"] >= 1, "verify_rejection: draft_tokens must hold at least the root of each tree");
+  EAGLE_CHECK(max_depth >= 0, "verify_rejection: max_depth must not be negative, got ", max_depth);
   Tensor accept_index = empty_like_device(draft_tokens, {m["B"], max_depth + 1}, ScalarType::Int);
   Tensor accept_length = empty_like_device(draft_tokens, {m["B"]}, ScalarType::Int);
   Tensor bonus_token = empty_like_device(draft_tokens, {m["B"]}, ScalarType::Int);

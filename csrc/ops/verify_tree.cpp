@@ -12,8 +12,8 @@ std::tuple<Tensor, Tensor, Tensor> verify_tree(const Tensor& draft_tokens, const
   m.tensor("draft_tokens", draft_tokens, "B N", Kind::kInt32);
   m.tensor("parent", parent, "B N", Kind::kInt32);
   m.tensor("target_tokens", target_tokens, "B N", Kind::kInt32);
-  STD_TORCH_CHECK(m["N"] >= 1, "verify_tree: draft_tokens must hold at least the root of each tree");
-  STD_TORCH_CHECK(max_depth >= 0, "verify_tree: max_depth must not be negative, got ", max_depth);
+  EAGLE_CHECK(m["N"] >= 1, "verify_tree: draft_tokens must hold at least the root of each tree");
+  EAGLE_CHECK(max_depth >= 0, "verify_tree: max_depth must not be negative, got ", max_depth);
   Tensor accept_index = empty_like_device(draft_tokens, {m["B"], max_depth + 1}, ScalarType::Int);
   Tensor accept_length = empty_like_device(draft_tokens, {m["B"]}, ScalarType::Int);
   Tensor bonus_token = empty_like_device(draft_tokens, {m["B"]}, ScalarType::Int);
