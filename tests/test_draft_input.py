@@ -14,7 +14,7 @@ def make_case(head: DraftHead) -> list:
     return [token_ids, head.hidden_states(), head.random(head.vocabulary, head.hidden), *norms, EPS]
 
 
-def test_matches_reference(device, dtype):
+def test_matches_reference(backend, device, dtype):
     case = make_case(DraftHead(dtype, device))
     actual, expected = eagle_kernels.draft_input(*case), eagle_kernels.draft_input(*case, backend="reference")
     assert actual.dtype == dtype
@@ -29,7 +29,7 @@ def test_halves_are_norms(device, dtype):
     assert_bitwise(hidden, eagle_kernels.rms_norm(hidden_states, hidden_norm, eps))
 
 
-def test_strided_hidden_states(device, dtype):
+def test_strided_hidden_states(backend, device, dtype):
     case = make_case(DraftHead(dtype, device))
     expected = eagle_kernels.draft_input(*case)
     case[1] = strided(case[1])

@@ -15,7 +15,7 @@ def make_case(head: DraftHead) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("rows", [1, 5, 70])
 @pytest.mark.parametrize("intermediate", [102, 1, 64])
-def test_matches_reference(device, dtype, rows, intermediate):
+def test_matches_reference(backend, device, dtype, rows, intermediate):
     case = make_case(DraftHead(dtype, device, rows=rows, intermediate=intermediate))
     actual, expected = eagle_kernels.draft_mlp(*case), eagle_kernels.draft_mlp(*case, backend="reference")
     assert actual.dtype == dtype

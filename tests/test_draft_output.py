@@ -15,7 +15,7 @@ def make_case(head: DraftHead) -> list:
 
 
 @pytest.mark.parametrize("rows", [1, 5, 70])
-def test_matches_reference(device, dtype, rows):
+def test_matches_reference(backend, device, dtype, rows):
     case = make_case(DraftHead(dtype, device, rows=rows))
     hidden, normed = eagle_kernels.draft_output(*case)
     expected_hidden, expected_normed = eagle_kernels.draft_output(*case, backend="reference")

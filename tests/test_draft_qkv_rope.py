@@ -46,7 +46,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
-def test_matches_reference(device, dtype, shape, bias):
+def test_matches_reference(backend, device, dtype, shape, bias):
     case = make_case(DraftHead(dtype, device, **shape), bias)
     actual, expected = with_own_caches(case), with_own_caches(case)
     query = eagle_kernels.draft_qkv_rope(**actual)
@@ -57,7 +57,7 @@ def test_matches_reference(device, dtype, shape, bias):
         assert_close(actual[name], expected[name], tolerance, tolerance, name)
 
 
-def test_strided_caches_and_input(device, dtype):
+def test_strided_caches_and_input(backend, device, dtype):
     case = make_case(DraftHead(dtype, device))
     plain = with_own_caches(case)
     views = case | {name: strided(case[name]) for name in ["x", "key_cache", "value_cache"]}

@@ -27,13 +27,13 @@ def test_matches_float64(device, dtype, vocabulary, k):
     assert valid.all() and logprobs.shape == token_ids.shape == (2, 5, k)
 
 
-def test_d2t_is_added(device):
+def test_d2t_is_added(backend, device):
     case = make_case(DraftHead(torch.float32, device), 10, d2t=True)
     draft_ids = eagle_kernels.lm_head_topk(*case[:5])[2]
     assert_bitwise(eagle_kernels.lm_head_topk(*case)[2], draft_ids + case[5][draft_ids.long()])
 
 
-def test_matches_reference(device, dtype):
+def test_matches_reference(backend, device, dtype):
     case = make_case(DraftHead(dtype, device), 10)
     actual, expected = eagle_kernels.lm_head_topk(*case), eagle_kernels.lm_head_topk(*case, backend="reference")
     tolerance = TOLERANCE[dtype]
@@ -43,7 +43,7 @@ def test_matches_reference(device, dtype):
             assert_close(a, e, tolerance, 10 * tolerance, name)
 
 
-def test_ties_go_to_the_lowest_token(device):
+def test_ties_go_to_the_lowest_token(backend, device):
     """Logits are small integers, exact in every precision: most are tied, within and across chunks."""
     levels = torch.randint(-3, 4, (5000,), device=device).float()
     weight = torch.zeros(5000, 4, device=device)
@@ -60,7 +60,7 @@ def test_ties_go_to_the_lowest_token(device):
 
 @pytest.mark.parametrize("where", [0, 100, 2500])
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_rows_without_a_distribution(device, where, value):
+def test_rows_without_a_distribution(backend, device, where, value):
     case = make_case(DraftHead(torch.float32, device, vocabulary=2600, hidden=8), 4, d2t=True)
     case[3][:] = case[3].abs()
     case[0][:] = case[0].abs()
@@ -73,7 +73,7 @@ def test_rows_without_a_distribution(device, where, value):
     assert_close(actual[1], expected[1], 1e-5, 1e-5, "logprobs")
 
 
-def test_all_logits_minus_infinity(device):
+def test_all_logits_minus_infinity(backend, device):
     case = make_case(DraftHead(torch.float32, device, hidden=8), 4)
     case[0][:] = case[0].abs()
     case[3][:] = -torch.inf
