@@ -27,7 +27,8 @@ SummaryParams summary_params(const TopkLogprobsParams& p, void* workspace) {
 
 // grid: rows.
 template <class T>
-__global__ void __launch_bounds__(kSelectThreads, 1) select_topk(const TopkLogprobsParams p, const SummaryParams summary) {
+__global__ void __launch_bounds__(kSelectThreads, 1)
+    select_topk(const TopkLogprobsParams p, const SummaryParams summary) {
   __shared__ Selection selection;
   __shared__ uint64_t best[kMaxK];
   __shared__ int32_t num_best;
