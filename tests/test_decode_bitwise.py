@@ -1,0 +1,42 @@
+"""On a CPU a node of a tree has the very logits that plain decoding computes there, in every dtype."""
+
+import pytest
+import torch
+from compare import assert_bitwise
+from models import ScriptedDraft, prompts, tiny_target
+
+from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.modules import fused_modules
+
+SETTINGS = {"do_sample": False, "max_new_tokens": 60, "eos_token_id": None}
+RECORD = {"return_dict_in_generate": True, "output_logits": True}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3"])
+def test_logits_of_tree_and_plain_decoding_agree(kind, dtype):
+    target = tiny_target(kind, dtype)
+    inputs = prompts(1)
+    decoder = SpeculativeDecoder(target, ScriptedDraft([], accuracy=0.9, num_nodes=23))
+    plain = decoder.generate(**inputs, speculate=False, **SETTINGS, **RECORD)
+    decoder.draft.texts = plain.sequences.tolist()
+    speculative = decoder.generate(**inputs, **SETTINGS, **RECORD)
+    assert decoder.stats.tokens_per_round > 2
+    assert torch.equal(speculative.sequences, plain.sequences)
+    for step, (actual, expected) in enumerate(zip(speculative.logits, plain.logits, strict=True)):
+        assert_bitwise(actual, expected, f"logits of step {step}")
+
+
+def test_fused_modules_compute_what_stock_modules_do(dtype):
+    """Up to rounding; stock forwards are back afterwards, also after an error."""
+    target = tiny_target("qwen3", dtype)
+    inputs = prompts(1)
+    with torch.inference_mode():
+        stock = target(**inputs).logits.float()
+        with fused_modules(target):
+            fused = target(**inputs).logits.float()
+        with pytest.raises(ZeroDivisionError), fused_modules(target):
+            _ = 1 / 0
+        after = target(**inputs).logits.float()
+    tolerance = {torch.float32: 1e-4, torch.float16: 0.1, torch.bfloat16: 0.8}[dtype]
+    assert (fused - stock).abs().max() < tolerance * max(1.0, stock.abs().mean().item())
+    assert_bitwise(after, stock, "logits after fused_modules")
