@@ -37,14 +37,19 @@ def backend(request: pytest.FixtureRequest) -> Iterator[str | None]:
         yield request.param
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Takes out what Triton's interpreter computes wrongly: bfloat16 on the CPU."""
-    items[:] = [item for item in items if not interpreted_bfloat16(getattr(item, "callspec", None))]
+    """Takes out what Triton's interpreter computes wrongly, bfloat16, and marks as slow what takes it half a minute."""
+    items[:] = [item for item in items if interpreted(item).get("dtype") != torch.bfloat16]
+    for item in items:
+        if sum(interpreted(item).get("contexts", [])) > 200:
+            item.add_marker(pytest.mark.slow)
 
 
-def interpreted_bfloat16(case: Any) -> bool:
-    chosen = {} if case is None else case.params
-    return (chosen.get("backend"), chosen.get("device"), chosen.get("dtype")) == ("triton", "cpu", torch.bfloat16)
+def interpreted(item: pytest.Item) -> dict[str, Any]:
+    """The parameters of a test that runs in Triton's interpreter; empty for other tests."""
+    chosen = item.callspec.params if hasattr(item, "callspec") else {}
+    return chosen if (chosen.get("backend"), chosen.get("device")) == ("triton", "cpu") else {}
 
 
 @pytest.fixture(autouse=True)
