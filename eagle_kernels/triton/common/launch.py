@@ -1,5 +1,6 @@
 """What the Triton wrappers share: block sizes, warps, tuned configurations, and views of rows."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,7 @@ def row_block(rows: int) -> int:
 
 def as_rows(t: Tensor) -> Tensor:
     """[..., C] -> [R, C] with contiguous columns; a view wherever the strides allow one."""
-    rows = t.reshape(-1, t.shape[-1])
+    rows = t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
     return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
 
 
