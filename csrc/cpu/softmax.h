@@ -31,8 +31,8 @@ EAGLE_INLINE vfloat exp2(vfloat x) {
   y = y * r + splat(2.402265070e-1f);
   y = y * r + splat(6.931471806e-1f);
   y = y * r + splat(1.0f);
-  const vuint bits = reinterpret_cast<const vuint&>(y) + (reinterpret_cast<const vuint&>(shifted) << 23);
-  y = reinterpret_cast<const vfloat&>(bits);
+  const vuint bits = __builtin_bit_cast(vuint, y) + (__builtin_bit_cast(vuint, shifted) << 23);
+  y = __builtin_bit_cast(vfloat, bits);
   y = x < splat(-125.0f) ? vfloat{} : y;
   return x == x ? y : x;
 }
