@@ -36,7 +36,7 @@ app = typer.Typer(
 app.add_typer(training.app)
 app.add_typer(numerics.app)
 
-DEMO_PROMPT = "Explain in a few sentences why the sky is blue."
+DEMO_PROMPT = "A train travels 60 miles in an hour and a half. How far does it travel in 4 hours? Explain each step."
 
 Target = Annotated[
     str | None,

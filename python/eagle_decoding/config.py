@@ -16,7 +16,7 @@ class TreeConfig:
     SGLang's names for the same: speculative_num_draft_tokens, speculative_num_steps, speculative_eagle_topk.
     """
 
-    num_nodes: int = 10
+    num_nodes: int = 8
     max_depth: int = 4
     topk: int = 4
 
