@@ -8,7 +8,7 @@ from trees import random_tree_mask
 import eagle_kernels
 from eagle_kernels.reference.ancestor_mask import pack, unpack
 
-TOLERANCE = {torch.float32: 4e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
+TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 # (heads, kv heads, head_dim, rows), contexts: odd sizes, block edges at 128, empty contexts, one and two mask words
 SHAPES = [
     ((9, 3, 64, 24), [100, 0, 127, 128]),
@@ -58,7 +58,8 @@ def exact(query, key_cache, value_cache, context_len, ancestor_mask, scale) -> t
 def test_matches_fp64(backend, device, dtype, shape, contexts, view):
     case = make_case(shape, contexts, dtype, device)
     case[:3] = [view(t) for t in case[:3]]
-    assert_close(eagle_kernels.tree_attention(*case), exact(*case), TOLERANCE[dtype], TOLERANCE[dtype])
+    tolerance = TOLERANCE[dtype] * (2 if backend == "triton" else 1)  # Triton sums whole blocks at once
+    assert_close(eagle_kernels.tree_attention(*case), exact(*case), tolerance, tolerance)
 
 
 def test_reference_matches_fp64(dtype):
