@@ -117,7 +117,7 @@ class ScriptedDraft:
     feature_layers: tuple[int, ...] = ()
     proposed: list[DraftTree] = field(default_factory=list)
 
-    def start(self, batch: int) -> None:
+    def start(self, prompt, lengths, params) -> None:
         self.random = random.Random(self.seed)
 
     def extend(self, commit: Commit) -> None:

@@ -14,9 +14,8 @@ from transformers import (
     StopStringCriteria,
 )
 
-from eagle_decoding.checkpoint import check_fits, read_head
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts import Draft, Eagle3Draft, NoDraft
+from eagle_decoding.drafts import Draft, NoDraft, load_draft
 from eagle_decoding.loop import decode
 from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
@@ -62,17 +61,7 @@ class SpeculativeDecoder:
         Raises ValueError when the head does not fit the target, naming what differs.
         """
         model = load_target(target, **kwargs)
-        head = read_head(draft)
-        check_fits(head.config, model.config)
-        eagle = Eagle3Draft(
-            head,
-            model.get_input_embeddings().weight,
-            model.config.num_hidden_layers,
-            tree or TreeConfig(),
-            model.dtype,
-            model.device,
-        )
-        return cls(model, eagle, fused=fused)
+        return cls(model, load_draft(draft, model, tree or TreeConfig()), fused=fused)
 
     def generate(
         self,

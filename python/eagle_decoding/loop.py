@@ -27,7 +27,7 @@ def decode(
     lengths: [batch] int32, real tokens of each prompt
     """
     cache = target.new_cache(len(prompt))
-    draft.start(len(prompt))
+    draft.start(prompt, lengths, sampler.params)
     with stats.phase("prefill"):
         cache.buffer.reserve(prompt.shape[1])
         commit, next_tokens = prefill(target, sampler, output, prompt, lengths, cache)

@@ -2,5 +2,6 @@
 
 from eagle_decoding.drafts.base import Commit, Draft, NoDraft
 from eagle_decoding.drafts.eagle3 import Eagle3Draft
+from eagle_decoding.drafts.load import load_draft
 
-__all__ = ["Commit", "Draft", "Eagle3Draft", "NoDraft"]
+__all__ = ["Commit", "Draft", "Eagle3Draft", "NoDraft", "load_draft"]

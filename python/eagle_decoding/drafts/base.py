@@ -4,6 +4,7 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree, root_only
 
 
@@ -31,8 +32,13 @@ class Draft(Protocol):
 
     feature_layers: tuple[int, ...]
 
-    def start(self, batch: int) -> None:
-        """Forgets the previous requests and makes room for `batch` new ones."""
+    def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
+        """Forgets the previous requests and makes room for new ones.
+
+        prompt:  [batch, tokens] int64, right-padded
+        lengths: [batch] int32, real tokens of each prompt
+        params:  how each request samples
+        """
 
     def extend(self, commit: Commit) -> None:
         """Takes in what was committed; after it the newest token is the root of the next tree."""
@@ -46,7 +52,7 @@ class NoDraft:
 
     feature_layers: tuple[int, ...] = ()
 
-    def start(self, batch: int) -> None:
+    def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         pass
 
     def extend(self, commit: Commit) -> None:

@@ -9,6 +9,7 @@ from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit
 from eagle_decoding.drafts.rope import RopeTable
+from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
 
 CHUNK = 64  # committed rows run through the head at a time: one mask word
@@ -59,9 +60,9 @@ class Eagle3Draft:
         self.lm_head = weight("lm_head.weight")
         self.d2t = tensors["d2t"].to(torch.int32) if "d2t" in tensors else None
 
-    def start(self, batch: int) -> None:
+    def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         config = self.config
-        self.cache = KvBuffer(1, batch, config.num_kv_heads, config.head_dim, self.dtype, self.device)
+        self.cache = KvBuffer(1, len(prompt), config.num_kv_heads, config.head_dim, self.dtype, self.device)
 
     def extend(self, commit: Commit) -> None:
         """Rebuilds the draft cache from true features and keeps the state that predicts the root's children."""
