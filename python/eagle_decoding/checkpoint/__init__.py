@@ -1,6 +1,7 @@
 """Draft heads on disk: read them strictly, check that they fit a target, write them so that every engine can."""
 
 from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
+from eagle_decoding.checkpoint.eagle1 import Eagle1Config
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fit import check_fits
 from eagle_decoding.checkpoint.read import Head, read_head
@@ -8,6 +9,7 @@ from eagle_decoding.checkpoint.write import write_head
 
 __all__ = [
     "CheckpointError",
+    "Eagle1Config",
     "Head",
     "HeadConfig",
     "LayerConfig",
