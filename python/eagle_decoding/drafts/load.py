@@ -4,17 +4,22 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import check_fits, read_head
+from eagle_decoding.checkpoint import check_fits, depth_heads_file, read_depth_heads, read_head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Draft
 from eagle_decoding.drafts.eagle3 import Eagle3Draft
+from eagle_decoding.drafts.hydra import HydraDraft
+from eagle_decoding.drafts.medusa import MedusaDraft
 
 
 def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig) -> Draft:
-    """Loads a drafting method: a directory with an EAGLE-3 head.
+    """Loads a drafting method: a directory with an EAGLE-3 head, or with Medusa or Hydra heads.
 
     Raises ValueError when the head does not fit the target, naming what differs.
     """
+    if depth_heads_file(draft):
+        heads = read_depth_heads(draft, target.config)
+        return (HydraDraft if heads.config.reads_path else MedusaDraft)(heads, target, tree)
     head = read_head(draft)
     check_fits(head.config, target.config)
     embedding = target.get_input_embeddings().weight
