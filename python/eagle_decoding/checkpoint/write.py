@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig
 from eagle_decoding.checkpoint.eagle1 import Eagle1Config, eagle1_layout, fields_from_eagle1
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fields import fields_from_config
+from eagle_decoding.checkpoint.files import write_files
 from eagle_decoding.checkpoint.names import portable_name
 from eagle_decoding.checkpoint.read import check_shapes, read_head
 
@@ -50,13 +48,7 @@ def write_head(
         if format != "portable":
             raise CheckpointError(f"The export format is {format!r}; known for EAGLE-3: 'portable'.")
         stored, fields = _eagle3_layout(config, tensors), fields_from_config(config, dtype)
-    folder.mkdir(parents=True, exist_ok=True)
-    weights, description = folder / "model.safetensors", folder / "config.json"
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in stored.items()}
-    save_file(contiguous, weights.with_suffix(".tmp"), {"format": "pt"})
-    description.with_suffix(".tmp").write_text(json.dumps(fields, indent=2) + "\n")
-    for file in (weights, description):
-        os.replace(file.with_suffix(".tmp"), file)
+    write_files(folder, "model.safetensors", {name: tensor.detach() for name, tensor in stored.items()}, fields)
     _check_written(folder, config, tensors)
 
 

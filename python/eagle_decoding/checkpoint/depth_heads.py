@@ -1,0 +1,151 @@
+"""Medusa and Hydra heads in one shape: a small network for each depth of the tree, and what its tensors are called."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from eagle_decoding.checkpoint.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """A Llama layer as wide as the target's: what Hydra++ runs over the committed text."""
+
+    hidden_size: int
+    intermediate_size: int
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_parameters: dict[str, Any]
+    max_position_embeddings: int
+    attention_bias: bool = False
+
+    @classmethod
+    def of(cls, target: Any) -> LayerShape:
+        """The shape of a layer of the target, from its transformers configuration."""
+        config = target.get_text_config()
+        return cls(
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_heads=config.num_attention_heads,
+            num_kv_heads=config.num_key_value_heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+            rms_norm_eps=config.rms_norm_eps,
+            rope_parameters=dict(config.rope_parameters),
+            max_position_embeddings=config.max_position_embeddings,
+            attention_bias=bool(getattr(config, "attention_bias", False)),
+        )
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of the layer's tensors and of the norm behind it."""
+        hidden, wide, narrow = self.hidden_size, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
+        shapes: dict[str, tuple[int, ...]] = {}
+        for name, rows in {"q": wide, "k": narrow, "v": narrow}.items():
+            shapes[f"layer.self_attn.{name}_proj.weight"] = (rows, hidden)
+            if self.attention_bias:
+                shapes[f"layer.self_attn.{name}_proj.bias"] = (rows,)
+        shapes["layer.self_attn.o_proj.weight"] = (hidden, wide)
+        if self.attention_bias:
+            shapes["layer.self_attn.o_proj.bias"] = (hidden,)
+        shapes |= {f"layer.mlp.{name}_proj.weight": (self.intermediate_size, hidden) for name in ("gate", "up")}
+        shapes["layer.mlp.down_proj.weight"] = (hidden, self.intermediate_size)
+        shapes |= {f"layer.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
+        return shapes | {"norm.weight": (hidden,)}
+
+
+@dataclass(frozen=True)
+class DepthHeadsConfig:
+    """Heads of which number d drafts the token d + 2 after the feature it reads.
+
+    method: "medusa" heads read the target's state alone (Cai et al. 2024, arXiv 2401.10774); "hydra" heads read, beside
+        it, the embeddings of the tokens between: head d of the d + 1 newest ones on its path (Ankner et al. 2024,
+        arXiv 2402.05109).
+    num_layers: residual blocks x + silu(W x + b) in a head. As published, blocks share weights: all of a Medusa head,
+        all but the first of a Hydra head.
+    residual_projection: the first block of a Hydra head, whose input is wider than its output, adds a learnt projection
+        of its input; else it adds the state, the first hidden_size entries of its input.
+    own_lm_head: every head has a projection to the draft vocabulary of its own, with a bias if lm_head_bias; else the
+        target's rows serve all heads.
+    prefix: a layer over the committed states whose output takes the state's place (Hydra++).
+    rank_accuracy[d][r]: how often the candidate of rank r was right at depth d when the path above it was, as measured
+        on training text; None if nobody measured.
+    """
+
+    method: str
+    hidden_size: int
+    vocab_size: int
+    draft_vocab_size: int
+    num_heads: int = 4
+    num_layers: int = 1
+    residual_projection: bool = False
+    own_lm_head: bool = False
+    lm_head_bias: bool = False
+    prefix: LayerShape | None = None
+    rank_accuracy: tuple[tuple[float, ...], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.num_heads < 1 or self.num_layers < 1:
+            raise CheckpointError(
+                f"The {self.method} checkpoint has {self.num_heads} heads of {self.num_layers} layers; "
+                "it takes at least one of each."
+            )
+        if not 0 < self.draft_vocab_size <= self.vocab_size:
+            raise CheckpointError(
+                f"The draft vocabulary has {self.draft_vocab_size} tokens; it must lie in 1..{self.vocab_size}."
+            )
+        if self.rank_accuracy is not None and len(self.rank_accuracy) != self.num_heads:
+            raise CheckpointError(
+                f"rank_accuracy describes {len(self.rank_accuracy)} heads, but there are {self.num_heads}."
+            )
+
+    @property
+    def reads_path(self) -> bool:
+        return self.method == "hydra"
+
+    @property
+    def has_reduced_vocab(self) -> bool:
+        return self.draft_vocab_size < self.vocab_size
+
+    @property
+    def blocks(self) -> list[int]:
+        """For each layer of a head, which of its blocks it applies."""
+        return [0] + [int(self.reads_path)] * (self.num_layers - 1)
+
+    def input_size(self, head: int) -> int:
+        return self.hidden_size * (head + 2 if self.reads_path else 1)
+
+    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name and shape of every tensor of the heads, in this project's names."""
+        hidden, shapes = self.hidden_size, dict[str, tuple[int, ...]]()
+        for head in range(self.num_heads):
+            prefix = f"heads.{head}."
+            for block in sorted(set(self.blocks)):
+                width = hidden if block else self.input_size(head)
+                shapes |= {f"{prefix}blocks.{block}.weight": (hidden, width), f"{prefix}blocks.{block}.bias": (hidden,)}
+            if self.residual_projection:
+                shapes[f"{prefix}residual.weight"] = (hidden, self.input_size(head))
+                shapes[f"{prefix}residual.bias"] = (hidden,)
+            if self.own_lm_head:
+                shapes[f"{prefix}lm_head.weight"] = (self.draft_vocab_size, hidden)
+            if self.lm_head_bias:
+                shapes[f"{prefix}lm_head.bias"] = (self.draft_vocab_size,)
+        if self.prefix:
+            shapes |= {f"prefix.{name}": shape for name, shape in self.prefix.tensor_shapes().items()}
+        if self.has_reduced_vocab:
+            shapes["d2t"] = (self.draft_vocab_size,)
+        return shapes
+
+
+@dataclass(frozen=True)
+class DepthHeads:
+    """Medusa or Hydra heads: their configuration and their tensors under this project's names.
+
+    tensors: as `DepthHeadsConfig.tensor_shapes`; `d2t` [Vd], int64: target id = draft id + d2t[draft id].
+    """
+
+    config: DepthHeadsConfig
+    tensors: dict[str, Tensor]
