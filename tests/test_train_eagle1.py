@@ -1,8 +1,9 @@
-"""EAGLE-1 and HASS training: equal to drafting token by token, the published losses, noise that a resumed run repeats."""
+"""EAGLE-1 and HASS training: equal to drafting token by token, the published losses, repeatable noise."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from eagle1_head import plain_states
 
 from eagle_decoding.checkpoint import Eagle1Config
 from eagle_decoding.train.config import KINDS, ConfigError, LossOptions, load_config
@@ -42,30 +43,9 @@ def make_documents(lengths, supervised_from):
 
 
 def serve(head, ids, final, source, steps):
-    """States after each of `steps` drafts behind position `source`, one token at a time, keys and values cached."""
-    config, layer = head.config, head.layers[0]
-    attention, group = layer.self_attn, config.num_heads // config.num_kv_heads
-    keys, values, states, hidden = [], [], [], None
-    for position in range(source + steps):
-        hidden = final[position] if position <= source else hidden
-        x = head.fc(torch.cat((head.embed_tokens[ids[position + 1]], hidden)))
-        angle = torch.cat((position * head.inv_freq,) * 2)
-
-        def turn(flat, angle=angle):
-            heads = flat.view(-1, config.head_dim)
-            first, second = heads.chunk(2, -1)
-            return heads * angle.cos() + torch.cat((-second, first), -1) * angle.sin()
-
-        keys.append(turn(attention.k_proj(x)))
-        values.append(attention.v_proj(x).view(-1, config.head_dim))
-        key, value = (torch.stack(rows, 1).repeat_interleave(group, 0) for rows in (keys, values))
-        query = turn(attention.q_proj(x))
-        weights = (torch.einsum("hd,hkd->hk", query, key) / config.head_dim**0.5).softmax(-1)
-        hidden = x + attention.o_proj(torch.einsum("hk,hkd->hd", weights, value).flatten())
-        hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
-        if position >= source:
-            states.append(hidden)
-    return states
+    """[H], the state after `steps` drafts behind position `source`."""
+    tokens = ids[1 : source + steps + 1].tolist()
+    return plain_states(head.config, head.state_dict(), head.embed_tokens, tokens, final[: source + 1])[-1]
 
 
 @pytest.mark.parametrize("options", [{}, {"fc_bias": True, "attention_bias": True}, {"draft_vocab_size": 23}])
@@ -79,7 +59,7 @@ def test_training_steps_equal_drafting_token_by_token(options):
         for i, row in enumerate(output.rows.tolist()):
             document = int(torch.searchsorted(documents.starts, row, right=True)) - 1
             span = slice(int(documents.starts[document]), int(documents.starts[document + 1]))
-            state = serve(head, documents.input_ids[span], final[span], row - span.start, output.step + 1)[-1]
+            state = serve(head, documents.input_ids[span], final[span], row - span.start, output.step + 1)
             logprobs, expected = (head.lm_head @ state).log_softmax(-1), final[row + 1 + output.step]
             token = int(head.draft_ids[documents.input_ids[row + 2 + output.step]])
             assert output.token[i] == token
@@ -101,7 +81,7 @@ def test_the_loss_of_a_step_is_the_weighted_mean_over_supervised_rows():
         for row in output.rows.tolist():
             document = int(torch.searchsorted(documents.starts, row, right=True)) - 1
             span = slice(int(documents.starts[document]), int(documents.starts[document + 1]))
-            state.append(serve(head, documents.input_ids[span], final[span], row - span.start, output.step + 1)[-1])
+            state.append(serve(head, documents.input_ids[span], final[span], row - span.start, output.step + 1))
         logprobs = (torch.stack(state) @ head.lm_head.T).log_softmax(-1)
         teacher = (expected @ head.lm_head.T).softmax(-1)
         likely = torch.zeros_like(teacher).scatter(1, teacher.topk(10).indices, 1.0)
@@ -113,8 +93,7 @@ def test_the_loss_of_a_step_is_the_weighted_mean_over_supervised_rows():
 
 
 def test_detached_steps_pass_no_gradient_back():
-    """With the loss of the second step alone, HASS trains the layer on the state it is given: fc sees both steps' inputs,
-    but the gradient through the first step's output is gone."""
+    """The value of the second step's loss stays, its gradient through the first step's output goes."""
     documents, aux, final = make_documents([12], [0])
     gradients = []
     for detach in (False, True):
@@ -161,7 +140,7 @@ def test_the_kind_brings_its_recipe_and_what_is_given_wins():
     assert hass.unroll.steps == 3 and hass.unroll.detach and hass.loss.feature == 1.0 and hass.loss.topk == 0.0
     assert load_config(None, ["head.kind=eagle1", "unroll.steps=5"]).unroll.steps == 5
     assert load_config(None).loss == LossOptions() and set(KINDS) >= {"eagle1", "eagle3", "hass"}
-    with pytest.raises(ConfigError, match="'head.kind' is 'eagle9'; known: eagle3"):
+    with pytest.raises(ConfigError, match=r"'head\.kind' is 'eagle9'; known: eagle3"):
         load_config(None, ["head.kind=eagle9"])
     with pytest.raises(ConfigError, match=r"head\.features"):
         load_config(None, ["head.features=half"])
