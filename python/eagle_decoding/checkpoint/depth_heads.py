@@ -7,54 +7,27 @@ from typing import Any
 
 from torch import Tensor
 
+from eagle_decoding.checkpoint.config import LayerConfig
 from eagle_decoding.checkpoint.errors import CheckpointError
 
 
-@dataclass(frozen=True)
-class LayerShape:
-    """A Llama layer as wide as the target's: what Hydra++ runs over the committed text."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    rope_parameters: dict[str, Any]
-    max_position_embeddings: int
-    attention_bias: bool = False
-
-    @classmethod
-    def of(cls, target: Any) -> LayerShape:
-        """The shape of a layer of the target, from its transformers configuration."""
-        config = target.get_text_config()
-        return cls(
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-            rms_norm_eps=config.rms_norm_eps,
-            rope_parameters=dict(config.rope_parameters),
-            max_position_embeddings=config.max_position_embeddings,
-            attention_bias=bool(getattr(config, "attention_bias", False)),
-        )
-
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of the layer's tensors and of the norm behind it."""
-        hidden, wide, narrow = self.hidden_size, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, rows in {"q": wide, "k": narrow, "v": narrow}.items():
-            shapes[f"layer.self_attn.{name}_proj.weight"] = (rows, hidden)
-            if self.attention_bias:
-                shapes[f"layer.self_attn.{name}_proj.bias"] = (rows,)
-        shapes["layer.self_attn.o_proj.weight"] = (hidden, wide)
-        if self.attention_bias:
-            shapes["layer.self_attn.o_proj.bias"] = (hidden,)
-        shapes |= {f"layer.mlp.{name}_proj.weight": (self.intermediate_size, hidden) for name in ("gate", "up")}
-        shapes["layer.mlp.down_proj.weight"] = (hidden, self.intermediate_size)
-        shapes |= {f"layer.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
-        return shapes | {"norm.weight": (hidden,)}
+def layer_of(target: Any) -> LayerConfig:
+    """The shape of a layer of the target, from its transformers configuration: what Hydra++ runs over the committed
+    text."""
+    config = target.get_text_config()
+    return LayerConfig(
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        vocab_size=config.vocab_size,
+        draft_vocab_size=config.vocab_size,
+        rms_norm_eps=config.rms_norm_eps,
+        rope_parameters=dict(config.rope_parameters),
+        max_position_embeddings=config.max_position_embeddings,
+        attention_bias=bool(getattr(config, "attention_bias", False)),
+    )
 
 
 @dataclass(frozen=True)
@@ -84,7 +57,7 @@ class DepthHeadsConfig:
     residual_projection: bool = False
     own_lm_head: bool = False
     lm_head_bias: bool = False
-    prefix: LayerShape | None = None
+    prefix: LayerConfig | None = None
     rank_accuracy: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -134,7 +107,8 @@ class DepthHeadsConfig:
             if self.lm_head_bias:
                 shapes[f"{prefix}lm_head.bias"] = (self.draft_vocab_size,)
         if self.prefix:
-            shapes |= {f"prefix.{name}": shape for name, shape in self.prefix.tensor_shapes().items()}
+            shapes |= self.prefix.layer_shapes("prefix.layer.", hidden)
+            shapes |= {f"prefix.{norm}.weight": (hidden,) for norm in ("layer.input_layernorm", "norm")}
         if self.has_reduced_vocab:
             shapes["d2t"] = (self.draft_vocab_size,)
         return shapes

@@ -52,7 +52,7 @@ def _hydra_names(config: DepthHeadsConfig) -> dict[str, str]:
         if config.lm_head_bias:
             names[projection + "bias"] = f"heads.{head}.lm_head.bias"
     if config.prefix:
-        for name in config.prefix.tensor_shapes():
-            stored = name.replace("layer.", "layers.0.", 1) if name.startswith("layer.") else name
-            names[PREFIX + stored] = f"prefix.{name}"
+        for name in config.tensor_shapes():
+            if name.startswith("prefix."):
+                names[PREFIX + name.removeprefix("prefix.").replace("layer.", "layers.0.", 1)] = name
     return names

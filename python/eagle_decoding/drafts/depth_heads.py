@@ -18,7 +18,7 @@ class FinalState:
     def __init__(self, target: PreTrainedModel):
         norm = target.get_decoder().norm
         self.weight, self.eps = norm.weight.detach(), norm.variance_epsilon
-        self.feature_layers = (target.config.num_hidden_layers,)
+        self.feature_layers: tuple[int, ...] = (target.config.num_hidden_layers,)
 
     def __call__(self, features: Tensor) -> Tensor:
         return eagle_kernels.rms_norm(features, self.weight, self.eps)

@@ -29,7 +29,6 @@ class PrefixLayer:
         self.qkv = torch.cat([weight(f"{layer}{x}_proj.weight") for x in "qkv"])
         self.qkv_bias = torch.cat([weight(f"{layer}{x}_proj.bias") for x in "qkv"]) if bias else None
         self.output = weight(layer + "o_proj.weight")
-        self.output_bias = weight(layer + "o_proj.bias") if bias else None
         self.mlp_norm = weight("layer.post_attention_layernorm.weight")
         self.gate_up = torch.cat([weight(f"layer.mlp.{x}_proj.weight") for x in ("gate", "up")])
         self.down = weight("layer.mlp.down_proj.weight")
@@ -65,6 +64,5 @@ class PrefixLayer:
             normed, self.qkv, self.qkv_bias, cos, sin, position_ids, keys, values, cache_rows, shape.num_heads
         )
         attention = eagle_kernels.tree_attention(query, keys, values, context_len, mask, shape.head_dim**-0.5)
-        residual = states if self.output_bias is None else states + self.output_bias
-        hidden, normed = eagle_kernels.draft_output(attention.flatten(2), self.output, residual, self.mlp_norm, eps)
+        hidden, normed = eagle_kernels.draft_output(attention.flatten(2), self.output, states, self.mlp_norm, eps)
         return eagle_kernels.draft_mlp(normed, self.gate_up, self.down, hidden)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.head import DraftHead
 
 EMBEDDING_STD = 0.01
@@ -22,15 +23,16 @@ def random_init(head: DraftHead, std: float) -> None:
 
 
 @torch.no_grad()
-def warm_init(head: DraftHead, target: Any, aux: Tensor) -> None:
+def warm_eagle3(head: Eagle3Head, target: Any, aux: Tensor, final: Tensor) -> None:
     """Start as the target's last layer applied to the last fused feature, almost blind to the embedding.
 
-    fc is the identity on the last auxiliary block (scaled by its mean norm over the sample aux [R, A, Ht] if fc_norm
-    removes it), q/k/v are the target's over the hidden half and small over the embedding half, the rest is copied.
+    fc is the identity on the last fused feature (scaled by its mean norm over the sample aux [R, A, Ht], final [R, Ht]
+    if fc_norm removes it), q/k/v are the target's over the hidden half and small over the embedding half, the rest is
+    copied.
     """
     config, source, layer = head.config, target.model.layers[-1], head.layer
     hidden = config.hidden_size
-    rms = aux[:, -1].square().mean(-1).sqrt().mean().item() if config.fc_norm else 1.0
+    rms = head.features(aux, final)[:, -1].square().mean(-1).sqrt().mean().item() if config.fc_norm else 1.0
     head.fc.weight.zero_()
     head.fc.weight[:, -hidden:] = torch.eye(hidden) * rms
     for name in ("q_proj", "k_proj", "v_proj"):
