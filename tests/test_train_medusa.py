@@ -41,6 +41,8 @@ def make_head(kind, draft_vocab=40, num_layers=2):
         draft_vocab_size=draft_vocab,
         num_heads=HEADS,
         num_layers=num_layers,
+        shared_path=kind != "medusa",
+        output_map=True,
         prefix=layer_of(target.config) if kind == "hydra++" else None,
     )
     kept = torch.randperm(VOCAB)[:draft_vocab].sort().values
@@ -187,7 +189,7 @@ def test_a_stopped_run_resumes_to_the_same_bits(workplace, tmp_path):  # noqa: F
 @torch.no_grad()
 def test_rank_accuracy_counts_rows_that_were_within_reach(kind):
     _, head, _ = make_head(kind, draft_vocab=25)
-    packs = [make_documents([40, 25], [3, 0]), make_documents([30], [1])]
+    packs = [make_documents([140, 95], [3, 0]), make_documents([80], [1])]
     measured = rank_accuracy(head, packs)
     right, rows = torch.zeros(HEADS, 10), torch.zeros(HEADS)
     for documents, final in packs:

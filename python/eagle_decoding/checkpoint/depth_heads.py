@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from eagle_decoding.checkpoint.config import LayerConfig
@@ -41,6 +42,10 @@ class DepthHeadsConfig:
         all but the first of a Hydra head.
     residual_projection: the first block of a Hydra head, whose input is wider than its output, adds a learnt projection
         of its input; else it adds the state, the first hidden_size entries of its input.
+    shared_path: what the first block of a Hydra head does to a token of the path depends on how many tokens came after
+        it alone: one matrix each, shared by all heads (this trainer's heads; equal to published ones that repeat them).
+    output_map: a matrix of each head's own stands before the lm_head (this trainer's; lm_head @ map is the projection
+        of a published head).
     own_lm_head: every head has a projection to the draft vocabulary of its own, with a bias if lm_head_bias; else the
         target's rows serve all heads.
     prefix: a layer over the committed states whose output takes the state's place (Hydra++).
@@ -55,6 +60,8 @@ class DepthHeadsConfig:
     num_heads: int = 4
     num_layers: int = 1
     residual_projection: bool = False
+    shared_path: bool = False
+    output_map: bool = False
     own_lm_head: bool = False
     lm_head_bias: bool = False
     prefix: LayerConfig | None = None
@@ -97,11 +104,15 @@ class DepthHeadsConfig:
         for head in range(self.num_heads):
             prefix = f"heads.{head}."
             for block in sorted(set(self.blocks)):
-                width = hidden if block else self.input_size(head)
+                width = hidden if block or self.shared_path else self.input_size(head)
                 shapes |= {f"{prefix}blocks.{block}.weight": (hidden, width), f"{prefix}blocks.{block}.bias": (hidden,)}
             if self.residual_projection:
                 shapes[f"{prefix}residual.weight"] = (hidden, self.input_size(head))
                 shapes[f"{prefix}residual.bias"] = (hidden,)
+            if self.shared_path:
+                shapes[f"path.{head}.weight"] = (hidden, hidden)
+            if self.output_map:
+                shapes[f"{prefix}map.weight"] = (hidden, hidden)
             if self.own_lm_head:
                 shapes[f"{prefix}lm_head.weight"] = (self.draft_vocab_size, hidden)
             if self.lm_head_bias:
@@ -123,3 +134,10 @@ class DepthHeads:
 
     config: DepthHeadsConfig
     tensors: dict[str, Tensor]
+
+    def first_block(self, head: int) -> Tensor:
+        """[H, input_size] weight of a head's first block, over the state and then the path, oldest token first."""
+        weight = self.tensors[f"heads.{head}.blocks.0.weight"]
+        if not self.config.shared_path:
+            return weight
+        return torch.cat([weight, *(self.tensors[f"path.{after}.weight"] for after in range(head, -1, -1))], 1)

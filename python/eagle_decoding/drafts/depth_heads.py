@@ -40,8 +40,11 @@ class HeadStack:
     def __init__(self, heads: DepthHeads, lm_head: Tensor, dtype: torch.dtype, device: torch.device):
         """lm_head [V, H]: the target's, for heads without projections of their own."""
         self.config = heads.config
+        first = {f"heads.{head}.blocks.0.weight": heads.first_block(head) for head in range(heads.config.num_heads)}
         self.weights = {
-            name: tensor.to(device, dtype).contiguous() for name, tensor in heads.tensors.items() if name != "d2t"
+            name: tensor.to(device, dtype).contiguous()
+            for name, tensor in (heads.tensors | first).items()
+            if name.startswith("heads.")
         }
         self.d2t = heads.tensors["d2t"].to(device, torch.int32) if heads.config.has_reduced_vocab else None
         if not heads.config.own_lm_head:
@@ -61,6 +64,8 @@ class HeadStack:
     def logits(self, head: int, inputs: Tensor) -> Tensor:
         """[..., input_size] -> [..., draft vocabulary]."""
         hidden = self.hidden(head, inputs)
+        if self.config.output_map:
+            hidden = self._linear(hidden, f"heads.{head}.map")
         if self.config.own_lm_head:
             return self._linear(hidden, f"heads.{head}.lm_head")
         return eagle_kernels.linear(hidden, self.lm_head)

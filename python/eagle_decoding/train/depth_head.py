@@ -15,19 +15,21 @@ from eagle_decoding.train.rows import Documents
 
 
 class Blocks(nn.Module):
-    """The blocks of one head; those after the first share their weights (all of them, if they read the state alone)."""
+    """One head: its blocks, of which those after the first share their weights (all of them, if they read the state
+    alone), and its map in front of the lm_head."""
 
-    def __init__(self, config: DepthHeadsConfig, head: int):
+    def __init__(self, config: DepthHeadsConfig):
         super().__init__()
+        hidden = config.hidden_size
         self.order = config.blocks
-        widths = {block: config.hidden_size for block in self.order} | {0: config.input_size(head)}
-        self.blocks = nn.ModuleList(nn.Linear(width, config.hidden_size) for _, width in sorted(widths.items()))
+        self.blocks = nn.ModuleList(nn.Linear(hidden, hidden) for _ in set(self.order))
+        self.map = nn.Linear(hidden, hidden, bias=False)
 
-    def forward(self, state: Tensor, inputs: Tensor) -> Tensor:
-        """state [R, H] + silu of a block over inputs [R, A], then over what came out, once per layer."""
-        for block in self.order:
-            inputs = state = state + F.silu(self.blocks[block](inputs))
-        return state
+    def forward(self, state: Tensor, path: Tensor | float) -> Tensor:
+        """state [R, H], and what the path adds to the first block [R, H] -> what the lm_head reads [R, H]."""
+        for layer, block in enumerate(self.order):
+            state = state + F.silu(self.blocks[block](state) + (path if layer == 0 else 0.0))
+        return self.map(state)
 
 
 class PrefixBody(nn.Module):
@@ -79,10 +81,13 @@ class DepthHead(DraftHead):
     def __init__(self, config: DepthHeadsConfig, embed_tokens: Tensor, lm_head: Tensor, target_ids: Tensor):
         """Random parameters; the other arguments as in DraftHead."""
         super().__init__(embed_tokens, lm_head, target_ids)
-        if config.residual_projection or config.own_lm_head:
-            raise ValueError("The trainer makes heads that add the target's state and share its lm_head.")
+        if config.residual_projection or config.own_lm_head or config.shared_path != config.reads_path:
+            raise ValueError("The trainer makes heads that add the state and share path matrices and the lm_head.")
         self.config = config
-        self.heads = nn.ModuleList(Blocks(config, head) for head in range(config.num_heads))
+        self.heads = nn.ModuleList(Blocks(config) for _ in range(config.num_heads))
+        if config.reads_path:
+            hidden = config.hidden_size
+            self.path = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(config.num_heads))
         if config.prefix:
             self.prefix = Prefix(config.prefix)
 
@@ -95,5 +100,7 @@ class DepthHead(DraftHead):
 
         state [R, H]: of `begin`. path [R, head + 1], int64: the tokens after it, oldest first; Medusa does not look.
         """
-        inputs = torch.cat((state, self.embed_tokens[path].flatten(1)), -1) if self.config.reads_path else state
-        return self.heads[head](state, inputs)
+        if not self.config.reads_path:
+            return self.heads[head](state, 0.0)
+        added = [self.path[head - i](self.embed_tokens[path[:, i]]) for i in range(head + 1)]
+        return self.heads[head](state, torch.stack(added).sum(0))

@@ -43,21 +43,22 @@ def heads_config(config: TrainConfig, target: Any) -> DepthHeadsConfig:
         draft_vocab_size=config.head.draft_vocab_size or text.vocab_size,
         num_heads=config.unroll.steps,
         num_layers=config.head.blocks,
+        shared_path=config.head.kind != "medusa",
+        output_map=True,
         prefix=layer_of(text) if config.head.kind == "hydra++" else None,
     )
 
 
 @torch.no_grad()
 def warm_start(head: DepthHead, target: Any, aux: Tensor, final: Tensor) -> None:
-    """Every head starts as the target's own prediction: blocks add nothing, and a prefix layer passes the states on.
+    """Every head starts as the target's own prediction: blocks and path add nothing, a prefix layer passes the states
+    on.
 
     The prefix layer is the target's last without its outputs; the norm behind it gives the states back their size.
     """
-    for blocks in head.heads:
-        for module in blocks.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.weight)
-                nn.init.zeros_(module.bias)
+    for name, parameter in head.named_parameters():
+        if name.startswith(("heads.", "path.")):
+            nn.init.eye_(parameter) if name.endswith("map.weight") else nn.init.zeros_(parameter)
     if head.config.prefix:
         source, prefix = target.model.layers[-1], head.prefix
         for name in ("q_proj", "k_proj", "v_proj"):
