@@ -31,8 +31,16 @@ def plain_logits(heads: DepthHeads, target: PreTrainedModel, head: int, inputs: 
         state = tensors[f"heads.{head}.residual.weight"] @ inputs + tensors[f"heads.{head}.residual.bias"]
     for layer in range(config.num_layers):
         block = f"heads.{head}.blocks.{0 if layer == 0 or config.method == 'medusa' else 1}"
-        state = state + F.silu(tensors[block + ".weight"] @ inputs + tensors[block + ".bias"])
-        inputs = state
+        if layer == 0 and config.shared_path:
+            first, *path = inputs.split(config.hidden_size)
+            added = tensors[block + ".weight"] @ first + tensors[block + ".bias"]
+            for i, token in enumerate(path):
+                added = added + tensors[f"path.{head - i}.weight"] @ token
+        else:
+            added = tensors[block + ".weight"] @ inputs + tensors[block + ".bias"]
+        inputs = state = state + F.silu(added)
+    if config.output_map:
+        state = tensors[f"heads.{head}.map.weight"] @ state
     if config.own_lm_head:
         logits = tensors[f"heads.{head}.lm_head.weight"] @ state
         return logits + tensors[f"heads.{head}.lm_head.bias"] if config.lm_head_bias else logits

@@ -1,7 +1,7 @@
 """Draft heads on disk: read them strictly, check that they fit a target, write them so that every engine can."""
 
 from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
-from eagle_decoding.checkpoint.depth_heads import DepthHeads, DepthHeadsConfig, LayerShape
+from eagle_decoding.checkpoint.depth_heads import DepthHeads, DepthHeadsConfig, layer_of
 from eagle_decoding.checkpoint.eagle1 import Eagle1Config
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fit import check_fits
@@ -18,10 +18,10 @@ __all__ = [
     "Head",
     "HeadConfig",
     "LayerConfig",
-    "LayerShape",
     "check_fits",
     "default_aux_layer_ids",
     "depth_heads_file",
+    "layer_of",
     "read_depth_heads",
     "read_head",
     "write_depth_heads",

@@ -5,56 +5,30 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from eagle_decoding.checkpoint.config import LayerConfig
 from eagle_decoding.checkpoint.errors import CheckpointError
 
 
-@dataclass(frozen=True)
-class LayerShape:
-    """A Llama layer as wide as the target's: what Hydra++ runs over the committed text."""
-
-    hidden_size: int
-    intermediate_size: int
-    num_heads: int
-    num_kv_heads: int
-    head_dim: int
-    rms_norm_eps: float
-    rope_parameters: dict[str, Any]
-    max_position_embeddings: int
-    attention_bias: bool = False
-
-    @classmethod
-    def of(cls, target: Any) -> LayerShape:
-        """The shape of a layer of the target, from its transformers configuration."""
-        config = target.get_text_config()
-        return cls(
-            hidden_size=config.hidden_size,
-            intermediate_size=config.intermediate_size,
-            num_heads=config.num_attention_heads,
-            num_kv_heads=config.num_key_value_heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-            rms_norm_eps=config.rms_norm_eps,
-            rope_parameters=dict(config.rope_parameters),
-            max_position_embeddings=config.max_position_embeddings,
-            attention_bias=bool(getattr(config, "attention_bias", False)),
-        )
-
-    def tensor_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name and shape of the layer's tensors and of the norm behind it."""
-        hidden, wide, narrow = self.hidden_size, self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
-        shapes: dict[str, tuple[int, ...]] = {}
-        for name, rows in {"q": wide, "k": narrow, "v": narrow}.items():
-            shapes[f"layer.self_attn.{name}_proj.weight"] = (rows, hidden)
-            if self.attention_bias:
-                shapes[f"layer.self_attn.{name}_proj.bias"] = (rows,)
-        shapes["layer.self_attn.o_proj.weight"] = (hidden, wide)
-        if self.attention_bias:
-            shapes["layer.self_attn.o_proj.bias"] = (hidden,)
-        shapes |= {f"layer.mlp.{name}_proj.weight": (self.intermediate_size, hidden) for name in ("gate", "up")}
-        shapes["layer.mlp.down_proj.weight"] = (hidden, self.intermediate_size)
-        shapes |= {f"layer.{name}.weight": (hidden,) for name in ("input_layernorm", "post_attention_layernorm")}
-        return shapes | {"norm.weight": (hidden,)}
+def layer_of(target: Any) -> LayerConfig:
+    """The shape of a layer of the target, from its transformers configuration: what Hydra++ runs over the committed
+    text."""
+    config = target.get_text_config()
+    return LayerConfig(
+        hidden_size=config.hidden_size,
+        intermediate_size=config.intermediate_size,
+        num_heads=config.num_attention_heads,
+        num_kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        vocab_size=config.vocab_size,
+        draft_vocab_size=config.vocab_size,
+        rms_norm_eps=config.rms_norm_eps,
+        rope_parameters=dict(config.rope_parameters),
+        max_position_embeddings=config.max_position_embeddings,
+        attention_bias=bool(getattr(config, "attention_bias", False)),
+    )
 
 
 @dataclass(frozen=True)
@@ -68,6 +42,10 @@ class DepthHeadsConfig:
         all but the first of a Hydra head.
     residual_projection: the first block of a Hydra head, whose input is wider than its output, adds a learnt projection
         of its input; else it adds the state, the first hidden_size entries of its input.
+    shared_path: what the first block of a Hydra head does to a token of the path depends on how many tokens came after
+        it alone: one matrix each, shared by all heads (this trainer's heads; equal to published ones that repeat them).
+    output_map: a matrix of each head's own stands before the lm_head (this trainer's; lm_head @ map is the projection
+        of a published head).
     own_lm_head: every head has a projection to the draft vocabulary of its own, with a bias if lm_head_bias; else the
         target's rows serve all heads.
     prefix: a layer over the committed states whose output takes the state's place (Hydra++).
@@ -82,9 +60,11 @@ class DepthHeadsConfig:
     num_heads: int = 4
     num_layers: int = 1
     residual_projection: bool = False
+    shared_path: bool = False
+    output_map: bool = False
     own_lm_head: bool = False
     lm_head_bias: bool = False
-    prefix: LayerShape | None = None
+    prefix: LayerConfig | None = None
     rank_accuracy: tuple[tuple[float, ...], ...] | None = None
 
     def __post_init__(self) -> None:
@@ -124,17 +104,22 @@ class DepthHeadsConfig:
         for head in range(self.num_heads):
             prefix = f"heads.{head}."
             for block in sorted(set(self.blocks)):
-                width = hidden if block else self.input_size(head)
+                width = hidden if block or self.shared_path else self.input_size(head)
                 shapes |= {f"{prefix}blocks.{block}.weight": (hidden, width), f"{prefix}blocks.{block}.bias": (hidden,)}
             if self.residual_projection:
                 shapes[f"{prefix}residual.weight"] = (hidden, self.input_size(head))
                 shapes[f"{prefix}residual.bias"] = (hidden,)
+            if self.shared_path:
+                shapes[f"path.{head}.weight"] = (hidden, hidden)
+            if self.output_map:
+                shapes[f"{prefix}map.weight"] = (hidden, hidden)
             if self.own_lm_head:
                 shapes[f"{prefix}lm_head.weight"] = (self.draft_vocab_size, hidden)
             if self.lm_head_bias:
                 shapes[f"{prefix}lm_head.bias"] = (self.draft_vocab_size,)
         if self.prefix:
-            shapes |= {f"prefix.{name}": shape for name, shape in self.prefix.tensor_shapes().items()}
+            shapes |= self.prefix.layer_shapes("prefix.layer.", hidden)
+            shapes |= {f"prefix.{norm}.weight": (hidden,) for norm in ("layer.input_layernorm", "norm")}
         if self.has_reduced_vocab:
             shapes["d2t"] = (self.draft_vocab_size,)
         return shapes
@@ -149,3 +134,10 @@ class DepthHeads:
 
     config: DepthHeadsConfig
     tensors: dict[str, Tensor]
+
+    def first_block(self, head: int) -> Tensor:
+        """[H, input_size] weight of a head's first block, over the state and then the path, oldest token first."""
+        weight = self.tensors[f"heads.{head}.blocks.0.weight"]
+        if not self.config.shared_path:
+            return weight
+        return torch.cat([weight, *(self.tensors[f"path.{after}.weight"] for after in range(head, -1, -1))], 1)

@@ -24,19 +24,25 @@ def stored_names(config: DepthHeadsConfig) -> dict[str, str]:
 
 
 def _medusa_names(config: DepthHeadsConfig) -> dict[str, str]:
-    """`{head}.{layer}.linear.{weight,bias}`, then `{head}.{num_layers}.weight` for a projection of the head's own."""
+    """`{head}.{layer}.linear.{weight,bias}`, then `{head}.{num_layers}.weight` for a projection of the head's own.
+
+    `{head}.map.weight` is this project's."""
     names = {}
     for head in range(config.num_heads):
         for layer, block in enumerate(config.blocks):
             for part in ("weight", "bias"):
                 names[f"{head}.{layer}.linear.{part}"] = f"heads.{head}.blocks.{block}.{part}"
+        if config.output_map:
+            names[f"{head}.map.weight"] = f"heads.{head}.map.weight"
         if config.own_lm_head:
             names[f"{head}.{config.num_layers}.weight"] = f"heads.{head}.lm_head.weight"
     return names
 
 
 def _hydra_names(config: DepthHeadsConfig) -> dict[str, str]:
-    """`hydra_mlp.{head}.{index}.linear.*`, where heads with a prefix layer count a dropout before every block."""
+    """`hydra_mlp.{head}.{index}.linear.*`, where heads with a prefix layer count a dropout before every block.
+
+    `hydra_path.*` and `hydra_mlp.{head}.map.weight` are this project's."""
     names = {}
     for head in range(config.num_heads):
         for layer, block in enumerate(config.blocks):
@@ -46,13 +52,17 @@ def _hydra_names(config: DepthHeadsConfig) -> dict[str, str]:
                 names[f"{stored}linear.{part}"] = f"{here}blocks.{block}.{part}"
                 if layer == 0 and config.residual_projection:
                     names[f"{stored}res_connection.{part}"] = f"{here}residual.{part}"
+        if config.shared_path:
+            names[f"hydra_path.{head}.weight"] = f"path.{head}.weight"
+        if config.output_map:
+            names[f"hydra_mlp.{head}.map.weight"] = f"heads.{head}.map.weight"
         projection = f"hydra_lm_head.{head}." + ("1." if config.prefix else "")
         if config.own_lm_head:
             names[projection + "weight"] = f"heads.{head}.lm_head.weight"
         if config.lm_head_bias:
             names[projection + "bias"] = f"heads.{head}.lm_head.bias"
     if config.prefix:
-        for name in config.prefix.tensor_shapes():
-            stored = name.replace("layer.", "layers.0.", 1) if name.startswith("layer.") else name
-            names[PREFIX + stored] = f"prefix.{name}"
+        for name in config.tensor_shapes():
+            if name.startswith("prefix."):
+                names[PREFIX + name.removeprefix("prefix.").replace("layer.", "layers.0.", 1)] = name
     return names

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eagle_decoding.checkpoint.depth_heads import DepthHeads, DepthHeadsConfig, LayerShape
+from eagle_decoding.checkpoint.depth_heads import DepthHeads, DepthHeadsConfig, layer_of
 from eagle_decoding.checkpoint.depth_layouts import FILES, HYDRA_BLOCK, MEDUSA_BLOCK, PREFIX, UNUSED, stored_names
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.files import read_fields, read_weights
@@ -84,6 +84,7 @@ def _common(fields: dict[str, Any], tensors: dict[str, Tensor], target: Any) -> 
         "hidden_size": target.hidden_size,
         "vocab_size": target.vocab_size,
         "draft_vocab_size": fields.get("draft_vocab_size") or reduced,
+        "output_map": any(name.endswith(".map.weight") for name in tensors),
         "rank_accuracy": tuple(tuple(map(float, ranks)) for ranks in accuracy) if accuracy else None,
     }
 
@@ -113,9 +114,10 @@ def _hydra_config(fields: dict[str, Any], tensors: dict[str, Tensor], target: An
         method="hydra",
         num_heads=len({head for head, _ in places}),
         num_layers=fields.get("hydra_num_layers") or len({index for _, index in places}),
+        shared_path=any(name.startswith("hydra_path.") for name in tensors),
         residual_projection=any(".res_connection." in name for name in tensors),
         own_lm_head=any(name.startswith("hydra_lm_head.") for name in tensors),
         lm_head_bias=any(name.startswith("hydra_lm_head.") and name.endswith(".bias") for name in tensors),
-        prefix=LayerShape.of(target) if any(name.startswith(PREFIX) for name in tensors) else None,
+        prefix=layer_of(target) if any(name.startswith(PREFIX) for name in tensors) else None,
         **_common(fields, tensors, target),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -52,7 +52,7 @@ def write_depth_heads(
 def published(heads: DepthHeads, lm_head: Tensor | None) -> DepthHeads:
     """The same heads with everything spelt out that published layouts spell out: their logits over the whole
     vocabulary, for Hydra also biases and the projection of the residual, which for these heads selects the state."""
-    config, tensors = heads.config, {name: t for name, t in heads.tensors.items() if name != "d2t"}
+    config, hydra = heads.config, heads.config.reads_path
     if config.own_lm_head and config.has_reduced_vocab:
         raise CheckpointError(
             f"The heads have projections to {config.draft_vocab_size} of {config.vocab_size} tokens of their own; "
@@ -60,25 +60,29 @@ def published(heads: DepthHeads, lm_head: Tensor | None) -> DepthHeads:
         )
     if lm_head is None and not config.own_lm_head:
         raise CheckpointError("The heads use the target's lm_head; the published layout needs it to be given.")
-    hydra, hidden = config.reads_path, config.hidden_size
-    dtype = tensors["heads.0.blocks.0.weight"].dtype
-    for head in range(config.num_heads):
-        prefix = f"heads.{head}."
-        if not config.own_lm_head:
-            assert lm_head is not None
-            tensors[prefix + "lm_head.weight"] = lm_head.to(dtype)
-        if hydra and not config.lm_head_bias:
-            tensors[prefix + "lm_head.bias"] = torch.zeros(config.vocab_size, dtype=dtype)
-        if hydra and not config.residual_projection:
-            tensors[prefix + "residual.weight"] = torch.eye(hidden, config.input_size(head), dtype=dtype)
-            tensors[prefix + "residual.bias"] = torch.zeros(hidden, dtype=dtype)
     shape = replace(
         config,
         draft_vocab_size=config.vocab_size,
+        shared_path=False,
+        output_map=False,
         own_lm_head=True,
         lm_head_bias=hydra,
         residual_projection=hydra,
     )
+    tensors = {name: tensor for name, tensor in heads.tensors.items() if name in shape.tensor_shapes()}
+    dtype = tensors["heads.0.blocks.0.weight"].dtype
+    for head in range(config.num_heads):
+        prefix = f"heads.{head}."
+        tensors[prefix + "blocks.0.weight"] = heads.first_block(head)
+        projection = tensors[prefix + "lm_head.weight"] if config.own_lm_head else cast(Tensor, lm_head)
+        if config.output_map:
+            projection = projection.float() @ heads.tensors[prefix + "map.weight"].float()
+        tensors[prefix + "lm_head.weight"] = projection.to(dtype)
+        if hydra and not config.lm_head_bias:
+            tensors[prefix + "lm_head.bias"] = torch.zeros(config.vocab_size, dtype=dtype)
+        if hydra and not config.residual_projection:
+            tensors[prefix + "residual.weight"] = torch.eye(config.hidden_size, config.input_size(head), dtype=dtype)
+            tensors[prefix + "residual.bias"] = torch.zeros(config.hidden_size, dtype=dtype)
     return DepthHeads(shape, tensors)
 
 

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 import eagle_kernels
 from eagle_decoding.checkpoint import DepthHeads
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.base import Commit, last_rows
 from eagle_decoding.drafts.static_tree import StaticTree, best_paths, published_paths
 
 
@@ -18,7 +18,7 @@ class FinalState:
     def __init__(self, target: PreTrainedModel):
         norm = target.get_decoder().norm
         self.weight, self.eps = norm.weight.detach(), norm.variance_epsilon
-        self.feature_layers = (target.config.num_hidden_layers,)
+        self.feature_layers: tuple[int, ...] = (target.config.num_hidden_layers,)
 
     def __call__(self, features: Tensor) -> Tensor:
         return eagle_kernels.rms_norm(features, self.weight, self.eps)
@@ -28,20 +28,17 @@ class FinalState:
         return self(last_rows(commit.features, commit.num_rows))
 
 
-def last_rows(rows: Tensor, num_rows: Tensor) -> Tensor:
-    """The last real row of each request: [batch, rows, width] -> [batch, 1, width]."""
-    index = (num_rows.long() - 1)[:, None, None]
-    return rows.gather(1, index.expand(-1, 1, rows.shape[-1]))
-
-
 class HeadStack:
     """The heads' weights on a device, and their forward (Cai et al. 2024, arXiv 2401.10774, section 3.1)."""
 
     def __init__(self, heads: DepthHeads, lm_head: Tensor, dtype: torch.dtype, device: torch.device):
         """lm_head [V, H]: the target's, for heads without projections of their own."""
         self.config = heads.config
+        first = {f"heads.{head}.blocks.0.weight": heads.first_block(head) for head in range(heads.config.num_heads)}
         self.weights = {
-            name: tensor.to(device, dtype).contiguous() for name, tensor in heads.tensors.items() if name != "d2t"
+            name: tensor.to(device, dtype).contiguous()
+            for name, tensor in (heads.tensors | first).items()
+            if name.startswith("heads.")
         }
         self.d2t = heads.tensors["d2t"].to(device, torch.int32) if heads.config.has_reduced_vocab else None
         if not heads.config.own_lm_head:
@@ -61,6 +58,8 @@ class HeadStack:
     def logits(self, head: int, inputs: Tensor) -> Tensor:
         """[..., input_size] -> [..., draft vocabulary]."""
         hidden = self.hidden(head, inputs)
+        if self.config.output_map:
+            hidden = self._linear(hidden, f"heads.{head}.map")
         if self.config.own_lm_head:
             return self._linear(hidden, f"heads.{head}.lm_head")
         return eagle_kernels.linear(hidden, self.lm_head)

@@ -20,7 +20,7 @@ def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig) -> 
     """
     if depth_heads_file(draft):
         heads = read_depth_heads(draft, target.config)
-        return (HydraDraft if heads.config.reads_path else MedusaDraft)(heads, target, tree)
+        return HydraDraft(heads, target, tree) if heads.config.reads_path else MedusaDraft(heads, target, tree)
     head = read_head(draft)
     check_fits(head.config, target.config)
     if isinstance(head.config, Eagle1Config):

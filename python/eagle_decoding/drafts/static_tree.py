@@ -97,17 +97,17 @@ class StaticTree:
         """
         tokens = root_tokens[:, None]
         scores = torch.zeros(tokens.shape, device=tokens.device)
-        for depth, level in enumerate(self.levels):
-            logprobs, token_ids = candidates(depth, level, tokens)
-            above = scores[:, level.parents[level.parent_index]]
-            scores = torch.cat((scores, above + logprobs[:, level.parent_index, level.rank]), 1)
+        for above, level in enumerate(self.levels):
+            logprobs, token_ids = candidates(above, level, tokens)
+            reached = scores[:, level.parents[level.parent_index]]
+            scores = torch.cat((scores, reached + logprobs[:, level.parent_index, level.rank]), 1)
             tokens = torch.cat((tokens, token_ids[:, level.parent_index, level.rank]), 1)
         batch = len(tokens)
-        depth = self.depth.expand(batch, -1)
+        depth = self.depth.repeat(batch, 1)
         return DraftTree(
             draft_tokens=tokens,
             parent=self.parent.repeat(batch, 1),
-            depth=depth.contiguous(),
+            depth=depth,
             position_ids=context_len[:, None] + depth,
             ancestor_mask=self.ancestor_mask.repeat(batch, 1, 1),
             node_scores=scores,
