@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eagle_decoding.checkpoint import HeadConfig
-from eagle_decoding.train.head import DraftHead
+from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.rows import Documents, needed_rows, supervised_rows
 from eagle_decoding.train.unroll import unroll
 
@@ -30,7 +30,7 @@ def make_head(fc_norm=False, norm_output=False, draft_vocab_size=23, attention_b
         attention_bias=attention_bias,
     )
     kept = torch.randperm(31)[:draft_vocab_size].sort().values
-    head = DraftHead(config, torch.randn(31, 12), torch.randn(31, 12), kept)
+    head = Eagle3Head(config, torch.randn(31, 12), torch.randn(31, 12), kept)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.4)
     return head
@@ -51,12 +51,12 @@ def serve(head, ids, aux, source, steps):
     The head first reads the target's features up to source, then its own output; keys are cached in order.
     """
     config, layer = head.config, head.layers[0]
-    features = head.fuse(aux)
+    features = head.begin(aux, aux[:, -1])
     keys, values, logprobs = [], [], []
     hidden = None
     for position in range(source + steps):
         hidden = features[position] if position <= source else hidden
-        joined = layer.join(head.embed_tokens[ids[position + 1]], hidden)
+        joined, _ = head.enter(head.embed_tokens[ids[position + 1]], hidden)
         angle = position * head.inv_freq
         cos, sin = torch.cat((angle.cos(),) * 2), torch.cat((angle.sin(),) * 2)
 

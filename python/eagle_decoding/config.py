@@ -19,6 +19,7 @@ class TreeConfig:
                give the text of plain sampling with the same seed; trees with drawn children give text of the same law:
                "sampled", "hybrid" (all but one are the likeliest) and "auto" (the best of these two and the likeliest,
                by what a request's earlier rounds accepted)
+    static:    EAGLE heads fill EAGLE-1's published tree, cut to the other three, instead of growing what is likeliest
 
     SGLang's names for the same: speculative_num_draft_tokens, speculative_num_steps, speculative_eagle_topk.
     """
@@ -27,10 +28,13 @@ class TreeConfig:
     max_depth: int = 4
     topk: int = 4
     children: Children = "likeliest"
+    static: bool = False
 
     def __post_init__(self) -> None:
         if self.children not in get_args(Children):
             raise ValueError(f"children must be one of {', '.join(get_args(Children))}, got {self.children!r}.")
+        if self.static and self.children not in ("likeliest", "coupled"):
+            raise ValueError(f"A static tree takes likeliest or coupled children, got {self.children!r}.")
         if self.max_depth < 1 or self.topk < 1:
             raise ValueError(f"max_depth and topk must be at least 1, got {self.max_depth} and {self.topk}.")
         if not 2 <= self.num_nodes <= min(MAX_NODES, self.num_candidates):

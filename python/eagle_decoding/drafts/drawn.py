@@ -23,12 +23,12 @@ from eagle_decoding.tree import DraftTree, Proposal
 from eagle_kernels.sample_children import child_budget
 
 if TYPE_CHECKING:
-    from eagle_decoding.drafts.eagle3 import Eagle3Draft
+    from eagle_decoding.drafts.layer_draft import LayerDraft
 
 ELSEWHERE = 0.1  # share of the target's law that is taken to lie anywhere but where the draft's law is
 
 
-def propose_drawn(draft: Eagle3Draft, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+def propose_drawn(draft: LayerDraft, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
     """Grows a tree level by level, with as many nodes in each level as `level_widths` says."""
     tree, device, batch, k = draft.tree, root_tokens.device, len(root_tokens), draft.tree.topk
     nodes = tree.num_nodes
@@ -44,8 +44,7 @@ def propose_drawn(draft: Eagle3Draft, root_tokens: Tensor, context_len: Tensor) 
     state, offset, row, row_bit = draft.root_state, 1, 0, single_bits(tree.max_depth * k, device)
     seen = torch.zeros(batch, 1, row_bit.shape[1], dtype=torch.int64, device=device)
     for level, width in enumerate(level_widths(tree)):
-        normed = eagle_kernels.rms_norm(state, draft.norm, draft.config.rms_norm_eps)
-        logits = eagle_kernels.linear(normed, draft.lm_head)
+        logits, fed_back = draft.logits(state)
         draft_logits.scatter_(1, frontier.long()[..., None].expand_as(logits), logits)
         reach = scores.gather(1, frontier.long())
         worth = place_worth(draft, logits, frontier, context_len)
@@ -76,14 +75,8 @@ def propose_drawn(draft: Eagle3Draft, root_tokens: Tensor, context_len: Tensor) 
         expanded = origin.gather(1, best)
         rows = slice(row, row + best.shape[1])
         seen = seen.gather(1, expanded[..., None].expand(-1, -1, row_bit.shape[1])) | row_bit[rows]
-        hidden = normed if draft.config.norm_output else state
-        state = draft.forward(
-            draft_tokens.gather(1, frontier.long()),
-            hidden.gather(1, expanded[..., None].expand(-1, -1, hidden.shape[-1])),
-            (context_len + level)[:, None].expand_as(frontier).contiguous(),
-            context_len,
-            seen,
-            (context_len[:, None] + torch.arange(rows.start, rows.stop, device=device)).int(),
+        state = draft.run(
+            draft_tokens.gather(1, frontier.long()), fed_back, expanded, level + 1, context_len, seen, row
         )
         row = rows.stop
     return DraftTree(
@@ -98,7 +91,7 @@ def propose_drawn(draft: Eagle3Draft, root_tokens: Tensor, context_len: Tensor) 
     )
 
 
-def place_worth(draft: Eagle3Draft, logits: Tensor, frontier: Tensor, context_len: Tensor) -> Tensor:
+def place_worth(draft: LayerDraft, logits: Tensor, frontier: Tensor, context_len: Tensor) -> Tensor:
     """Log of how probably the target accepts the j-th child of each node, judged by the draft's law alone.
 
     A mixture: the draft's j-th largest probability, and with weight ELSEWHERE all that its larger ones leave.

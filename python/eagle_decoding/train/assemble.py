@@ -12,9 +12,10 @@ from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import DataError, TokenRows, draft_vocabulary, read_token_rows, split_rows
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.head import DraftHead
-from eagle_decoding.train.initialise import random_init, warm_init
+from eagle_decoding.train.initialise import random_init
 from eagle_decoding.train.loop import Trainer
-from eagle_decoding.train.target import frozen_target, head_config
+from eagle_decoding.train.objectives import OBJECTIVES
+from eagle_decoding.train.target import frozen_target
 
 LOW_COVERAGE = 0.95
 WARM_SAMPLE_ROWS = 8
@@ -60,7 +61,7 @@ def build_trainer(config: TrainConfig, report: Callable[[dict[str, Any]], None])
     if not train:
         raise DataError(f"No training row has features in {config.data.features}; run `eagle-decoding capture` first.")
     if config.head.warm_start:
-        warm_init(head, target, features.read(train[:WARM_SAMPLE_ROWS])[0])
+        OBJECTIVES[config.head.kind].warm_start(head, target, *features.read(train[:WARM_SAMPLE_ROWS]))
     else:
         random_init(head, target.config.get_text_config().initializer_range)
     supervised = sum(int(data.supervised[data.starts[r] : data.starts[r + 1]].sum()) for r in train)
@@ -70,7 +71,6 @@ def build_trainer(config: TrainConfig, report: Callable[[dict[str, Any]], None])
 
 
 def _build_head(config: TrainConfig, target: Any, data: TokenRows, rows: list[int]) -> tuple[DraftHead, float]:
-    shape = head_config(target, config.head)
-    target_ids, coverage = draft_vocabulary(data, rows, shape.draft_vocab_size, shape.vocab_size)
-    embeddings, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
-    return DraftHead(shape, embeddings.detach(), lm_head.detach(), target_ids), coverage
+    vocab_size = target.config.get_text_config().vocab_size
+    target_ids, coverage = draft_vocabulary(data, rows, config.head.draft_vocab_size, vocab_size)
+    return OBJECTIVES[config.head.kind].build(config, target, target_ids), coverage

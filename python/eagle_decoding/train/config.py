@@ -11,6 +11,28 @@ from typing import Any
 
 import yaml
 
+# What the published recipe of each kind of head sets differently from the defaults below.
+KINDS: dict[str, dict[str, dict[str, Any]]] = {
+    "eagle3": {},
+    "eagle1": {
+        "head": {"features": "final"},
+        "unroll": {"steps": 1},
+        "loss": {"token": 0.1, "feature": 1.0, "noise": 0.2},
+    },
+    "hass": {
+        "head": {"features": "final"},
+        "unroll": {"steps": 3, "decay": 1.0, "detach": True},
+        "loss": {"token": 0.1, "feature": 1.0, "topk": 1.0, "noise": 0.2},
+    },
+    "medusa": {"unroll": {"steps": 4}},
+    "hydra": {"unroll": {"steps": 4}},
+    "hydra++": {
+        "head": {"blocks": 4},
+        "unroll": {"steps": 4},
+        "optim": {"lr": 5e-4, "weight_decay": 0.1, "min_lr": 0.33},
+    },
+}
+
 
 class ConfigError(ValueError):
     """A configuration that names an unknown key or gives a value of the wrong type."""
@@ -18,14 +40,23 @@ class ConfigError(ValueError):
 
 @dataclass
 class HeadOptions:
-    """draft_vocab_size: rows of the lm_head kept (0: all). num_kv_heads: key-value heads (0: as many as the target).
-    fc_norm, norm_output: EAGLE-3.1. warm_start: from the target's last layer."""
+    """kind: the method, one of KINDS. draft_vocab_size: rows of the lm_head kept (0: all).
+    num_kv_heads: key-value heads (0: as many as the target). fc_norm, norm_output: EAGLE-3.1.
+    features: what the first step reads: "fused" (three layers' inputs, EAGLE-3) or "final" (the state after the final
+    norm). blocks: residual blocks in each Medusa or Hydra head. warm_start: from the target's last layer."""
 
+    kind: str = "eagle3"
+    features: str = "fused"
     draft_vocab_size: int = 0
     num_kv_heads: int = 0
     fc_norm: bool = False
     norm_output: bool = False
+    blocks: int = 1
     warm_start: bool = True
+
+    def __post_init__(self) -> None:
+        if self.features not in ("fused", "final"):
+            raise ConfigError(f"The configuration key 'head.features' is {self.features!r}; known: fused, final.")
 
 
 @dataclass
@@ -43,11 +74,25 @@ class DataOptions:
 @dataclass
 class UnrollOptions:
     """steps: unrolled steps; decay: step j weighs decay^j; path_floor: see `unroll`, 0 computes every supervised
-    row."""
+    row. detach: what a step reads of the one before carries no gradient (HASS)."""
 
     steps: int = 5
     decay: float = 0.8
     path_floor: float = 0.0
+    detach: bool = False
+
+
+@dataclass
+class LossOptions:
+    """Weights. token: cross-entropy against the target's distribution; feature: smooth L1 against its final state
+    (EAGLE-1); topk: cross-entropy over the target's ten likeliest tokens (HASS).
+
+    noise: uniform noise of width noise * 512 / tokens of the document on what the first step reads (EAGLE-1)."""
+
+    token: float = 1.0
+    feature: float = 0.0
+    topk: float = 0.0
+    noise: float = 0.0
 
 
 @dataclass
@@ -85,12 +130,16 @@ class TrainConfig:
     head: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)
     unroll: UnrollOptions = field(default_factory=UnrollOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     log: LogOptions = field(default_factory=LogOptions)
 
 
 def load_config(path: str | Path | None, overrides: list[str] | None = None) -> TrainConfig:
-    """The configuration in a YAML file, changed by `section.key=value` overrides; an unknown key is an error."""
+    """The configuration in a YAML file, changed by `section.key=value` overrides; an unknown key is an error.
+
+    What neither names is as the recipe of `head.kind` has it (KINDS), else the default.
+    """
     values: dict[str, Any] = (yaml.safe_load(Path(path).read_text()) or {}) if path else {}
     for override in overrides or []:
         name, separator, text = override.partition("=")
@@ -101,12 +150,21 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
         for section in sections:
             place = place.setdefault(section, {})
         place[key] = yaml.safe_load(text)
-    return _fill(TrainConfig, values, "")
+    return _fill(TrainConfig, _with_recipe(values), "")
 
 
 def dump_config(config: TrainConfig) -> str:
     """The configuration as YAML that `load_config` reads back."""
     return yaml.safe_dump(dataclasses.asdict(config), sort_keys=False)
+
+
+def _with_recipe(values: dict[str, Any]) -> dict[str, Any]:
+    head = values.get("head")
+    kind = head.get("kind", "eagle3") if isinstance(head, dict) else "eagle3"
+    if kind not in KINDS:
+        raise ConfigError(f"The configuration key 'head.kind' is {kind!r}; known: {', '.join(KINDS)}.")
+    given = {section: values[section] for section in KINDS[kind] if isinstance(values.get(section), dict)}
+    return values | {section: recipe | given.get(section, {}) for section, recipe in KINDS[kind].items()}
 
 
 def _fill(kind: type, values: Any, prefix: str) -> Any:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 
-from eagle_decoding.checkpoint import CheckpointError, write_head
+from eagle_decoding.checkpoint import CheckpointError
 from eagle_decoding.train.config import load_config
+from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.state import newest_state
-from eagle_decoding.train.target import frozen_target, head_config
+from eagle_decoding.train.target import frozen_target
 
 
 def export_head(
@@ -18,20 +19,9 @@ def export_head(
     """Write the newest checkpoint of a training run as a head directory; what was written is read back and compared.
 
     run: the `out` folder of a training run. out: the directory to write. dtype: element type of the weights.
-    The lm_head is the target's own rows of the draft vocabulary, so it is taken from the target again.
     """
     config = load_config(Path(run) / "config.yaml")
     state = newest_state(Path(run) / "checkpoints")
     if state is None:
         raise CheckpointError(f"There is no whole checkpoint in {Path(run) / 'checkpoints'}; train first.")
-    target = frozen_target(config.target)
-    shape = head_config(target, config.head)
-    tensors = {name: tensor for name, tensor in state.head.items() if name != "d2t"}
-    target_ids = torch.arange(shape.draft_vocab_size)
-    if shape.has_reduced_vocab:
-        target_ids = target_ids + state.head["d2t"]
-    tensors["lm_head.weight"] = target.get_output_embeddings().weight[target_ids]
-    tensors = {name: tensor.detach().to(dtype) for name, tensor in tensors.items()}
-    if shape.has_reduced_vocab:
-        tensors["d2t"] = state.head["d2t"]
-    write_head(out, shape, tensors, format)
+    OBJECTIVES[config.head.kind].export(config, state.head, frozen_target(config.target), out, format, dtype)

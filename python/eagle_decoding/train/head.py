@@ -1,8 +1,8 @@
-"""The EAGLE-3 draft head as a module: its parameters carry the normalised checkpoint names."""
+"""What trained draft heads share: the target's frozen vocabulary, and the projections of a decoder layer."""
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +10,86 @@ from torch import Tensor, nn
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.checkpoint import LayerConfig
+
+
+class DraftHead(nn.Module):
+    """A head of any kind, around the target's embeddings and lm_head rows, frozen; parameters carry normalised
+    checkpoint names."""
+
+    embed_tokens: Tensor
+    lm_head: Tensor
+    draft_ids: Tensor
+
+    def __init__(self, embed_tokens: Tensor, lm_head: Tensor, target_ids: Tensor):
+        """The target's weights stay outside the state dict; `d2t` is part of it if the vocabulary is reduced.
+
+        embed_tokens [V, H], lm_head [V, H]: the target's. target_ids [Vd], int64: the draft vocabulary, ascending.
+        """
+        super().__init__()
+        vocab_size, draft_vocab_size = lm_head.shape[0], target_ids.shape[0]
+        self.register_buffer("embed_tokens", embed_tokens, persistent=False)
+        self.register_buffer("lm_head", lm_head[target_ids].clone(), persistent=False)
+        draft_ids = torch.full((vocab_size,), -1)
+        draft_ids[target_ids] = torch.arange(draft_vocab_size)
+        self.register_buffer("draft_ids", draft_ids, persistent=False)
+        if draft_vocab_size < vocab_size:
+            self.register_buffer("d2t", target_ids - torch.arange(draft_vocab_size))
+
+
+class LayerHead(DraftHead):
+    """A head whose body is one decoder layer that continues from its own output: what `unroll` trains.
+
+    A subclass fills `layers` with one module that has `self_attn`, `mlp` and `post_attention_layernorm`.
+    """
+
+    inv_freq: Tensor
+    layers: nn.ModuleList
+
+    def __init__(self, config: LayerConfig, embed_tokens: Tensor, lm_head: Tensor, target_ids: Tensor):
+        super().__init__(embed_tokens, lm_head, target_ids)
+        self.config = config
+        inv_freq, self.rope_scaling = rotary(config)
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
+
+    @property
+    def layer(self) -> Any:
+        """The one decoder layer."""
+        return cast(Any, self.layers[0])
+
+    def begin(self, aux: Tensor, final: Tensor) -> Tensor:
+        """Hidden states [R, H] of the first step, from the target's features aux [R, A, Ht] and final [R, Ht]."""
+        raise NotImplementedError
+
+    def enter(self, embedding: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(what attention reads [R, A], what its output is added to [R, H]), from embedding and hidden state [R, H]."""
+        raise NotImplementedError
+
+    def finish(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """(state for the lm_head, state fed back to the next step) from the layer's output; each [R, H]."""
+        raise NotImplementedError
+
+
+def rotary(config: LayerConfig) -> tuple[Tensor, float]:
+    """Inverse frequencies [d / 2], float, and the factor on cosines and sines of the layer's rotary embedding."""
+    embedding = LlamaRotaryEmbedding(
+        LlamaConfig(
+            hidden_size=config.hidden_size,
+            num_attention_heads=config.num_heads,
+            head_dim=config.head_dim,
+            max_position_embeddings=config.max_position_embeddings,
+            rope_parameters=dict(config.rope_parameters),
+        )
+    )
+    return embedding.inv_freq.float(), float(embedding.attention_scaling)
 
 
 class Attention(nn.Module):
-    """Projections of the draft layer; the attention itself depends on who runs it."""
+    """Projections of the draft layer from `width` inputs; the attention itself depends on who runs it."""
 
-    def __init__(self, config: HeadConfig):
+    def __init__(self, config: LayerConfig, width: int):
         super().__init__()
-        width, bias = 2 * config.hidden_size, config.attention_bias
+        bias = config.attention_bias
         self.q_proj = nn.Linear(width, config.num_heads * config.head_dim, bias=bias)
         self.k_proj = nn.Linear(width, config.num_kv_heads * config.head_dim, bias=bias)
         self.v_proj = nn.Linear(width, config.num_kv_heads * config.head_dim, bias=bias)
@@ -28,7 +99,7 @@ class Attention(nn.Module):
 class GatedMLP(nn.Module):
     """down(silu(gate(x)) * up(x))."""
 
-    def __init__(self, config: HeadConfig):
+    def __init__(self, config: LayerConfig):
         super().__init__()
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
@@ -36,79 +107,3 @@ class GatedMLP(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(states)) * self.up_proj(states))
-
-
-class DraftLayer(nn.Module):
-    """A Llama layer whose attention reads (token embedding, hidden state), each with its own norm."""
-
-    def __init__(self, config: HeadConfig):
-        super().__init__()
-        self.self_attn = Attention(config)
-        self.mlp = GatedMLP(config)
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.hidden_norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-
-    def join(self, embedding: Tensor, hidden: Tensor) -> Tensor:
-        """[R, 2H]: the normed embedding, then the normed hidden state."""
-        return torch.cat((self.input_layernorm(embedding), self.hidden_norm(hidden)), -1)
-
-
-class DraftHead(nn.Module):
-    """fc over the fused target features, one draft layer, a final norm; embeddings and lm_head are the target's,
-    frozen."""
-
-    embed_tokens: Tensor
-    lm_head: Tensor
-    draft_ids: Tensor
-    inv_freq: Tensor
-
-    def __init__(self, config: HeadConfig, embed_tokens: Tensor, lm_head: Tensor, target_ids: Tensor):
-        """Random parameters around the target's frozen weights, which stay outside the state dict.
-
-        embed_tokens [V, H], lm_head [V, H]: the target's. target_ids [Vd], int64: the draft vocabulary, ascending.
-        """
-        super().__init__()
-        self.config = config
-        if config.num_layers != 1 or config.norm_before_fc or config.norm_before_residual:
-            raise ValueError("The trainer makes one-layer heads without norm_before_fc and norm_before_residual.")
-        self.fc = nn.Linear(config.num_aux * config.target_hidden_size, config.hidden_size, bias=False)
-        if config.fc_norm:
-            self.fc_norm = nn.ModuleList(
-                nn.RMSNorm(config.target_hidden_size, config.rms_norm_eps) for _ in range(config.num_aux)
-            )
-        self.layers = nn.ModuleList([DraftLayer(config)])
-        self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.register_buffer("embed_tokens", embed_tokens, persistent=False)
-        self.register_buffer("lm_head", lm_head[target_ids].clone(), persistent=False)
-        draft_ids = torch.full((config.vocab_size,), -1)
-        draft_ids[target_ids] = torch.arange(config.draft_vocab_size)
-        self.register_buffer("draft_ids", draft_ids, persistent=False)
-        if config.has_reduced_vocab:
-            self.register_buffer("d2t", target_ids - torch.arange(config.draft_vocab_size))
-        rotary = LlamaRotaryEmbedding(
-            LlamaConfig(
-                hidden_size=config.hidden_size,
-                num_attention_heads=config.num_heads,
-                head_dim=config.head_dim,
-                max_position_embeddings=config.max_position_embeddings,
-                rope_parameters=dict(config.rope_parameters),
-            )
-        )
-        self.register_buffer("inv_freq", rotary.inv_freq.float(), persistent=False)
-        self.rope_scaling = float(rotary.attention_scaling)
-
-    @property
-    def layer(self) -> DraftLayer:
-        """The one draft layer."""
-        return cast(DraftLayer, self.layers[0])
-
-    def fuse(self, aux: Tensor) -> Tensor:
-        """Fused target features: aux [R, A, Ht] -> [R, H]."""
-        chunks = [norm(aux[:, i]) for i, norm in enumerate(self.fc_norm)] if self.config.fc_norm else [aux.flatten(1)]
-        return self.fc(torch.cat(chunks, -1))
-
-    def finish(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """(normed state for the lm_head, state fed back to the next step)."""
-        normed = self.norm(hidden)
-        return normed, normed if self.config.norm_output else hidden

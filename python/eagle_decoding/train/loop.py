@@ -16,9 +16,9 @@ from eagle_decoding.train.data import TokenRows, pack_rows
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.head import DraftHead
 from eagle_decoding.train.metrics import Acceptance
+from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.schedule import learning_rate
 from eagle_decoding.train.state import newest_state, save_state
-from eagle_decoding.train.unroll import unroll
 
 Report = Callable[[dict[str, Any]], None]
 
@@ -84,7 +84,7 @@ class Trainer:
         figures = Acceptance(self.config.unroll.steps)
         with torch.no_grad():
             for pack in pack_rows(self.data, rows, self.config.data.pack_tokens, None):
-                self._unroll(pack, 0.0, figures)
+                self._unroll(pack, None, figures)
         return figures.summary()
 
     def _packs(self) -> list[list[int]]:
@@ -100,7 +100,7 @@ class Trainer:
     def _step(self, pack: list[int], lr: float, figures: Acceptance) -> float:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        loss = self._unroll(pack, self.config.unroll.path_floor, figures)
+        loss = self._unroll(pack, self._generator(), figures)
         if loss is None:
             return 0.0
         self.optimizer.zero_grad(set_to_none=True)
@@ -113,17 +113,20 @@ class Trainer:
         self.optimizer.step()
         return norm.item()
 
-    def _unroll(self, pack: list[int], path_floor: float, figures: Acceptance) -> Tensor | None:
-        """The pack's loss: per step the mean over supervised rows inside the draft vocabulary, weighted by
-        decay^step."""
+    def _generator(self) -> torch.Generator:
+        """Noise that depends on the place in the run alone, so that a resumed run draws the same."""
+        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.progress["tokens"])
+
+    def _unroll(self, pack: list[int], generator: torch.Generator | None, figures: Acceptance) -> Tensor | None:
+        """The pack's loss: the steps' losses, weighted by decay^step; None if nothing was scored."""
         documents = self.data.pack(pack)
         aux, final = self.features.read(pack)
         self.progress["tokens"] += int(documents.supervised.sum())
         figures.start(documents.input_ids.shape[0])
         total: Tensor | None = None
-        for output in unroll(self.head, documents, aux, final, self.config.unroll.steps, path_floor):
+        objective = OBJECTIVES[self.config.head.kind]
+        for output in objective.unroll(self.head, documents, aux, final, self.config, generator):
             figures.add(output)
-            known = (output.token >= 0).to(output.scores.loss.dtype)
-            loss = (output.scores.loss * known).sum() / output.supervised * self.config.unroll.decay**output.step
+            loss = output.loss() * self.config.unroll.decay**output.step
             total = loss if total is None else total + loss
         return total

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eagle_decoding.train.unroll import StepOutput
+from eagle_decoding.train.step import StepOutput
 
 
 class Acceptance:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import HeadConfig
 from eagle_decoding.target import load_target
 from eagle_decoding.train.config import HeadOptions
 
@@ -18,25 +18,22 @@ def frozen_target(path: str | Path) -> PreTrainedModel:
     return load_target(path, dtype=torch.float32).requires_grad_(False)
 
 
-def head_config(target: PreTrainedModel, options: HeadOptions) -> HeadConfig:
-    """The shape of a head that fits this target: its own layer's widths, rope and norms."""
+def layer_shape(target: PreTrainedModel, options: HeadOptions) -> dict[str, Any]:
+    """The fields of LayerConfig for a head that fits this target: its own layer's widths, rope and norms."""
     config = target.config.get_text_config()
-    return HeadConfig(
-        hidden_size=config.hidden_size,
-        target_hidden_size=config.hidden_size,
-        intermediate_size=config.intermediate_size,
-        num_heads=config.num_attention_heads,
-        num_kv_heads=options.num_kv_heads or config.num_key_value_heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
-        vocab_size=config.vocab_size,
-        draft_vocab_size=options.draft_vocab_size or config.vocab_size,
-        rms_norm_eps=config.rms_norm_eps,
-        rope_parameters=dict(config.rope_parameters),
-        max_position_embeddings=config.max_position_embeddings,
-        attention_bias=bool(getattr(config, "attention_bias", False)),
-        fc_norm=options.fc_norm,
-        norm_output=options.norm_output,
-    )
+    return {
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "num_heads": config.num_attention_heads,
+        "num_kv_heads": options.num_kv_heads or config.num_key_value_heads,
+        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        "vocab_size": config.vocab_size,
+        "draft_vocab_size": options.draft_vocab_size or config.vocab_size,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_parameters": dict(config.rope_parameters),
+        "max_position_embeddings": config.max_position_embeddings,
+        "attention_bias": bool(getattr(config, "attention_bias", False)),
+    }
 
 
 @torch.inference_mode()

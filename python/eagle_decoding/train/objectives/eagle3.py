@@ -1,0 +1,76 @@
+"""EAGLE-3: training-time test over fused features, token loss only (Li et al. 2025, arXiv 2503.01840)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from eagle_decoding.checkpoint import HeadConfig, write_head
+from eagle_decoding.train.config import TrainConfig
+from eagle_decoding.train.eagle3_head import Eagle3Head
+from eagle_decoding.train.initialise import warm_eagle3
+from eagle_decoding.train.objectives.base import Objective
+from eagle_decoding.train.rows import Documents
+from eagle_decoding.train.step import StepOutput
+from eagle_decoding.train.target import layer_shape
+from eagle_decoding.train.unroll import unroll
+
+
+def build(config: TrainConfig, target: Any, target_ids: Tensor) -> Eagle3Head:
+    """A head over the default three features, or over the state after the final norm."""
+    embeddings, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
+    return Eagle3Head(head_config(config, target), embeddings.detach(), lm_head.detach(), target_ids)
+
+
+def head_config(config: TrainConfig, target: Any) -> HeadConfig:
+    """The shape of the head that fits this target."""
+    text = target.config.get_text_config()
+    final = config.head.features == "final"
+    return HeadConfig(
+        **layer_shape(target, config.head),
+        target_hidden_size=text.hidden_size,
+        num_aux=1 if final else 3,
+        aux_layer_ids=(text.num_hidden_layers + 1,) if final else None,
+        fc_norm=config.head.fc_norm,
+        norm_output=config.head.norm_output,
+    )
+
+
+def run(
+    head: Eagle3Head, documents: Documents, aux: Tensor, final: Tensor, config: TrainConfig, generator: Generator | None
+) -> Iterator[StepOutput]:
+    """Training-time test; the path floor spares rows in training only."""
+    options = config.unroll
+    floor = options.path_floor if generator else 0.0
+    return unroll(
+        head,
+        documents,
+        aux,
+        final,
+        options.steps,
+        floor,
+        detach=options.detach,
+        weights=config.loss,
+        generator=generator,
+    )
+
+
+def export(
+    config: TrainConfig, tensors: dict[str, Tensor], target: Any, out: str | Path, format: str, dtype: torch.dtype
+) -> None:
+    """The lm_head is the target's own rows of the draft vocabulary, so it is taken from the target again."""
+    shape = head_config(config, target)
+    target_ids = torch.arange(shape.draft_vocab_size)
+    if shape.has_reduced_vocab:
+        target_ids = target_ids + tensors["d2t"]
+    lm_head = target.get_output_embeddings().weight[target_ids]
+    tensors = tensors | {"lm_head.weight": lm_head}
+    stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in tensors.items()}
+    write_head(out, shape, stored, format)
+
+
+EAGLE3 = Objective(build=build, warm_start=warm_eagle3, unroll=run, export=export)
