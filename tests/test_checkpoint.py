@@ -275,7 +275,7 @@ def test_check_fits_names_everything_that_disagrees():
     wrong = LlamaConfig(hidden_size=32, num_attention_heads=4, vocab_size=60, num_hidden_layers=8)
     with pytest.raises(CheckpointError, match=r"hidden size 16 against the target's 32; vocabulary 50 against.*60"):
         check_fits(CONFIG, wrong)
-    with pytest.raises(CheckpointError, match=r"layer ids \[3, 4, 9\] against the target's 8 layers"):
-        check_fits(replace(CONFIG, aux_layer_ids=(3, 4, 9)), target)
+    with pytest.raises(CheckpointError, match=r"layer ids \[3, 4, 10\] against the target's 8 layers"):
+        check_fits(replace(CONFIG, aux_layer_ids=(3, 4, 10)), target)
     with pytest.raises(CheckpointError, match="3 fused features against 2 layer ids"):
         check_fits(CONFIG, LlamaConfig(hidden_size=16, num_attention_heads=4, vocab_size=50, num_hidden_layers=6))

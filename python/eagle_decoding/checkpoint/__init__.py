@@ -2,6 +2,7 @@
 
 from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
 from eagle_decoding.checkpoint.depth_heads import DepthHeads, DepthHeadsConfig, layer_of
+from eagle_decoding.checkpoint.eagle1 import Eagle1Config
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fit import check_fits
 from eagle_decoding.checkpoint.read import Head, read_head
@@ -13,6 +14,7 @@ __all__ = [
     "CheckpointError",
     "DepthHeads",
     "DepthHeadsConfig",
+    "Eagle1Config",
     "Head",
     "HeadConfig",
     "LayerConfig",

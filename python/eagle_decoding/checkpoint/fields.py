@@ -1,4 +1,4 @@
-"""Between `config.json`, in every producer's spelling, and HeadConfig."""
+"""Between `config.json`, in every producer's spelling, and the configuration of a head."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eagle_decoding.checkpoint.config import HeadConfig, default_aux_layer_ids
+from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
 from eagle_decoding.checkpoint.errors import CheckpointError
 
 REQUIRED = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
@@ -17,40 +17,49 @@ def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> He
     """The head's configuration from config.json and, where files leave things out, from its normalised tensors."""
     if "transformer_layer_config" in fields:
         fields = _flatten_speculators(fields)
-    missing = [key for key in REQUIRED if fields.get(key) is None]
-    if missing:
-        raise CheckpointError(f"The head's config.json lacks {', '.join(missing)}; it is no EAGLE-3 configuration.")
     if "fc.weight" not in tensors or "lm_head.weight" not in tensors:
         raise CheckpointError(
             "The head has no fc.weight or no lm_head.weight; this reader takes EAGLE-3 heads, which have both."
         )
     nested = fields.get("eagle_config") or {}
-    hidden, heads = fields["hidden_size"], fields["num_attention_heads"]
-    target_hidden = fields.get("target_hidden_size") or hidden
-    layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
+    shape = layer_from_fields(fields, tensors)
+    target_hidden = fields.get("target_hidden_size") or shape["hidden_size"]
     return HeadConfig(
-        hidden_size=hidden,
-        intermediate_size=fields["intermediate_size"],
-        num_heads=heads,
-        num_kv_heads=fields.get("num_key_value_heads") or heads,
-        head_dim=fields.get("head_dim") or hidden // heads,
-        vocab_size=fields["vocab_size"],
+        **shape,
         draft_vocab_size=fields.get("draft_vocab_size") or tensors["lm_head.weight"].shape[0],
         target_hidden_size=target_hidden,
-        num_layers=max(len(layers), 1),
         num_aux=fields.get("num_aux_hidden_states") or tensors["fc.weight"].shape[-1] // target_hidden,
-        rms_norm_eps=fields.get("rms_norm_eps", 1e-6),
-        rope_parameters=_rope(fields),
-        max_position_embeddings=fields.get("max_position_embeddings", 2048),
         aux_layer_ids=_aux_layer_ids(fields, nested),
         fc_norm=bool(fields.get("fc_norm")) or "fc_norm.0.weight" in tensors,
         norm_before_fc=bool(fields.get("norm_before_fc", nested.get("norm_before_fc")))
         or "input_norm.weight" in tensors,
         norm_output=bool(fields.get("norm_output")),
         norm_before_residual=bool(fields.get("norm_before_residual")),
-        attention_bias=bool(fields.get("attention_bias")) or "layers.0.self_attn.q_proj.bias" in tensors,
-        hidden_act=fields.get("hidden_act", "silu"),
     )
+
+
+def layer_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The fields of LayerConfig, but for the draft vocabulary, from config.json and the normalised tensors."""
+    missing = [key for key in REQUIRED if fields.get(key) is None]
+    if missing:
+        raise CheckpointError(f"The head's config.json lacks {', '.join(missing)}; it is no configuration of a head.")
+    hidden, heads = fields["hidden_size"], fields["num_attention_heads"]
+    layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
+    biased = any(fields.get(key) for key in ("attention_bias", "qkv_bias"))
+    return {
+        "hidden_size": hidden,
+        "intermediate_size": fields["intermediate_size"],
+        "num_heads": heads,
+        "num_kv_heads": fields.get("num_key_value_heads") or heads,
+        "head_dim": fields.get("head_dim") or hidden // heads,
+        "vocab_size": fields["vocab_size"],
+        "num_layers": max(len(layers), 1),
+        "rms_norm_eps": fields.get("rms_norm_eps", 1e-6),
+        "rope_parameters": _rope(fields),
+        "max_position_embeddings": fields.get("max_position_embeddings", 2048),
+        "attention_bias": biased or "layers.0.self_attn.q_proj.bias" in tensors,
+        "hidden_act": fields.get("hidden_act", "silu"),
+    }
 
 
 def _flatten_speculators(fields: dict[str, Any]) -> dict[str, Any]:
@@ -88,18 +97,13 @@ def _aux_layer_ids(fields: dict[str, Any], nested: dict[str, Any]) -> tuple[int,
     return None
 
 
-def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
-    """config.json of the portable format: one file that SafeAILab, vLLM and SGLang understand alike.
-
-    Rope is written in all three spellings. Layer ids are written, in both conventions, only if they are not the
-    default.
-    """
+def layer_to_fields(config: LayerConfig, dtype: str) -> dict[str, Any]:
+    """What config.json says of any head's layer; rope in all three spellings, because each engine reads another."""
     rope = dict(config.rope_parameters)
     scaling = (
         None if rope.get("rope_type", "default") == "default" else {k: v for k, v in rope.items() if k != "rope_theta"}
     )
-    fields: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLMEagle3"],
+    return {
         "model_type": "llama",
         "num_hidden_layers": config.num_layers,
         "hidden_size": config.hidden_size,
@@ -111,8 +115,6 @@ def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
         "rms_norm_eps": config.rms_norm_eps,
         "initializer_range": 0.02,
         "vocab_size": config.vocab_size,
-        "draft_vocab_size": config.draft_vocab_size,
-        "target_hidden_size": config.target_hidden_size,
         "tie_word_embeddings": False,
         "max_position_embeddings": config.max_position_embeddings,
         "attention_bias": config.attention_bias,
@@ -120,6 +122,18 @@ def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
         "rope_scaling": scaling,
         "rope_parameters": rope,
         "torch_dtype": dtype,
+    }
+
+
+def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
+    """config.json of the portable format: one file that SafeAILab, vLLM and SGLang understand alike.
+
+    Layer ids are written, in both conventions, only if they are not the default.
+    """
+    fields = layer_to_fields(config, dtype) | {
+        "architectures": ["LlamaForCausalLMEagle3"],
+        "draft_vocab_size": config.draft_vocab_size,
+        "target_hidden_size": config.target_hidden_size,
     }
     for flag in ("fc_norm", "norm_before_fc", "norm_output", "norm_before_residual"):
         if getattr(config, flag):

@@ -1,4 +1,4 @@
-"""Read an EAGLE-3 head directory, strictly: every unexpected, missing or misshapen tensor is named."""
+"""Read an EAGLE-3 or EAGLE-1 head directory, strictly: every unexpected, missing or misshapen tensor is named."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eagle_decoding.checkpoint.config import HeadConfig
+from eagle_decoding.checkpoint.eagle1 import Eagle1Config, eagle1_from_fields, is_eagle1
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fields import config_from_fields
 from eagle_decoding.checkpoint.files import read_fields, read_weights
@@ -19,17 +20,16 @@ from eagle_decoding.checkpoint.names import normalise_tensors
 class Head:
     """A draft head: its configuration and its tensors under normalised names.
 
-    tensors: `fc.weight`, `layers.0.*`, `norm.weight`, `lm_head.weight`, and as the configuration says
-    `fc_norm.{i}.weight`, `input_norm.weight`, `embed_tokens.weight`, and `d2t` [Vd], int64: target id = draft id +
-    d2t[draft id].
+    config: HeadConfig for EAGLE-3, Eagle1Config for EAGLE-1 and what shares its format (EAGLE-2, HASS).
+    tensors: those of `config.tensor_shapes()`; `d2t` [Vd], int64: target id = draft id + d2t[draft id].
     """
 
-    config: HeadConfig
+    config: HeadConfig | Eagle1Config
     tensors: dict[str, Tensor]
 
 
 def read_head(path: str | Path) -> Head:
-    """The head in a directory that SafeAILab's, SpecForge's, ModelOpt's, NeMo's, speculators' or this trainer wrote.
+    """The head in a directory that SafeAILab, HASS, SpecForge, ModelOpt, NeMo, speculators or this trainer wrote.
 
     path: a directory with config.json and one .safetensors or, failing that, .bin file (read with weights_only=True).
 
@@ -40,7 +40,7 @@ def read_head(path: str | Path) -> Head:
     fields = read_fields(folder)
     tensors = normalise_tensors(_read_tensors(folder))
     kept = tensors.pop("t2d", None)
-    config = config_from_fields(fields, tensors)
+    config = eagle1_from_fields(fields, tensors) if is_eagle1(tensors) else config_from_fields(fields, tensors)
     expected = config.tensor_shapes()
     if not config.has_reduced_vocab:
         tensors.pop("d2t", None)

@@ -21,6 +21,16 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "unroll": {"steps": 4},
         "optim": {"lr": 5e-4, "weight_decay": 0.1, "min_lr": 0.33},
     },
+    "eagle1": {
+        "head": {"features": "final"},
+        "unroll": {"steps": 1},
+        "loss": {"token": 0.1, "feature": 1.0, "noise": 0.2},
+    },
+    "hass": {
+        "head": {"features": "final"},
+        "unroll": {"steps": 3, "decay": 1.0, "detach": True},
+        "loss": {"token": 0.1, "feature": 1.0, "topk": 1.0, "noise": 0.2},
+    },
 }
 
 
@@ -32,15 +42,21 @@ class ConfigError(ValueError):
 class HeadOptions:
     """kind: the method, one of KINDS. draft_vocab_size: rows of the lm_head kept (0: all).
     num_kv_heads: key-value heads (0: as many as the target). fc_norm, norm_output: EAGLE-3.1.
-    blocks: residual blocks in each Medusa or Hydra head. warm_start: from the target's last layer."""
+    features: what the first step reads: "fused" (three layers' inputs, EAGLE-3) or "final" (the state after the final
+    norm). blocks: residual blocks in each Medusa or Hydra head. warm_start: from the target's last layer."""
 
     kind: str = "eagle3"
+    features: str = "fused"
     draft_vocab_size: int = 0
     num_kv_heads: int = 0
     fc_norm: bool = False
     norm_output: bool = False
     blocks: int = 1
     warm_start: bool = True
+
+    def __post_init__(self) -> None:
+        if self.features not in ("fused", "final"):
+            raise ConfigError(f"The configuration key 'head.features' is {self.features!r}; known: fused, final.")
 
 
 @dataclass
@@ -58,11 +74,25 @@ class DataOptions:
 @dataclass
 class UnrollOptions:
     """steps: unrolled steps; decay: step j weighs decay^j; path_floor: see `unroll`, 0 computes every supervised
-    row."""
+    row. detach: what a step reads of the one before carries no gradient (HASS)."""
 
     steps: int = 5
     decay: float = 0.8
     path_floor: float = 0.0
+    detach: bool = False
+
+
+@dataclass
+class LossOptions:
+    """Weights. token: cross-entropy against the target's distribution; feature: smooth L1 against its final state
+    (EAGLE-1); topk: cross-entropy over the target's ten likeliest tokens (HASS).
+
+    noise: uniform noise of width noise * 512 / tokens of the document on what the first step reads (EAGLE-1)."""
+
+    token: float = 1.0
+    feature: float = 0.0
+    topk: float = 0.0
+    noise: float = 0.0
 
 
 @dataclass
@@ -100,6 +130,7 @@ class TrainConfig:
     head: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)
     unroll: UnrollOptions = field(default_factory=UnrollOptions)
+    loss: LossOptions = field(default_factory=LossOptions)
     optim: OptimOptions = field(default_factory=OptimOptions)
     log: LogOptions = field(default_factory=LogOptions)
 

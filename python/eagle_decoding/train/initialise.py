@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.head import DraftHead
 
 EMBEDDING_STD = 0.01
+LEAST_STRETCH = 0.1  # smaller weights of the final norm count as this large, so that nothing divides by zero
 
 
 def random_init(head: DraftHead, std: float) -> None:
@@ -32,7 +34,7 @@ def warm_eagle3(head: Eagle3Head, target: Any, aux: Tensor, final: Tensor) -> No
     """
     config, source, layer = head.config, target.model.layers[-1], head.layer
     hidden = config.hidden_size
-    rms = head.features(aux, final)[:, -1].square().mean(-1).sqrt().mean().item() if config.fc_norm else 1.0
+    rms = _root_mean_square(head.features(aux, final)[:, -1]) if config.fc_norm else 1.0
     head.fc.weight.zero_()
     head.fc.weight[:, -hidden:] = torch.eye(hidden) * rms
     for name in ("q_proj", "k_proj", "v_proj"):
@@ -46,6 +48,38 @@ def warm_eagle3(head: Eagle3Head, target: Any, aux: Tensor, final: Tensor) -> No
     layer.hidden_norm.weight.copy_(source.input_layernorm.weight)
     layer.post_attention_layernorm.weight.copy_(source.post_attention_layernorm.weight)
     head.norm.weight.copy_(target.model.norm.weight)
+
+
+@torch.no_grad()
+def warm_eagle1(head: Eagle1Head, target: Any, aux: Tensor, final: Tensor) -> None:
+    """Start as the target's last layer applied to the state after the final norm, almost blind to the embedding.
+
+    The final norm stretched each value of that state by its weight. What reads the state shrinks it again, what adds to
+    it stretches: q/k/v by the input norm's weight over the final norm's, o and down by the final norm's over the mean
+    size of the residual stream in the sample aux [R, A, H]. final [R, H]: a sample of these states.
+    """
+    config, source, layer = head.config, target.model.layers[-1], head.layer
+    hidden, norm = config.hidden_size, target.model.norm.weight
+    stretch = torch.where(norm < 0, -1, 1) * norm.abs().clamp(min=LEAST_STRETCH)
+    rms = _root_mean_square(aux[:, -1])
+    head.fc.weight[:, :hidden].normal_(std=EMBEDDING_STD / _root_mean_square(head.embed_tokens))
+    head.fc.weight[:, hidden:] = torch.eye(hidden)
+    for name in ("q_proj", "k_proj", "v_proj"):
+        mine, theirs = getattr(layer.self_attn, name), getattr(source.self_attn, name)
+        weight = theirs.weight * (source.input_layernorm.weight / stretch)
+        mine.weight.copy_(_repeat_heads(weight, mine.out_features, config.head_dim))
+        if mine.bias is not None:
+            mine.bias.copy_(_repeat_heads(theirs.bias, mine.out_features, config.head_dim))
+    layer.self_attn.o_proj.weight.copy_(source.self_attn.o_proj.weight * (stretch / rms)[:, None])
+    layer.mlp.load_state_dict(source.mlp.state_dict())
+    layer.mlp.down_proj.weight.mul_((stretch / rms)[:, None])
+    shrunk = source.post_attention_layernorm.weight / stretch * _root_mean_square(final)
+    layer.post_attention_layernorm.weight.copy_(shrunk)
+
+
+def _root_mean_square(states: Tensor) -> float:
+    """Of each row [R, H], then the mean."""
+    return states.square().mean(-1).sqrt().mean().item()
 
 
 def _repeat_heads(rows: Tensor, out: int, head_dim: int) -> Tensor:

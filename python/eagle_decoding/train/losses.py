@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from eagle_decoding.train.config import LossOptions
+
 ROWS_PER_CHUNK = 256
+TOPK = 10  # of HASS's loss
 
 
 class TokenScores(NamedTuple):
@@ -70,6 +74,25 @@ def linear_soft_cross_entropy(
     The lm_head is frozen, so its weight gradient is never formed: one product for the logits, one for d hidden.
     """
     return TokenScores(*_LinearSoftCrossEntropy.apply(hidden, lm_head, teacher, teacher_row, token))
+
+
+def blended(teacher: Tensor, weights: LossOptions) -> tuple[Tensor, float | Tensor]:
+    """The token loss and the top-k loss of HASS as one: a teacher and how much a row of it weighs, a number or [P].
+
+    teacher [P, Vd], float: probabilities p. With p_k = p over its TOPK largest entries and zero elsewhere,
+    cross-entropy against token * p + topk * p_k is m times that against the same divided by its sum m.
+    """
+    if not weights.topk:
+        return teacher, weights.token
+    least = teacher.topk(min(TOPK, teacher.shape[1])).values[:, -1:]
+    blend = teacher * (weights.token + weights.topk * (teacher >= least))
+    mass = blend.sum(-1)
+    return blend / mass[:, None], mass
+
+
+def feature_loss(predicted: Tensor, final: Tensor) -> Tensor:
+    """EAGLE-1's regression [R] of states predicted [R, H] onto the target's, final [R, H]: smooth L1, mean over H."""
+    return F.smooth_l1_loss(predicted, final, reduction="none").mean(-1)
 
 
 def teacher_probabilities(hidden: Tensor, lm_head: Tensor) -> Tensor:

@@ -21,16 +21,20 @@ from eagle_decoding.train.unroll import unroll
 
 
 def build(config: TrainConfig, target: Any, target_ids: Tensor) -> Eagle3Head:
-    """A head over the default three features."""
+    """A head over the default three features, or over the state after the final norm."""
     embeddings, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
     return Eagle3Head(head_config(config, target), embeddings.detach(), lm_head.detach(), target_ids)
 
 
 def head_config(config: TrainConfig, target: Any) -> HeadConfig:
     """The shape of the head that fits this target."""
+    text = target.config.get_text_config()
+    final = config.head.features == "final"
     return HeadConfig(
         **layer_shape(target, config.head),
-        target_hidden_size=target.config.get_text_config().hidden_size,
+        target_hidden_size=text.hidden_size,
+        num_aux=1 if final else 3,
+        aux_layer_ids=(text.num_hidden_layers + 1,) if final else None,
         fc_norm=config.head.fc_norm,
         norm_output=config.head.norm_output,
     )
@@ -40,8 +44,19 @@ def run(
     head: Eagle3Head, documents: Documents, aux: Tensor, final: Tensor, config: TrainConfig, generator: Generator | None
 ) -> Iterator[StepOutput]:
     """Training-time test; the path floor spares rows in training only."""
-    floor = config.unroll.path_floor if generator else 0.0
-    return unroll(head, documents, aux, final, config.unroll.steps, floor)
+    options = config.unroll
+    floor = options.path_floor if generator else 0.0
+    return unroll(
+        head,
+        documents,
+        aux,
+        final,
+        options.steps,
+        floor,
+        detach=options.detach,
+        weights=config.loss,
+        generator=generator,
+    )
 
 
 def export(
