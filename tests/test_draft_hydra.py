@@ -79,7 +79,7 @@ def test_a_node_holds_the_candidate_of_its_own_path(kind, options):
     embed, paths = target.get_input_embeddings().weight, [(), *draft.tree.paths]
     for b in range(3):
         rows = [commit.features[b, : commit.num_rows[b]] for commit in (prompt, committed)]
-        states = target.model.norm(torch.cat(rows))
+        states = torch.cat(rows)
         if heads.config.prefix:
             states = prefix_model(heads, target)(inputs_embeds=states[None]).last_hidden_state[0]
         for node, path in enumerate(paths[1:], start=1):

@@ -70,7 +70,7 @@ def served_states(heads, documents, final):
             position = torch.tensor([[row - first]], dtype=torch.int32)
             one = torch.ones(1, dtype=torch.int32)
             commit = Commit(position, final[None, row : row + 1], position, position[0], one, row - first + 1)
-            states.append(layer.extend(final[None, row : row + 1], commit)[0, 0])
+            states.append(layer.extend(commit)[0, 0])
     return torch.stack(states)
 
 

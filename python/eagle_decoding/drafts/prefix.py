@@ -22,11 +22,11 @@ class PrefixLayer:
     def start(self, batch: int) -> None:
         self.layer.start(batch)
 
-    def extend(self, states: Tensor, commit: Commit) -> Tensor:
-        """Runs committed states [batch, rows, hidden] through the layer; [batch, 1, hidden] after the last real one."""
+    def extend(self, commit: Commit) -> Tensor:
+        """Runs the committed states through the layer; [batch, 1, hidden], normed, after each request's last one."""
 
         def enter(rows: slice) -> tuple[Tensor, Tensor]:
-            part = states[:, rows].contiguous()
+            part = commit.features[:, rows].contiguous()
             return eagle_kernels.rms_norm(part, self.input_norm, self.eps), part
 
         return eagle_kernels.rms_norm(self.layer.commit(commit, enter), self.norm, self.eps)
