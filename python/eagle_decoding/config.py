@@ -12,6 +12,8 @@ class TreeConfig:
     num_nodes: nodes verified by the target, the root (the last committed token) included
     max_depth: levels below the root, one draft forward each
     topk:      children looked at per node, and nodes expanded per level; 1 drafts a chain
+    drawn:     draw children from the draft's law instead of choosing the likeliest; verified by rejection sampling, so
+               that the text has the target's law but is not that of plain decoding with the same seed
 
     SGLang's names for the same: speculative_num_draft_tokens, speculative_num_steps, speculative_eagle_topk.
     """
@@ -19,6 +21,7 @@ class TreeConfig:
     num_nodes: int = 8
     max_depth: int = 4
     topk: int = 4
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.max_depth < 1 or self.topk < 1:

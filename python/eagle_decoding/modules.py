@@ -1,4 +1,4 @@
-"""Runs a stock model's linear layers, norms, rope and gated MLPs on this package's kernels during a decoding run.
+"""Runs a stock model's linear layers, norms, rope, gated MLPs and experts on this package's kernels during a decoding run.
 
 On a CPU these kernels give a row of a tree the very bits that it would get alone, and stream weights faster than stock
 layers do for a handful of rows. Weights stay where they are; longer inputs (prompts) take the stock path.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -16,20 +17,28 @@ from transformers import PreTrainedModel
 import eagle_kernels
 
 MAX_ROWS = 128
-RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
 @contextmanager
 def fused_modules(model: PreTrainedModel) -> Iterator[None]:
     """Replaces the forward of the modules it knows, and puts the stock ones back at the end."""
     with ExitStack() as stack:
-        for module in model.modules():
-            forward = fused_forward(module)
-            if forward is not None:
-                module.forward = forward
-                stack.callback(delattr, module, "forward")
+        for module in fuse(model):
+            stack.callback(delattr, module, "forward")
         stack.enter_context(fused_rope(sys.modules[type(model).__module__]))
         yield
+
+
+def fuse(model: PreTrainedModel) -> list[Any]:
+    """Replaces the forward of the modules it knows; deleting the attribute from a returned module undoes it."""
+    fused = []
+    for module in model.modules():
+        forward = fused_forward(module)
+        if forward is not None:
+            module.forward = forward
+            fused.append(module)
+    return fused
 
 
 @contextmanager
@@ -49,12 +58,16 @@ def fused_rope(modeling: Any) -> Iterator[None]:
         modeling.apply_rotary_pos_emb = stock
 
 
-def fused_forward(module: Any) -> Callable[[Tensor], Tensor] | None:
+def fused_forward(module: Any) -> Callable[..., Any] | None:
     """The fused forward of one module, or None where the stock one stays."""
     if type(module) is nn.Linear:
         return linear_forward(module)
     if type(module).__name__ in RMS_NORMS:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
+    if type(module).__name__ == "MixtralTopKRouter":
+        return router_forward(module)
+    if type(module).__name__ == "MixtralExperts" and is_silu(module):
+        return experts_forward(module)
     if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and is_silu(module):
         return lambda x: module.down_proj(eagle_kernels.silu_mul(module.gate_proj(x), module.up_proj(x)))
     return None
@@ -65,6 +78,39 @@ def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
         if input.numel() > MAX_ROWS * module.in_features:
             return functional.linear(input, module.weight, module.bias)
         return eagle_kernels.linear(input, module.weight, module.bias)
+
+    return forward
+
+
+def router_forward(module: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """Mixtral's choice of experts for rows [rows, hidden]: logits, weights and indices of the top_k."""
+
+    def forward(hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if len(hidden_states) > MAX_ROWS:
+            return type(module).forward(module, hidden_states)
+        logits = eagle_kernels.linear(hidden_states, module.weight)
+        weights, experts = logits.float().softmax(-1).topk(module.top_k, dim=-1)
+        return logits, weights / weights.sum(-1, keepdim=True), experts
+
+    return forward
+
+
+def experts_forward(module: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    """Mixtral's experts: each runs the rows that chose it, and a row adds up its experts in the order of its choice.
+
+    Neither the products of a row nor the order of its sum depends on the rows around it.
+    """
+
+    def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
+        if len(hidden_states) > MAX_ROWS:
+            return type(module).forward(module, hidden_states, top_k_index, top_k_weights)
+        outputs = hidden_states.new_empty(*top_k_index.shape, hidden_states.shape[-1])
+        for expert in top_k_index.unique().tolist():
+            rows, place = (top_k_index == expert).nonzero(as_tuple=True)
+            gate, up = eagle_kernels.linear(hidden_states[rows], module.gate_up_proj[expert]).chunk(2, dim=-1)
+            outputs[rows, place] = eagle_kernels.linear(eagle_kernels.silu_mul(gate, up), module.down_proj[expert])
+        weighted = outputs * top_k_weights[..., None].to(outputs.dtype)
+        return sum(weighted.unbind(1), torch.zeros_like(hidden_states))
 
     return forward
 

@@ -69,8 +69,8 @@ class NodeSampler:
         """
         proposal = tree.proposal
         if proposal is None:
-            target_tokens = self.choose(logits, tree, output)
-            return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, target_tokens, tree.max_depth)
+            tree.target_tokens = self.choose(logits, tree, output)
+            return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, tree.target_tokens, tree.max_depth)
         scores = self.process_nodes(logits, tree, output)
         verdict = eagle_kernels.verify_rejection(
             scores,

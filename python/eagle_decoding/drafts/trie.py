@@ -1,0 +1,88 @@
+"""Draft trees grown on the host: token paths that share their beginnings."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from eagle_decoding.tree import DraftTree
+
+WORD_BITS = 64
+
+
+class Trie:
+    """One request's tree under a node budget, the root (the last committed token) included.
+
+    tokens, parent, depth, scores: one entry per node, as in DraftTree
+    """
+
+    def __init__(self, root: int, num_nodes: int):
+        self.num_nodes = num_nodes
+        self.tokens, self.parent, self.depth, self.scores = [root], [-1], [0], [0.0]
+        self.ancestors = [1]
+        self.children: dict[tuple[int, int], int] = {}
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def full(self) -> bool:
+        return len(self.tokens) >= self.num_nodes
+
+    def child(self, node: int, token: int, score: float) -> int | None:
+        """The child of `node` that holds `token`, added when it is new; None when the budget is used up.
+
+        score: log-probability of the path to the child; of two, the higher one counts
+        """
+        known = self.children.get((node, token))
+        if known is not None:
+            self.scores[known] = max(self.scores[known], score)
+            return known
+        return None if self.full else self.append(node, token, score)
+
+    def append(self, node: int, token: int, score: float) -> int:
+        """Adds a child, a twin of another one or not; a walk goes to the first of twins."""
+        new = len(self.tokens)
+        self.tokens.append(token)
+        self.parent.append(node)
+        self.depth.append(self.depth[node] + 1)
+        self.scores.append(score)
+        self.ancestors.append(self.ancestors[node] | 1 << new)
+        self.children.setdefault((node, token), new)
+        return new
+
+
+def to_draft_tree(tries: list[Trie], context_len: Tensor) -> DraftTree:
+    """The requests' tries as one DraftTree, padded to the largest; padding has score -inf and matches nothing.
+
+    context_len: [batch] int32, position of each root
+    """
+    num_nodes = max(len(trie) for trie in tries)
+    words = -(-num_nodes // WORD_BITS)
+    device = context_len.device
+
+    def ints(rows: list[list[int]]) -> Tensor:
+        return torch.tensor(rows, dtype=torch.int32, device=device)
+
+    missing = [num_nodes - len(trie) for trie in tries]
+    depth = ints([trie.depth + [0] * pad for trie, pad in zip(tries, missing, strict=True)])
+    masks = [
+        [split(bits, words) for bits in trie.ancestors + [1 << node for node in range(len(trie), num_nodes)]]
+        for trie in tries
+    ]
+    scores = [trie.scores + [-math.inf] * pad for trie, pad in zip(tries, missing, strict=True)]
+    return DraftTree(
+        draft_tokens=ints([trie.tokens + trie.tokens[:1] * pad for trie, pad in zip(tries, missing, strict=True)]),
+        parent=ints([trie.parent + [-1] * pad for trie, pad in zip(tries, missing, strict=True)]),
+        depth=depth,
+        position_ids=context_len[:, None] + depth,
+        ancestor_mask=torch.tensor(masks, dtype=torch.int64, device=device),
+        node_scores=torch.tensor(scores, device=device),
+        max_depth=max(max(trie.depth) for trie in tries),
+    )
+
+
+def split(bits: int, words: int) -> list[int]:
+    """An ancestor mask as signed 64-bit words, the lowest first."""
+    parts = [bits >> WORD_BITS * word & (1 << WORD_BITS) - 1 for word in range(words)]
+    return [part - (1 << WORD_BITS) if part >> WORD_BITS - 1 else part for part in parts]
