@@ -55,6 +55,7 @@ class CausalLmDraft:
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         self.params = params
+        self.drawn = self.tree.drawn and bool((params.temperature > 0).any())  # greedy text has one draft to choose
         self.cache = self.model.new_cache(len(prompt))
         self.cache.buffer.reserve(prompt.shape[1])
         self.model.prefill(self.readable(prompt), lengths, self.cache)
@@ -80,7 +81,7 @@ class CausalLmDraft:
             positions = (context_len + level.depth)[:, None].expand(level.tokens.shape)
             return self.forward(level.tokens, positions, context_len + 1, level.ancestor_mask, level.first_row)
 
-        if self.tree.drawn:
+        if self.drawn:
             return draw(self.tree, root_tokens, context_len, self.root_logits, run, self.params)
         return grow(self.tree, root_tokens, context_len, self.root_logits, run)
 

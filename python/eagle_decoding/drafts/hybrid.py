@@ -1,11 +1,10 @@
 """Two drafting methods in one tree: branches from the text grafted into the tree of a draft head."""
 
-import math
-
 from torch import Tensor
 
+from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, Draft
-from eagle_decoding.drafts.trie import Trie, to_draft_tree
+from eagle_decoding.drafts.trie import Trie, best, graft, to_draft_tree
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
 
@@ -24,6 +23,15 @@ class HybridDraft:
         self.first, self.second, self.num_nodes = first, second, num_nodes
         self.feature_layers = first.feature_layers or second.feature_layers
 
+    @property
+    def tree(self) -> TreeConfig | None:
+        """Shape of the first method's trees, None where it has none to choose."""
+        return getattr(self.first, "tree", None)
+
+    @tree.setter
+    def tree(self, tree: TreeConfig) -> None:
+        self.first.tree = tree  # type: ignore[attr-defined]
+
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         self.first.start(prompt, lengths, params)
         self.second.start(prompt, lengths, params)
@@ -39,26 +47,3 @@ class HybridDraft:
         for tree in trees:
             graft(tree, merged)
         return to_draft_tree([best(trie, self.num_nodes) for trie in merged], context_len)
-
-
-def graft(tree: DraftTree, tries: list[Trie]) -> None:
-    """Adds every path of a DraftTree to the requests' tries, whose budget must have room for it."""
-    if tree.proposal is not None or (tree.node_scores is None and tree.num_nodes > 1):
-        raise ValueError("A hybrid ranks nodes by their scores: use methods that choose their drafts, such as EAGLE-3.")
-    if tree.node_scores is None:
-        return
-    rows = (tree.draft_tokens.tolist(), tree.parent.tolist(), tree.node_scores.tolist())
-    for trie, tokens, parents, scores in zip(tries, *rows, strict=True):
-        places: list[int | None] = [0]
-        for token, parent, score in zip(tokens[1:], parents[1:], scores[1:], strict=True):
-            above = places[parent] if parent >= 0 else None
-            places.append(None if above is None else trie.child(above, token, score))
-
-
-def best(trie: Trie, num_nodes: int) -> Trie:
-    """The num_nodes best nodes of a trie as a trie of their own, in the same order; ties go to the earlier node."""
-    ranked = sorted(range(1, len(trie)), key=lambda node: (-trie.scores[node], node))[: num_nodes - 1]
-    kept, place = Trie(trie.tokens[0], num_nodes), {0: 0}
-    for node in sorted(node for node in ranked if trie.scores[node] > -math.inf):
-        place[node] = kept.append(place[trie.parent[node]], trie.tokens[node], trie.scores[node])
-    return kept

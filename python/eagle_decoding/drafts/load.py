@@ -1,15 +1,15 @@
 """From what a user names to a drafting method for a loaded target."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import check_fits, read_head
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts import causal_lm, lookahead, prompt_lookup, suffix
+from eagle_decoding.drafts import auto, causal_lm, lookahead, prompt_lookup, suffix
 from eagle_decoding.drafts.base import Draft
-from eagle_decoding.drafts.causal_lm import CausalLmDraft, is_causal_lm
 from eagle_decoding.drafts.eagle3 import Eagle3Draft
 from eagle_decoding.drafts.hybrid import HybridDraft
 from eagle_decoding.drafts.text import TextDraft
@@ -34,31 +34,42 @@ NAMED: dict[str, Callable[[TreeConfig | None], Draft]] = {
     "suffix": suffix_draft,
     "lookahead": lookahead_draft,
 }
-GRAFTED = ("prompt-lookup", "suffix")  # methods that may precede a directory: suffix+DIRECTORY
+GRAFTED = {"prompt-lookup": prompt_lookup.TREE, "suffix": suffix.TREE}  # what may precede a directory: suffix+DIRECTORY
 
 
 def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig | None = None) -> Draft:
     """Loads a drafting method.
 
-    draft: a name from NAMED, a directory with a draft head or with a small causal language model, or
-           prompt-lookup+DIRECTORY or suffix+DIRECTORY for both at once under one node budget
-    tree:  shape of the trees; None takes the method's own
+    draft: a name from NAMED; a directory with a draft head or with a small causal language model;
+           suffix+DIRECTORY or prompt-lookup+DIRECTORY for both at once under one node budget;
+           auto:DRAFT for any of these where it pays and plain decoding elsewhere
+    tree:  shape of the trees, for auto the largest; None takes the method's own
 
     Raises ValueError when what lies in the directory does not fit the target, naming what differs.
     """
-    if str(draft) in NAMED:
-        return NAMED[str(draft)](tree)
-    name, plus, directory = str(draft).partition("+")
+    spec = str(draft)
+    if spec.startswith("auto:"):
+        return auto_draft(spec.removeprefix("auto:"), target, tree)
+    if spec in NAMED:
+        return NAMED[spec](tree)
+    name, plus, directory = spec.partition("+")
     if plus and name in GRAFTED:
-        grown = load_draft(directory, target, tree)
-        return HybridDraft(grown, NAMED[name](None), (tree or TreeConfig()).num_nodes)
+        first, budget = load_directory(Path(directory), target, tree), (tree or TreeConfig()).num_nodes
+        return HybridDraft(first, NAMED[name](replace(GRAFTED[name], num_nodes=budget)), budget)
     return load_directory(Path(draft), target, tree)
 
 
+def auto_draft(spec: str, target: PreTrainedModel, tree: TreeConfig | None) -> auto.AutoDraft:
+    bounds = tree or (auto.TEXT_TREE if spec in GRAFTED else auto.TREE)
+    if spec == "lookahead" or bounds.drawn:
+        raise ValueError(f"auto:{spec} cannot rank its drafts: lookahead's have no scores, drawn ones must all be verified.")
+    return auto.AutoDraft(load_draft(spec, target, bounds), bounds.num_nodes, target)
+
+
 def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None) -> Draft:
-    """The method that a directory's files belong to: a causal language model by its config.json, else an EAGLE-3 head."""
-    if is_causal_lm(path):
-        return CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
+    """The method that a directory's files belong to: a causal language model, else an EAGLE-3 head."""
+    if causal_lm.is_causal_lm(path):
+        return causal_lm.CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
     tree = tree or TreeConfig()
     if tree.drawn:
         raise ValueError("tree.drawn is for small causal language models: EAGLE-3 trees are chosen, leave it out.")

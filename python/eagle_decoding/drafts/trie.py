@@ -82,6 +82,29 @@ def to_draft_tree(tries: list[Trie], context_len: Tensor) -> DraftTree:
     )
 
 
+def graft(tree: DraftTree, tries: list[Trie]) -> None:
+    """Adds every path of a DraftTree to the requests' tries, whose budget must have room for it."""
+    if tree.proposal is not None or (tree.node_scores is None and tree.num_nodes > 1):
+        raise ValueError("This method's trees have no scores to rank nodes by: hybrids and auto mode need one that chooses its drafts.")
+    if tree.node_scores is None:
+        return
+    rows = (tree.draft_tokens.tolist(), tree.parent.tolist(), tree.node_scores.tolist())
+    for trie, tokens, parents, scores in zip(tries, *rows, strict=True):
+        places: list[int | None] = [0]
+        for token, parent, score in zip(tokens[1:], parents[1:], scores[1:], strict=True):
+            above = places[parent] if parent >= 0 else None
+            places.append(None if above is None else trie.child(above, token, score))
+
+
+def best(trie: Trie, num_nodes: int) -> Trie:
+    """The num_nodes best nodes of a trie as a trie of their own, in the same order; ties go to the earlier node."""
+    ranked = sorted(range(1, len(trie)), key=lambda node: (-trie.scores[node], node))[: num_nodes - 1]
+    kept, place = Trie(trie.tokens[0], num_nodes), {0: 0}
+    for node in sorted(node for node in ranked if trie.scores[node] > -math.inf):
+        place[node] = kept.append(place[trie.parent[node]], trie.tokens[node], trie.scores[node])
+    return kept
+
+
 def split(bits: int, words: int) -> list[int]:
     """An ancestor mask as signed 64-bit words, the lowest first."""
     parts = [bits >> WORD_BITS * word & (1 << WORD_BITS) - 1 for word in range(words)]
