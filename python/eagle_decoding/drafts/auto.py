@@ -48,6 +48,7 @@ class AutoDraft:
             costs = measure(Target(self.model), batch, self.num_nodes)
             self.policies[batch] = Policy(costs, self.shape.max_depth if self.shape else 1)
         self.policy = self.policies[batch]
+        self.policy.begin()
         self.pending: list[Commit] = []
         self.verified: list[Trie] = []
         self.proposed: tuple[float, int] | None = None
@@ -58,15 +59,17 @@ class AutoDraft:
         if self.proposed is not None:
             started, rows = self.proposed
             self.policy.costs.observe(rows, time.perf_counter() - started)
+            self.policy.tokens += commit.tokens.shape[1]
         if self.verified:
             for trie, tokens, emitted in zip(
                 self.verified, commit.tokens.tolist(), commit.num_rows.tolist(), strict=True
             ):
                 self.learn_acceptance(trie, tokens[: emitted - 1])
         self.pending.append(commit)
+        self.usual = 1 if self.proposed is None else commit.tokens.shape[1]  # a prompt's commit is no usual one
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
-        depth = self.policy.depth(sum(commit.tokens.shape[1] for commit in self.pending[:-1]))
+        depth = self.policy.depth(self.rows_pending() - self.usual)
         self.verified = self.drafted(depth, root_tokens, context_len) if depth else []
         tree = to_draft_tree(self.verified, context_len) if self.verified else root_only(root_tokens, context_len)
         self.proposed = time.perf_counter(), tree.num_nodes
@@ -88,19 +91,21 @@ class AutoDraft:
         return kept if rows > 1 else []
 
     def catch_up(self) -> float:
-        """Hands the method what was committed since it drafted last; returns the seconds that the last commit's share is.
+        """Hands the method what was committed since it drafted last; returns the last round's share of the seconds.
 
         Commits of plain rounds, one row each, go together.
         """
-        rows, newest = sum(commit.tokens.shape[1] for commit in self.pending), self.pending[-1].tokens.shape[1]
-        started = self.clock()
+        rows, started = self.rows_pending(), self.clock()
         for commit in joined(self.pending):
             self.draft.extend(commit)
         self.pending = []
         seconds = self.clock() - started
-        if rows > newest:
+        if rows > self.usual:
             self.policy.observe_catch_up(rows, seconds)
-        return seconds * newest / rows
+        return seconds * self.usual / rows
+
+    def rows_pending(self) -> int:
+        return sum(commit.tokens.shape[1] for commit in self.pending)
 
     def clock(self) -> float:
         if self.model.device.type == "cuda":

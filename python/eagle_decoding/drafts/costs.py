@@ -12,6 +12,7 @@ CONTEXT = 128  # committed rows during the measurement
 REPEATS = 3
 TOO_DEAR = 4  # forwards that cost more than this many one-row forwards are not looked at
 MEMORY = 0.1  # weight of a new round
+DRIFT = 0.25  # the same for what all sizes share
 
 
 class RowCosts:
@@ -39,9 +40,15 @@ class RowCosts:
         return min((size for size in self.forward if size >= rows), default=max(self.forward))
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Takes in the time of a round's verification."""
+        """Takes in the time of a round's verification: most of a change is the context's or the machine's, for all sizes."""
         used = self.size(rows)
-        self.slowdown[used] = faded(self.slowdown.get(used), seconds / self.forward[used])
+        if used not in self.slowdown:
+            self.slowdown[used] = seconds / self.forward[used]
+            return
+        change = min(seconds / self[used], 3.0) - 1
+        for size in self.slowdown:
+            self.slowdown[size] *= 1 + DRIFT * change
+        self.slowdown[used] *= 1 + MEMORY * change
 
 
 def faded(old: float | None, new: float) -> float:

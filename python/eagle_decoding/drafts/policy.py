@@ -5,7 +5,11 @@ from eagle_decoding.drafts.costs import MEMORY, RowCosts, faded
 PROBE_DEPTH = 2
 PROBE_SHARE = 0.01  # of the time of plain rounds: what finding out whether drafting pays again may cost
 FULL_DEPTH_EVERY = 16  # drafting rounds: looks deeper than it pays now, lest that has changed
+PLAIN_EVERY = 64  # drafting rounds: what plain decoding costs changes with the context
+WARM_UP = 2  # plain rounds at the very start, to know what one costs
+HORIZON = 128.0  # tokens that a request is taken to have before any was seen to its end
 MARGIN = 1.02  # expected speed over plain decoding from which drafting is worth its risk
+LENGTH_MEMORY = 0.3  # weight of a new request's length
 FIRST_GUESS = 0.7  # of the accepted drafts of a level, how many have an accepted child
 
 
@@ -22,7 +26,14 @@ class Policy:
         self.catch_up_seconds = 0.0  # per committed row that the method has not taken in
         self.parents, self.children = [2.0] * max_depth, [2.0 * FIRST_GUESS] * max_depth
         self.verified_rows: dict[int, int] = {}
-        self.allowance, self.drafts = 0.0, 0
+        self.allowance, self.drafts, self.plain = 0.0, 0, 0
+        self.horizon, self.tokens = HORIZON, 0
+
+    def begin(self) -> None:
+        """A new request starts: what the last one's length was tells how long this one will be."""
+        if self.tokens:
+            self.horizon += LENGTH_MEMORY * (self.tokens - self.horizon)
+        self.tokens = 0
 
     def depth(self, rows_behind: int) -> int:
         """How deep to draft this round, 0 for not at all.
@@ -30,16 +41,26 @@ class Policy:
         rows_behind: committed rows that the method would have to take in first
         """
         best = max(range(1, self.max_depth + 1), key=self.rate)
-        if self.rate(best) > MARGIN / self.costs[1]:
+        behind = rows_behind * self.catch_up_seconds
+        if self.plain < WARM_UP:
+            self.plain += 1
+            return 0
+        if self.rate(best) > MARGIN / self.costs[1] and self.savings(best) > behind:
             self.drafts += 1
+            if self.drafts % PLAIN_EVERY == 0:
+                return 0
             return self.max_depth if self.drafts % FULL_DEPTH_EVERY == 0 else best
         self.allowance += PROBE_SHARE * self.costs[1]
         probe = min(PROBE_DEPTH, self.max_depth)
-        price = rows_behind * self.catch_up_seconds + self.drafting(probe) + self.verifying(probe)
-        if self.allowance < price - self.costs[1]:
+        if self.allowance < behind + self.drafting(probe) + self.verifying(probe) - self.costs[1]:
             return 0
         self.allowance = 0.0
         return probe
+
+    def savings(self, depth: int) -> float:
+        """Seconds that drafting saves until the request ends: at its usual length, or after as much again."""
+        left = max(self.horizon - self.tokens, self.tokens)
+        return left * (self.costs[1] - 1 / self.rate(depth))
 
     def rate(self, depth: int) -> float:
         """Expected tokens per second of rounds with trees of a depth."""
