@@ -8,9 +8,11 @@ from safetensors import safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
+import eagle_kernels
 from eagle_decoding import attention
-from eagle_decoding.config import TreeConfig
+from eagle_decoding.config import Children, TreeConfig
 from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.coupled import coupled_topk
 from eagle_decoding.drafts.drawing import draw
 from eagle_decoding.drafts.eagle3 import causal_words
 from eagle_decoding.drafts.growth import Level, grow
@@ -25,7 +27,7 @@ PADDING = 1024  # entries by which vocabularies of one tokenizer differ at most
 
 
 class CausalLmDraft:
-    """Grows trees with a model that shares the target's tokenizer: chosen children, or drawn ones (tree.drawn).
+    """Grows trees with a model that shares the target's tokenizer: chosen children, or sampled ones (tree.children).
 
     Its cache holds every committed token, the root included; rows of a tree under construction lie behind them.
 
@@ -55,7 +57,8 @@ class CausalLmDraft:
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         self.params = params
-        self.drawn = self.tree.drawn and bool((params.temperature > 0).any())  # greedy text has one draft to choose
+        sampling = bool((params.temperature > 0).any())
+        self.children: Children = self.tree.children if sampling else "likeliest"
         self.cache = self.model.new_cache(len(prompt))
         self.cache.buffer.reserve(prompt.shape[1])
         self.model.prefill(self.readable(prompt), lengths, self.cache)
@@ -81,9 +84,17 @@ class CausalLmDraft:
             positions = (context_len + level.depth)[:, None].expand(level.tokens.shape)
             return self.forward(level.tokens, positions, context_len + 1, level.ancestor_mask, level.first_row)
 
-        if self.drawn:
+        if self.children == "sampled":
             return draw(self.tree, root_tokens, context_len, self.root_logits, run, self.params)
-        return grow(self.tree, root_tokens, context_len, self.root_logits, run)
+        return grow(self.tree, root_tokens, context_len, self.root_logits, run, self.rank)
+
+    def rank(self, logits: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probabilities and tokens [batch, rows, topk] of each row's children, which stand at position_ids [batch]."""
+        if self.children == "coupled":
+            return coupled_topk(logits, position_ids, self.params, self.tree.topk, None, self.vocab_size)
+        logprobs, tokens, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), self.tree.topk)
+        shape = (*logits.shape[:2], self.tree.topk)
+        return logprobs.view(shape), tokens.view(shape)
 
     def forward(
         self, tokens: Tensor, position_ids: Tensor, context_len: Tensor, ancestor_mask: Tensor, first_row: int = 0

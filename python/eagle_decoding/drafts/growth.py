@@ -32,6 +32,7 @@ def grow(
     context_len: Tensor,
     root_logits: Tensor,
     forward: Callable[[Level], Tensor],
+    rank: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> DraftTree:
     """Looks at topk children of the topk best nodes of each level, then keeps the best num_nodes of all it looked at.
 
@@ -39,6 +40,7 @@ def grow(
     context_len: [batch] int32, position of the root
     root_logits: [batch, 1, vocabulary]
     forward:     runs a level, returns its logits [batch, topk, vocabulary]
+    rank:        of logits, and position_ids [batch] of the children: log-probabilities and tokens [batch, rows, topk]
     """
     batch, device = len(root_tokens), root_tokens.device
     scores = torch.zeros(batch, tree.num_candidates, device=device)
@@ -52,15 +54,14 @@ def grow(
     )
     logits, slot = root_logits, 1
     for level in range(tree.max_depth):
-        logprobs, children, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), tree.topk)
-        shape = (batch, logits.shape[1], tree.topk)
+        logprobs, children = rank(logits, context_len + level + 1)
         row = level * tree.topk
         next_scores, next_slots, next_tokens, _, mask = eagle_kernels.expand_tree(
-            *frontier, logprobs.view(shape), children.view(shape), scores, tokens, parents, slot, row
+            *frontier, logprobs, children, scores, tokens, parents, slot, row
         )
         if level + 1 < tree.max_depth:
             logits = forward(Level(next_tokens, level + 1, mask, row))
-        slot += shape[1] * shape[2]
+        slot += children.shape[1] * tree.topk
         frontier = (next_scores, next_slots, mask)
     draft_tokens, parent, depth, position_ids, ancestor_mask, node_slots = eagle_kernels.build_tree(
         scores, tokens, parents, context_len, tree.num_nodes
