@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 import eagle_kernels
 
-MAX_ROWS = 128
+MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
 RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
@@ -64,9 +64,7 @@ def fused_forward(module: Any) -> Callable[..., Any] | None:
         return linear_forward(module)
     if type(module).__name__ in RMS_NORMS:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
-    if type(module).__name__ == "MixtralTopKRouter":
-        return router_forward(module)
-    if type(module).__name__ == "MixtralExperts" and is_silu(module):
+    if type(module).__name__ == "MixtralSparseMoeBlock" and is_silu(module.experts):
         return experts_forward(module)
     if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and is_silu(module):
         return lambda x: module.down_proj(eagle_kernels.silu_mul(module.gate_proj(x), module.up_proj(x)))
@@ -75,42 +73,33 @@ def fused_forward(module: Any) -> Callable[..., Any] | None:
 
 def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     def forward(input: Tensor) -> Tensor:
-        if input.numel() > MAX_ROWS * module.in_features:
+        if input.shape[-2] > MAX_ROWS:
             return functional.linear(input, module.weight, module.bias)
         return eagle_kernels.linear(input, module.weight, module.bias)
 
     return forward
 
 
-def router_forward(module: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Mixtral's choice of experts for rows [rows, hidden]: logits, weights and indices of the top_k."""
-
-    def forward(hidden_states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if len(hidden_states) > MAX_ROWS:
-            return type(module).forward(module, hidden_states)
-        logits = eagle_kernels.linear(hidden_states, module.weight)
-        weights, experts = logits.float().softmax(-1).topk(module.top_k, dim=-1)
-        return logits, weights / weights.sum(-1, keepdim=True), experts
-
-    return forward
-
-
-def experts_forward(module: Any) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """Mixtral's experts: each runs the rows that chose it, and a row adds up its experts in the order of its choice.
+def experts_forward(block: Any) -> Callable[[Tensor], Tensor]:
+    """Mixtral's sparse block: each expert runs the rows that chose it, a row adds up its experts in order of its choice.
 
     Neither the products of a row nor the order of its sum depends on the rows around it.
     """
+    gate, experts = block.gate, block.experts
 
-    def forward(hidden_states: Tensor, top_k_index: Tensor, top_k_weights: Tensor) -> Tensor:
-        if len(hidden_states) > MAX_ROWS:
-            return type(module).forward(module, hidden_states, top_k_index, top_k_weights)
-        outputs = hidden_states.new_empty(*top_k_index.shape, hidden_states.shape[-1])
-        for expert in top_k_index.unique().tolist():
-            rows, place = (top_k_index == expert).nonzero(as_tuple=True)
-            gate, up = eagle_kernels.linear(hidden_states[rows], module.gate_up_proj[expert]).chunk(2, dim=-1)
-            outputs[rows, place] = eagle_kernels.linear(eagle_kernels.silu_mul(gate, up), module.down_proj[expert])
-        weighted = outputs * top_k_weights[..., None].to(outputs.dtype)
-        return sum(weighted.unbind(1), torch.zeros_like(hidden_states))
+    def forward(hidden_states: Tensor) -> Tensor:
+        if hidden_states.shape[-2] > MAX_ROWS:
+            return type(block).forward(block, hidden_states)
+        states = hidden_states.flatten(0, -2)
+        logits = eagle_kernels.linear(states, gate.weight)
+        weights, chosen = logits.float().softmax(-1).topk(gate.top_k, dim=-1)
+        weights = (weights / weights.sum(-1, keepdim=True)).to(states.dtype)
+        outputs = states.new_empty(*chosen.shape, states.shape[-1])
+        for expert in chosen.unique().tolist():
+            rows, place = (chosen == expert).nonzero(as_tuple=True)
+            gated, up = eagle_kernels.linear(states[rows], experts.gate_up_proj[expert]).chunk(2, dim=-1)
+            outputs[rows, place] = eagle_kernels.linear(eagle_kernels.silu_mul(gated, up), experts.down_proj[expert])
+        return sum((outputs * weights[..., None]).unbind(1), torch.zeros_like(states)).view_as(hidden_states)
 
     return forward
 
