@@ -72,7 +72,7 @@ def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None)
         return causal_lm.CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
     tree = tree or TreeConfig()
     if tree.children == "sampled":
-        raise ValueError("children="sampled" is for small causal language models: EAGLE-3 trees take likeliest or coupled.")
+        raise ValueError("children='sampled' is for small causal language models, EAGLE-3 trees take likeliest or coupled.")
     head = read_head(path)
     check_fits(head.config, target.config)
     embedding = target.get_input_embeddings().weight
