@@ -1,6 +1,4 @@
-"""What holds for every drafting method: greedy text is generate's, sampled text that of plain decoding with the seed."""
-
-from pathlib import Path
+"""What holds for every drafting method: greedy text is generate's, sampled text that of plain decoding."""
 
 import pytest
 import torch
@@ -34,7 +32,9 @@ def drafts(target: PreTrainedModel) -> dict[str, Draft]:
         "small model, tree": small_model(target, SMALL),
         "small model, coupled": small_model(target, TreeConfig(12, 3, 3, children="coupled")),
         "hybrid": HybridDraft(eagle, load_draft("suffix", target), 10),
-        "auto": AutoDraft(HybridDraft(eagle_decoder(target, SMALL).draft, load_draft("suffix", target), 12), 12, target),
+        "auto": AutoDraft(
+            HybridDraft(eagle_decoder(target, SMALL).draft, load_draft("suffix", target), 12), 12, target
+        ),
         "auto:suffix": load_draft("auto:suffix", target),
     }
 

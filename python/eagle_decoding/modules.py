@@ -1,4 +1,4 @@
-"""Runs a stock model's linear layers, norms, rope, gated MLPs and experts on this package's kernels during a decoding run.
+"""Runs a stock model's linear layers, norms, rope, MLPs and experts on this package's kernels during a decoding run.
 
 On a CPU these kernels give a row of a tree the very bits that it would get alone, and stream weights faster than stock
 layers do for a handful of rows. Weights stay where they are; longer inputs (prompts) take the stock path.
@@ -81,7 +81,7 @@ def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 
 def experts_forward(block: Any) -> Callable[[Tensor], Tensor]:
-    """Mixtral's sparse block: each expert runs the rows that chose it, a row adds up its experts in order of its choice.
+    """Mixtral's sparse block: an expert runs the rows that chose it, a row adds up its experts in order of its choice.
 
     Neither the products of a row nor the order of its sum depends on the rows around it.
     """

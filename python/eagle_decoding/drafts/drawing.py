@@ -1,4 +1,4 @@
-"""Growing a draft tree of sampled children, for verification by rejection (SpecInfer, arXiv 2305.09781; RSD, 2402.14160)."""
+"""Growing a draft tree of sampled children, for verification by rejection (Jeon et al. 2024, arXiv 2402.14160)."""
 
 from collections.abc import Callable
 
@@ -82,7 +82,7 @@ def own_bits(num_nodes: int, device: torch.device) -> Tensor:
 
 
 def without_root(masks: Tensor) -> Tensor:
-    """Node masks as masks over the rows below the root: every bit one place down. masks: [batch, nodes, words] int64."""
+    """Masks [batch, nodes, words] int64 over the rows below the root: every bit one place down."""
     low = torch.full_like(masks[..., :1], (1 << 63) - 1)
     carried = torch.cat([masks[..., 1:] << 63, torch.zeros_like(masks[..., :1])], dim=-1)
     return (masks >> 1 & low) | carried

@@ -12,8 +12,8 @@ from eagle_decoding.tree import DraftTree
 class HybridDraft:
     """Lets both methods draft, merges what they agree on, and keeps the nodes most likely to be accepted.
 
-    A node's score is the log-probability of its path; of a path that both drafted, the higher one. A path's score
-    never exceeds that of its beginning, so that the best nodes are a tree (the re-ranking of EAGLE-2, arXiv 2406.16858).
+    A node's score is the log-probability of its path; of a path that both drafted, the higher one. A path's score never
+    exceeds that of its beginning, so that the best nodes are a tree (the re-ranking of EAGLE-2, arXiv 2406.16858).
 
     first, second: methods whose trees have node_scores
     num_nodes:     nodes of the merged tree, the root included

@@ -62,7 +62,9 @@ def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig | No
 def auto_draft(spec: str, target: PreTrainedModel, tree: TreeConfig | None) -> auto.AutoDraft:
     bounds = tree or (auto.TEXT_TREE if spec in GRAFTED else auto.TREE)
     if spec == "lookahead" or bounds.children == "sampled":
-        raise ValueError(f"auto:{spec} cannot rank its drafts: lookahead's have no scores, sampled ones must all be verified.")
+        raise ValueError(
+            f"auto:{spec} cannot rank its drafts: lookahead's have no scores, sampled ones must all be verified."
+        )
     return auto.AutoDraft(load_draft(spec, target, bounds), bounds.num_nodes, target)
 
 
@@ -72,7 +74,9 @@ def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None)
         return causal_lm.CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
     tree = tree or TreeConfig()
     if tree.children == "sampled":
-        raise ValueError("children='sampled' is for small causal language models, EAGLE-3 trees take likeliest or coupled.")
+        raise ValueError(
+            "children='sampled' is for small causal language models, EAGLE-3 trees take likeliest or coupled."
+        )
     head = read_head(path)
     check_fits(head.config, target.config)
     embedding = target.get_input_embeddings().weight

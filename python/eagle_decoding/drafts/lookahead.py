@@ -1,4 +1,4 @@
-"""Lookahead decoding: Jacobi guesses in the target's own forward feed a pool of n-grams (Fu et al. 2024, arXiv 2402.02057)."""
+"""Lookahead decoding: Jacobi guesses in the target's own forward feed a pool of n-grams (Fu et al., arXiv 2402.02057)."""
 
 import random
 from collections import OrderedDict
@@ -19,12 +19,14 @@ TREE = TreeConfig(num_nodes=57, max_depth=4, topk=7)  # 5-grams, window 7, 7 gue
 class LookaheadDraft:
     """Both branches of lookahead decoding as one draft tree.
 
-    The window holds max_depth levels of topk guesses each. Guess i of level j stands at depth 1 + i + j: the first level
-    is a chain below the root, and each of its tokens starts a chain of the later levels' tokens in its column. So its
-    rows need no mask of their own, and what the target chooses after the last level is the next level. A column and
-    that choice make an n-gram for the pool; pooled n-grams that begin with the root's token are the guesses to verify.
+    The window holds max_depth levels of topk guesses each. Guess i of level j stands at depth 1 + i + j: the first
+    level is a chain below the root, and each of its tokens starts a chain of the later levels' tokens in its column. So
+    its rows need no mask of their own, and what the target chooses after the last level is the next level. A column
+    and that choice make an n-gram for the pool; pooled n-grams that begin with the root's token are the guesses to
+    verify.
 
-    tree: max_depth + 1 is the length of an n-gram, topk the width of the window and the most guesses; num_nodes bounds all
+    tree: max_depth + 1 is the length of an n-gram, topk the width of the window and the most guesses, num_nodes the
+          bound on everything
     """
 
     feature_layers: tuple[int, ...] = ()
@@ -85,11 +87,7 @@ class Window:
                 node = self.add(trie, node, token)
             self.nodes.append(node)
         for guess in reversed(self.pool.get(trie.tokens[0], ())):
-            child: int | None = 0
-            for token in guess:
-                child = trie.child(child, token, 0.0)
-                if child is None:
-                    return
+            trie.add_path([(token, 0.0) for token in guess])
 
     def add(self, trie: Trie, node: int, token: int) -> int:
         child = trie.child(node, token, 0.0)

@@ -110,4 +110,3 @@ class Policy:
 
     def observe_catch_up(self, rows: int, seconds: float) -> None:
         self.catch_up_seconds = faded(self.catch_up_seconds or None, seconds / rows)
-

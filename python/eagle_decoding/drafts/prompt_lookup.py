@@ -1,4 +1,4 @@
-"""Prompt lookup: what followed the last few tokens when the text had them before (Saxena 2023, "prompt lookup decoding")."""
+"""Prompt lookup decoding (Saxena 2023): what followed the last few tokens when the text had them before."""
 
 import math
 
@@ -32,11 +32,8 @@ class NgramIndex:
         A match of n tokens is taken to hold for d more with probability n / (n + d).
         """
         for end, matched in self.matches():
-            node: int | None = 0
-            for depth, token in enumerate(self.tokens[end : end + self.tree.max_depth], start=1):
-                node = trie.child(node, token, math.log(matched / (matched + depth)))
-                if node is None:
-                    return
+            following = enumerate(self.tokens[end : end + self.tree.max_depth], start=1)
+            trie.add_path([(token, math.log(matched / (matched + depth))) for depth, token in following])
 
     def matches(self) -> list[tuple[int, int]]:
         """(end, tokens matched) of the earlier matches to follow: the longest first, of these the latest."""

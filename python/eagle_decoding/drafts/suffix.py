@@ -1,4 +1,4 @@
-"""Suffix drafting: the text's own statistics after its longest repeated suffixes (as SuffixDecoding, arXiv 2411.04975)."""
+"""Suffix drafting: the text's own statistics after its longest repeated suffixes (cf. SuffixDecoding, arXiv 2411.04975)."""
 
 import heapq
 import math

@@ -32,7 +32,7 @@ class SuffixAutomaton:
             new = self.link[new]
 
     def _ending(self, state: int, token: int) -> int:
-        """The state whose longest substring is that of `state` and the token; splits it off where it has longer ones."""
+        """The state whose longest substring is that of `state` plus the token; split off where it holds longer ones."""
         reached = self.next[state][token]
         if self.length[reached] == self.length[state] + 1:
             return reached

@@ -40,6 +40,13 @@ class Trie:
             return known
         return None if self.full else self.append(node, token, score)
 
+    def add_path(self, path: list[tuple[int, float]]) -> None:
+        """Adds (token, score) below one another, from the root on, as far as the budget goes."""
+        node: int | None = 0
+        for token, score in path:
+            if node is not None:
+                node = self.child(node, token, score)
+
     def append(self, node: int, token: int, score: float) -> int:
         """Adds a child, a twin of another one or not; a walk goes to the first of twins."""
         new = len(self.tokens)
@@ -85,7 +92,9 @@ def to_draft_tree(tries: list[Trie], context_len: Tensor) -> DraftTree:
 def graft(tree: DraftTree, tries: list[Trie]) -> None:
     """Adds every path of a DraftTree to the requests' tries, whose budget must have room for it."""
     if tree.proposal is not None or (tree.node_scores is None and tree.num_nodes > 1):
-        raise ValueError("This method's trees have no scores to rank nodes by: hybrids and auto mode need one that chooses its drafts.")
+        raise ValueError(
+            "This method's trees have no scores to rank nodes by: hybrids and auto mode need drafts with probabilities."
+        )
     if tree.node_scores is None:
         return
     rows = (tree.draft_tokens.tolist(), tree.parent.tolist(), tree.node_scores.tolist())
