@@ -10,6 +10,8 @@ from transformers import (
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
+    MixtralConfig,
+    MixtralForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -42,7 +44,13 @@ KINDS = {
             "attention_bias": True,
         },
     ),
+    "vicuna": (LlamaForCausalLM, LlamaConfig, {"num_key_value_heads": 4}),
     "mistral": (MistralForCausalLM, MistralConfig, {"sliding_window": None}),
+    "mixtral": (
+        MixtralForCausalLM,
+        MixtralConfig,
+        {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None, "hidden_act": "silu"},
+    ),
     "qwen2": (Qwen2ForCausalLM, Qwen2Config, {}),
     "qwen3": (Qwen3ForCausalLM, Qwen3Config, {"head_dim": 24}),
 }
@@ -58,13 +66,12 @@ def tiny_target(kind: str = "llama", dtype: torch.dtype = torch.float32) -> PreT
         intermediate_size=48,
         num_hidden_layers=4,
         num_attention_heads=4,
-        num_key_value_heads=2,
         max_position_embeddings=256,
         initializer_range=0.3,
         pad_token_id=PAD,
         bos_token_id=BOS,
         eos_token_id=EOS,
-        **extra,
+        **{"num_key_value_heads": 2, **extra},
     )
     return model_class(config).to(dtype).eval()
 

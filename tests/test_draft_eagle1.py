@@ -17,6 +17,7 @@ from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import CheckpointError, check_fits, read_head, write_head
 from eagle_decoding.drafts import Commit, Eagle1Draft, Eagle3Draft, load_draft
 from eagle_decoding.drafts.layer_draft import PUBLISHED_PATHS, static_tree
+from eagle_decoding.sampling import fused_params
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
 DYNAMIC = TreeConfig(12, 3, 3)
@@ -66,7 +67,7 @@ def test_every_node_scores_what_the_plain_forward_says(tree, options):
     draft = Eagle1Draft(head, target, tree)
     first = random_commit(target, [70, 5, 3], [0, 0, 0])
     second = random_commit(target, [2, 1, 4], [70, 5, 3])
-    draft.start(first.tokens, first.num_rows, None)
+    draft.start(first.tokens, first.num_rows, fused_params([], False, [0] * 3, target.device))
     draft.extend(first)
     draft.propose(first.tokens[:, 0].contiguous(), first.num_rows)
     draft.extend(second)

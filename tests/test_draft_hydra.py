@@ -13,6 +13,7 @@ from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import CheckpointError, layer_of, read_depth_heads, write_depth_heads
 from eagle_decoding.drafts import HydraDraft, load_draft
 from eagle_decoding.drafts.depth_heads import HeadStack
+from eagle_decoding.sampling import fused_params
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
 TREE = TreeConfig(20, 3, 4)
@@ -70,7 +71,7 @@ def test_a_node_holds_the_candidate_of_its_own_path(kind, options):
     heads = hydra_heads(target, **options)
     draft = HydraDraft(heads, target, TREE)
     prompt, committed = random_commit(target, [70, 5, 66], [0, 0, 0]), random_commit(target, [2, 4, 3], [70, 5, 66])
-    draft.start(torch.zeros(3, 70, dtype=torch.int64), prompt.num_rows, None)
+    draft.start(torch.zeros(3, 70, dtype=torch.int64), prompt.num_rows, fused_params([], False, [0] * 3, target.device))
     draft.extend(prompt)
     draft.propose(torch.zeros(3, dtype=torch.int32), prompt.num_rows)
     draft.extend(committed)

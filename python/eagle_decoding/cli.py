@@ -1,4 +1,4 @@
-"""The command line: eagle-decoding demo, generate, chat, info, numerics, and the training commands."""
+"""The command line: eagle-decoding demo, generate, chat, bench, info, numerics, and the training commands."""
 
 import sys
 import time
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from eagle_decoding.bench import cli as benchmark
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.numerics import cli as numerics
 from eagle_decoding.train import cli as training
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.add_typer(training.app)
 app.add_typer(numerics.app)
+app.add_typer(benchmark.app)
 
 DEMO_PROMPT = "A train travels 60 miles in an hour and a half. How far does it travel in 4 hours? Explain each step."
 

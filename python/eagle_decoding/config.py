@@ -33,7 +33,7 @@ class TreeConfig:
     def __post_init__(self) -> None:
         if self.children not in get_args(Children):
             raise ValueError(f"children must be one of {', '.join(get_args(Children))}, got {self.children!r}.")
-        if self.static and self.children not in ("likeliest", "coupled"):
+        if self.static and self.drawn:
             raise ValueError(f"A static tree takes likeliest or coupled children, got {self.children!r}.")
         if self.max_depth < 1 or self.topk < 1:
             raise ValueError(f"max_depth and topk must be at least 1, got {self.max_depth} and {self.topk}.")
@@ -46,6 +46,11 @@ class TreeConfig:
             raise ValueError(
                 f"(max_depth - 1) * topk must not exceed {MAX_NODES}, got {self.max_depth} and {self.topk}."
             )
+
+    @property
+    def drawn(self) -> bool:
+        """When sampling, children are drawn: the tree is verified by rejection, all of it."""
+        return self.children in ("sampled", "hybrid", "auto")
 
     @property
     def num_candidates(self) -> int:

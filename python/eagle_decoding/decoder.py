@@ -53,18 +53,19 @@ class SpeculativeDecoder:
         fused: bool | None = None,
         **kwargs: Any,
     ) -> "SpeculativeDecoder":
-        """Loads a target and a head that was trained for it.
+        """Loads a target and a way of drafting for it.
 
         target: directory, hub id, .gguf file, or a model that is already loaded
-        draft:  directory with an EAGLE-3 head
-        tree:   shape of the draft trees
+        draft:  directory with a draft head or a small causal language model; "prompt-lookup", "suffix" or "lookahead",
+                which need no weights; "suffix+DIRECTORY" or "prompt-lookup+DIRECTORY" for both in one tree
+        tree:   shape of the draft trees; None takes the method's own
         fused:  as in the class
         kwargs: for the target's from_pretrained, for example dtype=torch.bfloat16
 
         Raises ValueError when the head does not fit the target, naming what differs.
         """
         model = load_target(target, **kwargs)
-        return cls(model, load_draft(draft, model, tree or TreeConfig()), fused=fused)
+        return cls(model, load_draft(draft, model, tree), fused=fused)
 
     def generate(
         self,

@@ -1,4 +1,4 @@
-"""Runs a stock model's linear layers, norms, rope and gated MLPs on this package's kernels during a decoding run.
+"""Runs a stock model's linear layers, norms, rope, MLPs and experts on this package's kernels during a decoding run.
 
 On a CPU these kernels give a row of a tree the very bits that it would get alone, and stream weights faster than stock
 layers do for a handful of rows. Weights stay where they are; longer inputs (prompts) take the stock path.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -16,20 +17,28 @@ from transformers import PreTrainedModel
 import eagle_kernels
 
 MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
-RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
+RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
 @contextmanager
 def fused_modules(model: PreTrainedModel) -> Iterator[None]:
     """Replaces the forward of the modules it knows, and puts the stock ones back at the end."""
     with ExitStack() as stack:
-        for module in model.modules():
-            forward = fused_forward(module)
-            if forward is not None:
-                module.forward = forward
-                stack.callback(delattr, module, "forward")
+        for module in fuse(model):
+            stack.callback(delattr, module, "forward")
         stack.enter_context(fused_rope(sys.modules[type(model).__module__]))
         yield
+
+
+def fuse(model: PreTrainedModel) -> list[Any]:
+    """Replaces the forward of the modules it knows; deleting the attribute from a returned module undoes it."""
+    fused = []
+    for module in model.modules():
+        forward = fused_forward(module)
+        if forward is not None:
+            module.forward = forward
+            fused.append(module)
+    return fused
 
 
 @contextmanager
@@ -49,12 +58,14 @@ def fused_rope(modeling: Any) -> Iterator[None]:
         modeling.apply_rotary_pos_emb = stock
 
 
-def fused_forward(module: Any) -> Callable[[Tensor], Tensor] | None:
+def fused_forward(module: Any) -> Callable[..., Any] | None:
     """The fused forward of one module, or None where the stock one stays."""
     if type(module) is nn.Linear:
         return linear_forward(module)
     if type(module).__name__ in RMS_NORMS:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
+    if type(module).__name__ == "MixtralSparseMoeBlock" and is_silu(module.experts):
+        return experts_forward(module)
     if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and is_silu(module):
         return lambda x: module.down_proj(eagle_kernels.silu_mul(module.gate_proj(x), module.up_proj(x)))
     return None
@@ -65,6 +76,30 @@ def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
         if input.shape[-2] > MAX_ROWS:
             return functional.linear(input, module.weight, module.bias)
         return eagle_kernels.linear(input, module.weight, module.bias)
+
+    return forward
+
+
+def experts_forward(block: Any) -> Callable[[Tensor], Tensor]:
+    """Mixtral's sparse block: an expert runs the rows that chose it, a row adds up its experts in order of its choice.
+
+    Neither the products of a row nor the order of its sum depends on the rows around it.
+    """
+    gate, experts = block.gate, block.experts
+
+    def forward(hidden_states: Tensor) -> Tensor:
+        if hidden_states.shape[-2] > MAX_ROWS:
+            return type(block).forward(block, hidden_states)
+        states = hidden_states.flatten(0, -2)
+        logits = eagle_kernels.linear(states, gate.weight)
+        weights, chosen = logits.float().softmax(-1).topk(gate.top_k, dim=-1)
+        weights = (weights / weights.sum(-1, keepdim=True)).to(states.dtype)
+        outputs = states.new_empty(*chosen.shape, states.shape[-1])
+        for expert in chosen.unique().tolist():
+            rows, place = (chosen == expert).nonzero(as_tuple=True)
+            gated, up = eagle_kernels.linear(states[rows], experts.gate_up_proj[expert]).chunk(2, dim=-1)
+            outputs[rows, place] = eagle_kernels.linear(eagle_kernels.silu_mul(gated, up), experts.down_proj[expert])
+        return sum((outputs * weights[..., None]).unbind(1), torch.zeros_like(states)).view_as(hidden_states)
 
     return forward
 

@@ -84,8 +84,8 @@ class NodeSampler:
             scores = self.process_nodes(logits, tree, output)
             return verify_typically(self.typical_acceptance, scores, tree, vars(self.params))
         if proposal is None:
-            target_tokens = self.choose(logits, tree, output)
-            return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, target_tokens, tree.max_depth)
+            tree.target_tokens = self.choose(logits, tree, output)
+            return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, tree.target_tokens, tree.max_depth)
         scores = self.process_nodes(logits, tree, output)
         verdict = eagle_kernels.verify_rejection(
             scores,

@@ -15,7 +15,7 @@ from eagle_decoding.cache import TreeCache
 from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
-SUPPORTED = ("llama", "mistral", "qwen2", "qwen3")
+SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
 
 
 def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
@@ -34,16 +34,16 @@ def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrained
     return AutoModelForCausalLM.from_pretrained(path, **kwargs).eval()
 
 
-def check_target(model: PreTrainedModel) -> None:
-    """Raises ValueError when the model is of a kind that tree decoding was not made for."""
+def check_target(model: PreTrainedModel, role: str = "Target") -> None:
+    """Raises ValueError when the model is of a kind that tree decoding was not made for; role: what it is used as."""
     config = model.config
     if config.model_type not in SUPPORTED:
         raise ValueError(
-            f"Target model type {config.model_type!r} is not supported, use one of {', '.join(SUPPORTED)}."
+            f"{role} model type {config.model_type!r} is not supported, use one of {', '.join(SUPPORTED)}."
         )
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise ValueError(
-            f"Target {config.model_type!r} has sliding-window layers, which tree attention does not support."
+            f"{role} {config.model_type!r} has sliding-window layers, which tree attention does not support."
         )
 
 
@@ -65,10 +65,13 @@ class Target:
     feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
                     that leaves the last layer, before the final norm, num_layers + 1 the same after it
     fused:          run linear layers, norms and gated MLPs on this package's kernels
+    role:           what an error calls the model
     """
 
-    def __init__(self, model: PreTrainedModel, feature_layers: tuple[int, ...] = (), fused: bool = True):
-        check_target(model)
+    def __init__(
+        self, model: PreTrainedModel, feature_layers: tuple[int, ...] = (), fused: bool = True, role: str = "Target"
+    ):
+        check_target(model, role)
         self.model = model
         self.decoder = model.get_decoder()
         self.feature_layers = feature_layers
@@ -128,9 +131,27 @@ class Target:
 
         context_len: [batch] int32
         """
-        cache.write_tree(context_len, tree.num_nodes)
-        context = attention.TreeContext(context_len, tree.ancestor_mask)
-        return self._forward(tree.draft_tokens.long(), tree.position_ids.long(), cache, eagle_tree=context)
+        return self.run(tree.draft_tokens.long(), tree.position_ids, context_len, tree.ancestor_mask, cache)
+
+    def run(
+        self,
+        token_ids: Tensor,
+        position_ids: Tensor,
+        context_len: Tensor,
+        ancestor_mask: Tensor,
+        cache: TreeCache,
+        first_row: int = 0,
+    ) -> TargetOutput:
+        """Runs rows behind the committed ones; row i goes to cache row context_len + first_row + i.
+
+        token_ids:     [batch, rows] int64
+        position_ids:  [batch, rows] int32
+        context_len:   [batch] int32, committed rows, which every row attends
+        ancestor_mask: [batch, rows, words] int64, bit r: attends cache row context_len + r
+        """
+        cache.write_tree(context_len + first_row, token_ids.shape[1])
+        context = attention.TreeContext(context_len, ancestor_mask)
+        return self._forward(token_ids, position_ids.long(), cache, eagle_tree=context)
 
     def _forward(self, token_ids: Tensor, position_ids: Tensor, cache: TreeCache, **kwargs: Any) -> TargetOutput:
         logits = self.model(

@@ -34,6 +34,8 @@ class DraftTree:
     node_scores:   [batch, num_nodes] float32, cumulative draft log-probability; None when nothing was drafted
     max_depth:     bound on depth
     proposal:      what sampled children were drawn from, siblings in draw order; None for trees without sampled ones
+    target_tokens: [batch, num_nodes] int32, what the target chose after each node, -1 where no walk came by; written
+                   by verification, None before it and for trees with sampled children
     """
 
     draft_tokens: Tensor
@@ -44,6 +46,7 @@ class DraftTree:
     node_scores: Tensor | None
     max_depth: int
     proposal: Proposal | None = None
+    target_tokens: Tensor | None = None
 
     @property
     def num_nodes(self) -> int:

@@ -23,12 +23,12 @@ from eagle_decoding.tree import DraftTree, Proposal
 from eagle_kernels.sample_children import child_budget
 
 if TYPE_CHECKING:
-    from eagle_decoding.drafts.layer_draft import LayerDraft
+    from eagle_decoding.drafts.growth import GrowingDraft
 
 ELSEWHERE = 0.1  # share of the target's law that is taken to lie anywhere but where the draft's law is
 
 
-def propose_drawn(draft: LayerDraft, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+def propose_drawn(draft: GrowingDraft, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
     """Grows a tree level by level, with as many nodes in each level as `level_widths` says."""
     tree, device, batch, k = draft.tree, root_tokens.device, len(root_tokens), draft.tree.topk
     nodes = tree.num_nodes
@@ -39,7 +39,7 @@ def propose_drawn(draft: LayerDraft, root_tokens: Tensor, context_len: Tensor) -
     scores = torch.full((batch, nodes), -torch.inf, device=device)
     scores[:, 0] = 0
     num_fixed = torch.zeros_like(draft_tokens)
-    draft_logits = torch.zeros(batch, nodes, len(draft.lm_head), dtype=draft.dtype, device=device)
+    draft_logits = torch.zeros(batch, nodes, draft.draft_vocab_size, dtype=draft.dtype, device=device)
     frontier = torch.zeros(batch, 1, dtype=torch.int32, device=device)
     state, offset, row, row_bit = draft.root_state, 1, 0, single_bits(tree.max_depth * k, device)
     seen = torch.zeros(batch, 1, row_bit.shape[1], dtype=torch.int64, device=device)
@@ -91,7 +91,7 @@ def propose_drawn(draft: LayerDraft, root_tokens: Tensor, context_len: Tensor) -
     )
 
 
-def place_worth(draft: LayerDraft, logits: Tensor, frontier: Tensor, context_len: Tensor) -> Tensor:
+def place_worth(draft: GrowingDraft, logits: Tensor, frontier: Tensor, context_len: Tensor) -> Tensor:
     """Log of how probably the target accepts the j-th child of each node, judged by the draft's law alone.
 
     A mixture: the draft's j-th largest probability, and with weight ELSEWHERE all that its larger ones leave.

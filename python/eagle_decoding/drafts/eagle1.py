@@ -38,11 +38,5 @@ class Eagle1Draft(LayerDraft):
         entered = eagle_kernels.linear(torch.cat((F.embedding(tokens, self.embed), hidden), -1), self.fc, self.fc_bias)
         return entered, entered
 
-    def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
-        logits, fed_back = self.logits(state)
-        logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), topk, self.d2t)
-        shape = (*logits.shape[:2], topk)
-        return logprobs.view(shape), token_ids.view(shape), fed_back
-
     def logits(self, state: Tensor) -> tuple[Tensor, Tensor]:
         return eagle_kernels.linear(state, self.lm_head), state

@@ -1,27 +1,87 @@
 """From what a user names to a drafting method for a loaded target."""
 
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import Eagle1Config, check_fits, depth_heads_file, read_depth_heads, read_head
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts import auto, causal_lm, lookahead, prompt_lookup, suffix
 from eagle_decoding.drafts.base import Draft
 from eagle_decoding.drafts.eagle1 import Eagle1Draft
 from eagle_decoding.drafts.eagle3 import Eagle3Draft
+from eagle_decoding.drafts.hybrid import HybridDraft
 from eagle_decoding.drafts.hydra import HydraDraft
 from eagle_decoding.drafts.medusa import MedusaDraft
+from eagle_decoding.drafts.text import TextDraft
 
 
-def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig) -> Draft:
-    """Loads a drafting method: a directory with an EAGLE-3 or EAGLE-1 head, or with Medusa or Hydra heads.
+def lookup_draft(tree: TreeConfig | None = None) -> TextDraft:
+    tree = tree or prompt_lookup.TREE
+    return TextDraft(lambda: prompt_lookup.NgramIndex(tree), tree.num_nodes)
 
-    Raises ValueError when the head does not fit the target, naming what differs.
+
+def suffix_draft(tree: TreeConfig | None = None) -> TextDraft:
+    tree = tree or suffix.TREE
+    return TextDraft(lambda: suffix.SuffixIndex(tree), tree.num_nodes)
+
+
+def lookahead_draft(tree: TreeConfig | None = None) -> lookahead.LookaheadDraft:
+    return lookahead.LookaheadDraft(tree or lookahead.TREE)
+
+
+NAMED: dict[str, Callable[[TreeConfig | None], Draft]] = {
+    "prompt-lookup": lookup_draft,
+    "suffix": suffix_draft,
+    "lookahead": lookahead_draft,
+}
+GRAFTED = {"prompt-lookup": prompt_lookup.TREE, "suffix": suffix.TREE}  # what may precede a directory: suffix+DIRECTORY
+
+
+def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig | None = None) -> Draft:
+    """Loads a drafting method.
+
+    draft: a name from NAMED; a directory with a draft head or with a small causal language model;
+           suffix+DIRECTORY or prompt-lookup+DIRECTORY for both at once under one node budget;
+           auto:DRAFT for any of these where it pays and plain decoding elsewhere
+    tree:  shape of the trees, for auto the largest; None takes the method's own
+
+    Raises ValueError when what lies in the directory does not fit the target, naming what differs.
     """
-    if depth_heads_file(draft):
-        heads = read_depth_heads(draft, target.config)
+    spec = str(draft)
+    if spec.startswith("auto:"):
+        return auto_draft(spec.removeprefix("auto:"), target, tree)
+    if spec in NAMED:
+        return NAMED[spec](tree)
+    name, plus, directory = spec.partition("+")
+    if plus and name in GRAFTED:
+        if tree and tree.drawn:
+            raise ValueError(f"{spec} cannot graft branches into a tree of drawn children, take likeliest or coupled.")
+        first, budget = load_directory(Path(directory), target, tree), (tree or TreeConfig()).num_nodes
+        return HybridDraft(first, NAMED[name](replace(GRAFTED[name], num_nodes=budget)), budget)
+    return load_directory(Path(draft), target, tree)
+
+
+def auto_draft(spec: str, target: PreTrainedModel, tree: TreeConfig | None) -> auto.AutoDraft:
+    bounds = tree or (auto.TEXT_TREE if spec in GRAFTED else auto.TREE)
+    if spec == "lookahead" or bounds.drawn:
+        raise ValueError(
+            f"auto:{spec} cannot rank its drafts: lookahead's have no scores, drawn ones must all be verified."
+        )
+    return auto.AutoDraft(load_draft(spec, target, bounds), bounds.num_nodes, target)
+
+
+def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None) -> Draft:
+    """The method that a directory's files belong to: a causal language model, Medusa or Hydra heads, an EAGLE head."""
+    if causal_lm.is_causal_lm(path):
+        return causal_lm.CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
+    tree = tree or TreeConfig()
+    if depth_heads_file(path):
+        heads = read_depth_heads(path, target.config)
         return HydraDraft(heads, target, tree) if heads.config.reads_path else MedusaDraft(heads, target, tree)
-    head = read_head(draft)
+    head = read_head(path)
     check_fits(head.config, target.config)
     if isinstance(head.config, Eagle1Config):
         return Eagle1Draft(head, target, tree)

@@ -1,0 +1,1 @@
+"""Every drafting method side by side: the same target, prompts and clock, one table."""

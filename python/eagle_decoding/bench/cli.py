@@ -1,0 +1,48 @@
+"""The command that measures every method: eagle-decoding bench."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer()
+
+
+@app.command()
+def bench(
+    data: Annotated[Path, typer.Option(help="Folder of question files (.jsonl, one object with `turns` a line).")],
+    out: Annotated[Path, typer.Option(help="Folder for measurements, table.csv, table.json and table.png.")],
+    methods: Annotated[str, typer.Option(help="all, or names from the table, comma-separated.")] = "all",
+    target: Annotated[
+        str | None,
+        typer.Option(help="Model to decode: directory, hub id or .gguf file.", show_default="SmolLM2-135M-Instruct"),
+    ] = None,
+    draft: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME=DIRECTORY of a draft head or a small model, as often as there are; the first also goes into a "
+            "hybrid and into auto.",
+            show_default="eagle-3=the head for the default target",
+        ),
+    ] = None,
+    prompts: Annotated[int, typer.Option(help="Questions of each file.")] = 4,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
+    runs: Annotated[int, typer.Option(help="Times that everything is measured.")] = 3,
+    temperatures: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1",
+    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    threads: Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's choice")] = None,
+) -> None:
+    """Measure every drafting method on the same prompts and print the table. The same command again resumes."""
+    from eagle_decoding.bench.run import Settings, run_bench
+    from eagle_decoding.terminal.console import notice
+
+    try:
+        heats = tuple(float(value) for value in temperatures.split(","))
+    except ValueError:
+        raise ValueError(f"--temperatures {temperatures} is not a comma-separated list of numbers like 0,1.") from None
+    settings = Settings(target, tuple(draft or ()), prompts, max_new_tokens, runs, heats, dtype, threads)
+    try:
+        run_bench(settings, methods, data, out)
+    except KeyboardInterrupt:
+        notice(f"Interrupted. What was measured is in {out}: the same command goes on from there.")
+        raise typer.Exit(130) from None

@@ -1,0 +1,59 @@
+"""The measurements on disk, one line each, so that an interrupted benchmark goes on where it stopped."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from eagle_decoding.bench.measure import Key, Record
+
+NAME = "measurements.jsonl"
+
+
+class Journal:
+    """Appends to DIR/measurements.jsonl, whose first line holds the settings that all measurements share.
+
+    Raises ValueError when the folder holds measurements with other settings.
+    """
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.path = folder / NAME
+        self.records: dict[Key, Record] = {}
+        lines = whole_lines(self.path)
+        if not lines:
+            self.path.write_text(json.dumps(settings) + "\n")
+            return
+        before = json.loads(lines[0])
+        changed = [name for name in settings if before.get(name) != settings[name]]
+        if changed:
+            name = changed[0]
+            raise ValueError(
+                f"{folder} holds measurements with {name} {before.get(name)}, not {settings[name]}: change --out."
+            )
+        for line in lines[1:]:
+            fields = json.loads(line)
+            record = Record(**{**fields, "key": Key(**fields["key"])})
+            self.records[record.key] = record
+        self.path.write_text("".join(line + "\n" for line in lines))
+
+    def known(self, key: Key, spec: str) -> bool:
+        """Whether this was measured already. Raises ValueError when it was, with another draft under the same name."""
+        record = self.records.get(key)
+        if record is not None and record.spec != spec:
+            raise ValueError(
+                f"{self.path} has {key.method} measured as {record.spec}, not {spec}: give the draft another name."
+            )
+        return record is not None
+
+    def add(self, record: Record) -> None:
+        self.records[record.key] = record
+        with self.path.open("a") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that were written to their end."""
+    if not path.exists():
+        return []
+    return [line[:-1] for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

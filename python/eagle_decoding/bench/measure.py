@@ -1,0 +1,99 @@
+"""One timed generation: what came out, how long the tokens after the first took, and how many rounds they needed."""
+
+import hashlib
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.generation.streamers import BaseStreamer
+
+from eagle_decoding.bench.methods import RIVALS, Method
+
+
+class Clock(BaseStreamer):
+    """Notes when new tokens come, and how many came first. The prompt is handed to a streamer before them."""
+
+    def __init__(self) -> None:
+        self.started = time.perf_counter()
+        self.times: list[float] = []
+        self.first = 0
+
+    def put(self, value: Tensor) -> None:
+        self.times.append(time.perf_counter())
+        if len(self.times) == 2:
+            self.first = value.numel()
+
+    def end(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Key:
+    """Which generation: of a file's question, at a temperature, in a run, by a method."""
+
+    run: int
+    temperature: float
+    file: str
+    question: int
+    method: str
+
+
+@dataclass
+class Record:
+    """A measurement.
+
+    spec:            the method's, as loaded
+    tokens, seconds: new tokens after those that came with the prompt's forward, up to the end token, and their time
+    prompt_seconds:  time to the first token
+    rounds:          forwards of the target after the prompt's, 0 where nobody counts
+    text:            digest of all new tokens
+    """
+
+    key: Key
+    spec: str
+    tokens: int
+    seconds: float
+    prompt_seconds: float
+    rounds: int
+    accepted: int
+    text: str
+
+
+def measure(method: Method, key: Key, prompt: Tensor, settings: dict[str, Any], end_tokens: set[int]) -> Record:
+    """Generates once.
+
+    prompt:     [1, tokens] int64
+    settings:   arguments of generate
+    end_tokens: what ends a text; nothing after one counts
+    """
+    torch.manual_seed(key.run)
+    own = {} if method.name in RIVALS else {"seed": key.run}
+    clock = Clock()
+    output = method.generate(prompt, streamer=clock, **settings, **own)
+    new = trim(output[0, prompt.shape[1] :].tolist(), end_tokens)
+    stats = method.stats()
+    return Record(
+        key=key,
+        spec=method.spec,
+        tokens=max(len(new) - clock.first, 0),
+        seconds=clock.times[-1] - clock.times[1],
+        prompt_seconds=clock.times[1] - clock.started,
+        rounds=stats.rounds if stats else 0,
+        accepted=stats.accepted if stats else 0,
+        text=hashlib.sha256(str(new).encode()).hexdigest()[:16],
+    )
+
+
+def trim(tokens: list[int], end_tokens: set[int]) -> list[int]:
+    """Tokens up to and including the first that ends the text."""
+    end = next((i for i, token in enumerate(tokens) if token in end_tokens), len(tokens))
+    return tokens[: end + 1]
+
+
+def sampling(temperature: float, new_tokens: int) -> dict[str, Any]:
+    """Arguments of generate: greedy at temperature 0, else sampling from the whole vocabulary."""
+    if temperature == 0:
+        return {"do_sample": False, "max_new_tokens": new_tokens}
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "max_new_tokens": new_tokens}

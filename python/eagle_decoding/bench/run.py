@@ -1,0 +1,125 @@
+"""Runs the benchmark: every method on every question, in turns, as often as asked; resumes what is there."""
+
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from eagle_decoding.bench.journal import Journal
+from eagle_decoding.bench.measure import Key, measure, sampling
+from eagle_decoding.bench.methods import Method, catalogue, choose, load_method
+from eagle_decoding.bench.questions import read_questions
+from eagle_decoding.bench.report import tables, write_reports
+from eagle_decoding.bench.summary import summarise
+from eagle_decoding.config import TreeConfig
+from eagle_decoding.terminal.console import err, notice, out
+from eagle_decoding.terminal.models import Models, bundled_head, load_models
+
+WARM_UP = 12  # tokens
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured; see the command's help."""
+
+    target: str | None
+    drafts: tuple[str, ...]
+    prompts: int
+    max_new_tokens: int
+    runs: int
+    temperatures: tuple[float, ...]
+    dtype: str
+    threads: int | None
+
+    def named_drafts(self) -> dict[str, str]:
+        """Name -> directory; by default the head for the default target. Raises ValueError for a draft without a name."""
+        if not self.drafts:
+            if self.target is not None:
+                return {}
+            return {"eagle-3": str(bundled_head())}
+        pairs = [draft.partition("=") for draft in self.drafts]
+        for name, equals, directory in pairs:
+            if not (name and equals and directory):
+                raise ValueError(f"--draft {name}{equals}{directory} must be NAME=DIRECTORY, like eagle-3=heads/mine.")
+        return {name: directory for name, _, directory in pairs}
+
+
+def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None:
+    """Measures, prints the table and writes it.
+
+    Raises ValueError, before anything is measured, for what cannot be found, does not fit or was measured otherwise.
+    """
+    questions = read_questions(data, settings.prompts)
+    specs = choose(wanted, catalogue(settings.named_drafts()))
+    if settings.threads:
+        torch.set_num_threads(settings.threads)
+    models = load_models(settings.target, None, settings.dtype, TreeConfig(), speculate=False)
+    shared = {
+        "target": settings.target or "SmolLM2-135M-Instruct",
+        "dtype": settings.dtype,
+        "max_new_tokens": settings.max_new_tokens,
+        "threads": torch.get_num_threads(),
+        "device": str(models.decoder.target.device),
+    }
+    journal = Journal(folder, shared)
+    keys = [
+        Key(run, temperature, file, question, name)
+        for run in range(settings.runs)
+        for temperature in settings.temperatures
+        for file, question, _ in questions
+        for name in specs
+    ]
+    missing = [key for key in keys if not journal.known(key, specs[key.method])]
+    if missing:
+        needed = {key.method for key in missing}
+        loaded = {
+            name: load_method(name, spec, models.decoder.target) for name, spec in specs.items() if name in needed
+        }
+        texts = {(file, question): text for file, question, text in questions}
+        fill(journal, missing, loaded, models, texts, settings.max_new_tokens)
+    rows = summarise(journal.records[key] for key in keys)
+    for table in tables(rows):
+        out.print(table)
+    facts = shared | {
+        "machine": platform.processor() or platform.machine(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "prompts": settings.prompts,
+        "runs": settings.runs,
+        "methods": specs,
+    }
+    notice("Written: " + ", ".join(str(path) for path in write_reports(folder, rows, facts)))
+
+
+def fill(
+    journal: Journal,
+    missing: list[Key],
+    loaded: dict[str, Method],
+    models: Models,
+    texts: dict[tuple[str, int], str],
+    max_new_tokens: int,
+) -> None:
+    """Measures what is missing, after a short warm-up of each method."""
+    ends = end_tokens(models)
+    limit = models.decoder.target.config.max_position_embeddings - max_new_tokens
+    hello = models.encode_prompt("Hello", None)["input_ids"]
+    columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        task = progress.add_task("warming up", total=len(missing))
+        for method in loaded.values():
+            measure(method, Key(0, 0.0, "", 0, method.name), hello, sampling(0.0, WARM_UP), ends)
+        for key in missing:
+            progress.update(task, description=f"run {key.run + 1}, T={key.temperature:g}, {key.file}, {key.method}")
+            prompt = models.encode_prompt(texts[key.file, key.question], None)["input_ids"][:, :limit]
+            journal.add(measure(loaded[key.method], key, prompt, sampling(key.temperature, max_new_tokens), ends))
+            progress.advance(task)
+
+
+def end_tokens(models: Models) -> set[int]:
+    """Tokens that end a text, by the target's generation settings."""
+    ends: Any = models.decoder.target.generation_config.eos_token_id
+    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)

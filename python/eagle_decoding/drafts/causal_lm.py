@@ -1,0 +1,114 @@
+"""Speculative sampling: a small causal language model drafts (Leviathan et al. 2211.17192, Chen et al. 2302.01318)."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from eagle_decoding import attention
+from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.decoder_layer import causal_words
+from eagle_decoding.drafts.growth import GrowingDraft
+from eagle_decoding.modules import fuse
+from eagle_decoding.sampling import SamplingParams
+from eagle_decoding.target import Target, load_target
+
+CHUNK = 64  # committed tokens run through the model at a time: one mask word
+TREE = TreeConfig(num_nodes=6, max_depth=5, topk=1)  # a chain of five, as transformers' assisted generation begins with
+PADDING = 1024  # entries by which vocabularies of one tokenizer differ at most
+
+
+class CausalLmDraft(GrowingDraft):
+    """Grows trees with a model that shares the target's tokenizer; a row's state is its logits.
+
+    Its cache holds every committed token, the root included; rows of a tree under construction lie behind them.
+
+    model: the draft model, which this object keeps for itself: its attention becomes tree attention
+    """
+
+    feature_layers: tuple[int, ...] = ()
+
+    def __init__(self, model: PreTrainedModel, vocab_size: int, tree: TreeConfig):
+        self.model = Target(model, role="Draft")
+        self.tree, self.dtype, self.device = tree, model.dtype, model.device
+        self.vocab_size = self.draft_vocab_size = vocab_size
+        model.set_attn_implementation(attention.NAME)
+        if model.device.type == "cpu":
+            fuse(model)
+
+    @classmethod
+    def from_pretrained(cls, path: Path, target: PreTrainedModel, tree: TreeConfig) -> "CausalLmDraft":
+        """Raises ValueError when the vocabulary cannot be the target's."""
+        model = load_target(path, dtype=target.dtype).to(target.device)
+        sizes = model.config.vocab_size, target.config.vocab_size
+        if abs(sizes[0] - sizes[1]) > PADDING:
+            raise ValueError(
+                f"The draft model's vocabulary has {sizes[0]} tokens and the target's {sizes[1]}: "
+                "use a draft model with the target's tokenizer."
+            )
+        return cls(model, target.config.vocab_size, tree)
+
+    def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
+        self.begin_requests(len(prompt), params)
+        self.cache = self.model.new_cache(len(prompt))
+        self.cache.buffer.reserve(prompt.shape[1])
+        self.model.prefill(self.readable(prompt), lengths, self.cache)
+        self.first_unknown = int(lengths.min()) - 1  # row of the next commit that some request's cache lacks
+
+    def extend(self, commit: Commit) -> None:
+        """Runs the committed tokens that the cache lacks and keeps the logits after the last one, the root."""
+        self.observe(commit.num_rows - 1)
+        self.cache.buffer.reserve(commit.committed + 1 + self.tree.max_depth * self.tree.topk)
+        first, self.first_unknown = self.first_unknown, 0
+        outputs = []
+        for start in range(first, commit.tokens.shape[1], CHUNK):
+            tokens = commit.tokens[:, start : start + CHUNK]
+            index = torch.arange(tokens.shape[1], dtype=torch.int32, device=tokens.device)
+            context_len = commit.context_len + 1 + start
+            mask = causal_words(len(index), tokens.device).repeat(len(tokens), 1, 1)
+            outputs.append(self.forward(tokens, context_len[:, None] + index, context_len, mask))
+        logits = torch.cat(outputs, dim=1)
+        last = (commit.num_rows.long() - 1 - first)[:, None, None]
+        self.root_state = logits.gather(1, last.expand(-1, 1, logits.shape[-1]))
+
+    def logits(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        return state, state
+
+    def run(
+        self,
+        tokens: Tensor,
+        fed_back: Tensor,
+        origin: Tensor,
+        depth: int,
+        context_len: Tensor,
+        ancestor_mask: Tensor,
+        first_row: int,
+    ) -> Tensor:
+        positions = (context_len + depth)[:, None].expand(tokens.shape)
+        return self.forward(tokens, positions, context_len + 1, ancestor_mask, first_row)
+
+    def forward(
+        self, tokens: Tensor, position_ids: Tensor, context_len: Tensor, ancestor_mask: Tensor, first_row: int = 0
+    ) -> Tensor:
+        """Logits [batch, rows, target vocabulary] after each row; arguments as in `Target.run`."""
+        rows = self.readable(tokens), position_ids, context_len, ancestor_mask
+        return self.model.run(*rows, self.cache, first_row).logits[..., : self.vocab_size]
+
+    def readable(self, tokens: Tensor) -> Tensor:
+        """Token ids that the draft's embedding has: vocabularies may be padded to different sizes."""
+        return tokens.long().clamp(max=self.model.config.vocab_size - 1)
+
+
+def is_causal_lm(path: Path) -> bool:
+    """Whether a directory holds a whole causal language model; draft heads may call themselves one in config.json."""
+    config, weights = path / "config.json", sorted(path.glob("*.safetensors"))
+    if not config.is_file() or not weights:
+        return False
+    named = json.loads(config.read_text()).get("architectures") or [""]
+    with safe_open(weights[0], framework="pt") as tensors:
+        embedded = any(name.startswith("model.") for name in tensors.keys())  # noqa: SIM118
+    return named[0].endswith("ForCausalLM") and embedded

@@ -1,0 +1,127 @@
+"""Growing a tree with a model that continues from its own guesses: what EAGLE heads and small language models share."""
+
+import torch
+from torch import Tensor
+
+import eagle_kernels
+from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts.coupled import coupled_topk
+from eagle_decoding.drafts.drawn import propose_drawn
+from eagle_decoding.drafts.rules import RULES, RuleChooser
+from eagle_decoding.sampling import SamplingParams
+from eagle_decoding.tree import DraftTree
+
+
+class GrowingDraft:
+    """Grows a tree level by level from `root_state`, in one of the ways of TreeConfig.children.
+
+    A subclass runs nodes (`run`) and says what follows them: `logits`, and `children` where a fused op finds the
+    likeliest without storing logits. A state is whatever a row of the model left behind: [batch, rows, width].
+
+    root_state: the state that predicts the root's children
+    vocab_size: the target's; draft_vocab_size: columns of `logits`
+    d2t:        [draft_vocab_size] int32 offset from a draft id to the target's, or None
+    """
+
+    tree: TreeConfig
+    dtype: torch.dtype
+    device: torch.device
+    vocab_size: int
+    draft_vocab_size: int
+    d2t: Tensor | None = None
+    root_state: Tensor
+
+    def logits(self, state: Tensor) -> tuple[Tensor, Tensor]:
+        """(logits [batch, rows, draft_vocab_size], what children continue from) after each row."""
+        raise NotImplementedError
+
+    def run(
+        self,
+        tokens: Tensor,
+        fed_back: Tensor,
+        origin: Tensor,
+        depth: int,
+        context_len: Tensor,
+        ancestor_mask: Tensor,
+        first_row: int,
+    ) -> Tensor:
+        """The states of nodes of one depth.
+
+        tokens:        [batch, nodes] int32
+        origin:        [batch, nodes] int64, the row of fed_back that each continues from
+        context_len:   [batch] int32, position of the root
+        ancestor_mask: [batch, nodes, words] int64, bit r set when row r of the nodes run so far is an ancestor or the
+                       node itself
+        first_row:     row of the first of these nodes
+        """
+        raise NotImplementedError
+
+    def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+        """(log-probabilities, target ids int32, both [batch, rows, topk], what they continue from) after each row."""
+        logits, fed_back = self.logits(state)
+        logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), topk, self.d2t)
+        shape = (*logits.shape[:2], topk)
+        return logprobs.view(shape), token_ids.view(shape), fed_back
+
+    def begin_requests(self, batch: int, params: SamplingParams) -> None:
+        """Forgets what earlier requests taught, and takes in how the new ones sample."""
+        rule, sampling = self.tree.children, bool((params.temperature > 0).any())
+        self.params = params
+        self.coupled = sampling and rule == "coupled"
+        self.filtered = bool(((params.top_k > 0) | (params.top_p < 1) | (params.min_p > 0)).any())
+        self.drawn = sampling and self.tree.drawn
+        self.chooser = RuleChooser(batch, self.device) if rule == "auto" else None
+        if rule in RULES:
+            self.rule = torch.full((batch,), RULES.index(rule), device=self.device)
+
+    def observe(self, accept_length: Tensor) -> None:
+        """Takes in what the last round accepted, [batch]."""
+        if self.chooser is not None:
+            self.chooser.observe(accept_length)
+
+    def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+        if not self.drawn:
+            return self.grow(root_tokens, context_len)
+        if self.chooser is not None:
+            self.rule = self.chooser.choose()
+        return propose_drawn(self, root_tokens, context_len)
+
+    def predict(self, state: Tensor, topk: int, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `children`, at positions [batch] int32; coupled drafting ranks by the noise of these positions too."""
+        if not self.coupled:
+            return self.children(state, topk)
+        logits, fed_back = self.logits(state)
+        ranked = coupled_topk(logits, position_ids, self.params, topk, self.d2t, self.vocab_size, self.filtered)
+        return *ranked, fed_back
+
+    def grow(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+        """Looks at topk children of the topk best nodes of each level, then keeps the best num_nodes of all it saw.
+
+        Expand and re-rank as in EAGLE-2 (Li et al. 2024, arXiv 2406.16858).
+        """
+        tree, batch = self.tree, len(root_tokens)
+        scores = torch.zeros(batch, tree.num_candidates, device=self.device)
+        tokens = root_tokens[:, None].repeat(1, tree.num_candidates)
+        parents = torch.full_like(tokens, -1)
+        words = max(1, -(-(tree.max_depth - 1) * tree.topk // 64))
+        frontier = (
+            torch.zeros(batch, 1, device=self.device),
+            torch.zeros(batch, 1, dtype=torch.int32, device=self.device),
+            torch.zeros(batch, 1, words, dtype=torch.int64, device=self.device),
+        )
+        state, slot = self.root_state, 1
+        for depth in range(1, tree.max_depth + 1):
+            row = (depth - 1) * tree.topk
+            logprobs, children, fed_back = self.predict(state, tree.topk, context_len + depth)
+            next_scores, next_slots, next_tokens, origin, mask = eagle_kernels.expand_tree(
+                *frontier, logprobs, children, scores, tokens, parents, slot, row
+            )
+            if depth < tree.max_depth:
+                state = self.run(next_tokens, fed_back, origin.long(), depth, context_len, mask, row)
+            slot += children.shape[1] * tree.topk
+            frontier = (next_scores, next_slots, mask)
+        draft_tokens, parent, depths, position_ids, ancestor_mask, node_slots = eagle_kernels.build_tree(
+            scores, tokens, parents, context_len, tree.num_nodes
+        )
+        node_scores = scores.gather(1, node_slots.clamp(min=0).long())
+        return DraftTree(draft_tokens, parent, depths, position_ids, ancestor_mask, node_scores, tree.max_depth)
