@@ -20,7 +20,8 @@ from eagle_decoding.train.capture import capture
 from eagle_decoding.train.config import dump_config, load_config
 from eagle_decoding.train.data import DataError, read_token_rows
 from eagle_decoding.train.export import export_head
-from eagle_decoding.train.state import newest_state
+from eagle_decoding.train.loop import DivergedError
+from eagle_decoding.train.state import StateError, newest_state
 from eagle_decoding.train.target import frozen_target
 
 
@@ -153,7 +154,8 @@ def test_a_torn_checkpoint_is_skipped(workplace, tmp_path):
     newer.write_bytes(newer.read_bytes()[:-64])
     assert f"step-{newest_state(tmp_path / 'checkpoints').progress['step']:08d}" == older.stem
     older.write_bytes(b"")
-    assert newest_state(tmp_path / "checkpoints") is None
+    with pytest.raises(StateError, match="no whole checkpoint"):
+        newest_state(tmp_path / "checkpoints")
 
 
 def test_export_writes_the_trained_head_with_the_targets_rows(workplace, tmp_path):
@@ -205,7 +207,7 @@ def test_a_diverging_run_stops_with_a_reason(workplace, tmp_path):
     trainer, _ = build_trainer(config_for(workplace, tmp_path), lambda report: None)
     with torch.no_grad():
         trainer.head.norm.weight.fill_(torch.inf)
-    with pytest.raises(FloatingPointError, match="lower optim"):
+    with pytest.raises(DivergedError, match="lower optim"):
         trainer.run()
 
 
