@@ -133,7 +133,7 @@ def _checksum(tensors: dict[str, Tensor]) -> int:
     """CRC-32 of all tensors' bytes in the order of their names."""
     total = 0
     for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy(), total)
+        total = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, total)
     return total
 
 
