@@ -5,9 +5,16 @@ from typing import Annotated
 
 import typer
 
+from eagle_decoding.config import TreeConfig
+
 app = typer.Typer(no_args_is_help=True)
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; docs/training.md names every key.", dir_okay=False)]
+Target = Annotated[
+    str | None,
+    typer.Option(help="Target model: directory, hub id or .gguf file.", show_default="SmolLM2-135M-Instruct"),
+]
+Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, any number.")]
 
 
@@ -29,6 +36,49 @@ def prepare(
         f"{facts['dropped']} dropped"
     )
     typer.echo(f"Supervised text of the first row: {facts['sample']!r}")
+
+
+@app.command()
+def regenerate(
+    out: Annotated[Path, typer.Option(help="Token shard to write (.safetensors).")],
+    files: Annotated[list[str] | None, typer.Argument(help="JSONL files with prompt, turns or messages.")] = None,
+    target: Target = None,
+    draft: Annotated[str | None, typer.Option(help="Head to speculate with; pays for small batches only.")] = None,
+    self_asked: Annotated[int, typer.Option(help="Questions that the target writes itself, then answers.")] = 0,
+    exclude: Annotated[list[str] | None, typer.Option(help="Token shard whose prompts are left out.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    max_length: Annotated[int, typer.Option(help="Longest row, in tokens; longer prompts are left out.")] = 2048,
+    greedy: Annotated[float, typer.Option(help="Share of conversations answered at temperature 0.")] = 0.5,
+    temperature: Annotated[float, typer.Option(help="Temperature of the others.")] = 0.8,
+    batch: Annotated[int, typer.Option(help="Conversations decoded at once.")] = 32,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Let the target answer prompts (or questions of its own): token rows to train on. Run again to resume."""
+    from eagle_decoding.terminal.console import notice
+    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.train.answering import PlainAnswering, SpeculativeAnswering
+    from eagle_decoding.train.data import read_token_rows
+    from eagle_decoding.train.progress import row_progress
+    from eagle_decoding.train.prompts import read_prompts
+    from eagle_decoding.train.regenerate import AnswerOptions, without_answered
+    from eagle_decoding.train.regenerate import regenerate as answer_prompts
+
+    prompts = [*read_prompts(files or [], notice), *[None] * self_asked]
+    models = load_models(target, draft, dtype, TreeConfig(), speculate=draft is not None)
+    if exclude:
+        given, prompts = len(prompts), without_answered(prompts, models.tokenizer, read_token_rows(exclude))
+        notice(f"{given - len(prompts)} of {given} prompts are answered already")
+    options = AnswerOptions(max_new_tokens, greedy, temperature, max_length, seed)
+    answering = (SpeculativeAnswering if draft else PlainAnswering)(models.decoder, batch, max_new_tokens)
+    with row_progress(len(prompts)) as report:
+        facts = answer_prompts(models.decoder, models.tokenizer, prompts, options, answering, out, report)
+    typer.echo(
+        f"{facts['rows']} rows from {facts['prompts']} prompts, {facts['tokens']} tokens, "
+        f"{facts['supervised'] / facts['tokens']:.1%} supervised"
+    )
+    rows = read_token_rows([out])
+    typer.echo(f"First row: {models.tokenizer.decode(rows.ids[: rows.starts[1]])!r}")
 
 
 @app.command()
@@ -61,18 +111,36 @@ def capture(
 
 @app.command()
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Train a head; a run that was stopped goes on from its newest checkpoint."""
+    """Train a head; a run that was stopped goes on from its newest checkpoint. torchrun starts it on many devices."""
+    from contextlib import nullcontext
+
     from eagle_decoding.train.assemble import build_trainer
     from eagle_decoding.train.config import load_config
-    from eagle_decoding.train.progress import RunLog
+    from eagle_decoding.train.distributed import processes
+    from eagle_decoding.train.progress import RunLog, silent
 
     options = load_config(config, overrides)
-    with RunLog(options.out) as log:
-        trainer, facts = build_trainer(options, log)
-        typer.echo(str(facts))
-        if facts.warning:
-            typer.secho(facts.warning, fg="yellow", err=True)
-        trainer.run()
+    with processes() as team:
+        log = RunLog(options.out, tensorboard=options.log.tensorboard) if team.first else nullcontext(silent)
+        with log as report:
+            trainer, facts = build_trainer(options, report, team)
+            if team.first:
+                typer.echo(str(facts))
+                if facts.warning:
+                    typer.secho(facts.warning, fg="yellow", err=True)
+            trainer.run()
+
+
+@app.command()
+def train_plot(
+    runs: Annotated[list[Path], typer.Argument(help="The out folders of training runs, or their log.jsonl files.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = Path("training.svg"),
+) -> None:
+    """Draw loss, tau_sim and survival of one or more runs against the tokens they were trained on."""
+    from eagle_decoding.train.plot import plot_runs
+
+    plot_runs(runs, out)
+    typer.echo(f"Wrote {out}")
 
 
 @app.command()
