@@ -1,4 +1,4 @@
-"""What a benchmark states about an op, once: its arguments, the bytes and operations they ask for, and torch's own way."""
+"""What a benchmark states about an op, once: its arguments, what they ask of the machine, and torch's own way."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field

@@ -26,7 +26,7 @@ class Change:
 
     @property
     def verdict(self) -> str:
-        """"faster" or "slower" beyond noise, else empty."""
+        """ "faster" or "slower" beyond noise, else empty."""
         if not self.before.differs_from(self.after):
             return ""
         return "slower" if self.ratio > 1 else "faster"
@@ -78,7 +78,7 @@ def ceiling_changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
         if threads in earlier:
             then = earlier[threads]
             lines.append(
-                f"{threads} threads: the machine's bandwidth is {now.bandwidth / then.bandwidth:.2f} times what it was, "
-                f"its matrix product {now.flops_per_second / then.flops_per_second:.2f} times."
+                f"{threads} threads: the machine's bandwidth is {now.bandwidth / then.bandwidth:.2f} of what it was, "
+                f"its matrix product {now.flops_per_second / then.flops_per_second:.2f}."
             )
     return lines

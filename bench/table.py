@@ -14,7 +14,18 @@ from eagle_decoding.floor.ceilings import Ceilings
 
 OURS = ("cpp", "triton")
 RIVALS = ("reference", "torch", "compiled")
-HEADINGS = ("case", "KB", "MFLOP", "warm µs", "cold µs", "±", "GB/s", "GFLOP/s", "of ceiling", *(f"× {r}" for r in RIVALS))
+HEADINGS = (
+    "case",
+    "KB",
+    "MFLOP",
+    "warm µs",
+    "cold µs",
+    "±",
+    "GB/s",
+    "GFLOP/s",
+    "of ceiling",
+    *(f"{r} /" for r in RIVALS),
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +109,7 @@ def lead(ratios: Sequence[float]) -> str:
     return f"{wins} of {len(ratios)}, {min(ratios):.2f} to {max(ratios):.2f}"
 
 
-LEAD_HEADINGS = ("op", "threads", *(f"ahead of {rival}, × from to" for rival in RIVALS))
+LEAD_HEADINGS = ("op", "threads", *(f"ahead of {rival}; time / ours" for rival in RIVALS))
 
 
 def rich_tables(result: dict[str, Any]) -> Group:
