@@ -26,7 +26,7 @@ def ops(
     models: Annotated[str, typer.Option(help=f"From: {'; '.join(MODELS)}. Separated by ;")] = ";".join(SHORT_MODELS),
     batch: Annotated[str, typer.Option(help="Requests, a list.")] = "1",
     context_len: Annotated[str, typer.Option("--context", help="Committed rows, a list.")] = "1024",
-    nodes: Annotated[str, typer.Option(help="Nodes of the tree, a list.")] = "24",
+    nodes: Annotated[str, typer.Option(help="Nodes of the tree, a list.")] = "8",
     threads: Annotated[str, typer.Option(help="Threads of the CPU, a list; torch's number by default.")] = "",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",

@@ -163,26 +163,27 @@ def break_even(plain: dict[str, Any], tree: dict[str, Any]) -> float:
     return sum(tree["phases"].values()) / sum(plain["phases"].values())
 
 
-def growth_table(result: dict[str, Any]) -> Table:
-    table = Table(title=f"A round's time as context and batch grow; {result['machine']['label']}", title_justify="left")
-    for heading in (
-        "batch",
-        "context",
-        "nodes",
-        *(f"{phase} ms" for phase in PHASES),
-        "round ms",
-        "±",
-        "break-even tau",
-    ):
-        table.add_column(heading, justify="right")
-    rows = result["growth"]
+def growth_lines(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Headings, and a line for each round that was timed."""
+    headings = ["batch", "context", "nodes", *(f"{phase} ms" for phase in PHASES), "round ms", "±", "break-even tau"]
+    lines, rows = [], result["growth"]
     for plain, tree in zip(rows[::2], rows[1::2], strict=True):
         for row in (plain, tree):
-            phases = [f"{1e3 * row['phases'][phase]:.2f}" for phase in PHASES]
-            taken = f"{1e3 * sum(row['phases'].values()):.2f}"
-            pays = f"{break_even(plain, tree):.2f}" if row is tree else ""
             sizes = [str(row[name]) for name in ("batch", "context", "nodes")]
-            table.add_row(*sizes, *phases, taken, f"{row['noise']:.0%}", pays)
+            phases = [f"{1e3 * row['phases'][phase]:.2f}" for phase in PHASES]
+            whole = f"{1e3 * sum(row['phases'].values()):.2f}"
+            lines.append([*sizes, *phases, whole, f"{row['noise']:.0%}", ""])
+        lines[-1][-1] = f"{break_even(plain, tree):.2f}"
+    return headings, lines
+
+
+def growth_table(result: dict[str, Any]) -> Table:
+    headings, lines = growth_lines(result)
+    table = Table(title=f"A round's time as context and batch grow; {result['machine']['label']}", title_justify="left")
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for line in lines:
+        table.add_row(*line)
     return table
 
 

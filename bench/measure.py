@@ -101,7 +101,8 @@ def measure(plan: Plan) -> dict[str, Any]:
                 row = Row(benchmark.op, label, model, threads, case.bytes, case.flops)
                 row = rows.setdefault(row.key, row)
                 rivals = dict(benchmark.rivals(case, plan.device))
-                rivals = {name: call for name, call in rivals.items() if name not in plan.without}
+                left_out = {*plan.without, *(name for name, taken in row.samples.items() if taken.too_slow)}
+                rivals = {name: call for name, call in rivals.items() if name not in left_out}
                 for name, samples in sample_in_turns(rivals, watch, plan.repeats).items():
                     kept = row.samples.setdefault(name, Samples())
                     kept.warm += samples.warm

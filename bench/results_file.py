@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,21 @@ from eagle_decoding.floor.ceilings import Ceilings
 
 
 def write_json(result: dict[str, Any], path: Path) -> None:
-    """Writes whole or not at all."""
+    """Numbers to four digits, whole or not at all."""
+    write_text(on_few_lines(json.dumps(rounded(result), indent=1, ensure_ascii=False)) + "\n", path)
+
+
+def write_text(text: str, path: Path) -> None:
+    """Writes under a temporary name and renames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(rounded(result), indent=1) + "\n")
+    partial.write_text(text, encoding="utf-8")
     os.replace(partial, path)
+
+
+def on_few_lines(text: str) -> str:
+    """Innermost lists on one line each; a line break between quotes is escaped, so none is touched."""
+    return re.sub(r"\[\n[^\[\]{}]*\]", lambda found: re.sub(r"\n\s*", " ", found[0]), text)
 
 
 def rounded(value: Any) -> Any:

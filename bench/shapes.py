@@ -67,7 +67,7 @@ def workload(batch: int, context_len: int, num_nodes: int) -> Workload:
     raise ValueError(f"A tree has at most 128 nodes, got {num_nodes}: choose a smaller one.")
 
 
-def sizes(model: str, batch: int = 1, context_len: int = 1024, num_nodes: int = 24) -> Sizes:
+def sizes(model: str, batch: int = 1, context_len: int = 1024, num_nodes: int = 8) -> Sizes:
     """A model of MODELS and a round, as the makers of inputs take them."""
     if model not in MODELS:
         raise ValueError(f"Model {model!r} has no listed shape, choose from: {'; '.join(MODELS)}.")

@@ -9,7 +9,7 @@ import torch
 Call = Callable[[], object]
 FLUSH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # more than the second-level caches of all cores, of the GPU
 SAMPLE_SECONDS = 1e-3  # short calls are repeated until a sample takes about this long
-SLOWEST = 0.2  # seconds: what one call may take to be sampled more often than once a pass
+SLOWEST = 0.2  # seconds: what one call may take to be sampled more than once
 
 
 @dataclass
@@ -18,6 +18,11 @@ class Samples:
 
     warm: list[float] = field(default_factory=list)
     cold: list[float] = field(default_factory=list)
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether one sample is enough: SLOWEST or more, far behind whatever it is compared with."""
+        return bool(self.warm) and self.warm[0] >= SLOWEST
 
 
 class Stopwatch:

@@ -1,4 +1,4 @@
-"""Makes an acceptance atlas: python -m bench.atlas TARGET HEAD QUESTIONS [--prompts 4] [--out atlas.json] [--page FILE].
+"""Makes an acceptance atlas: python -m bench.atlas TARGET HEAD QUESTIONS [--prompts 4] [--out atlas.json].
 
 Decodes the first questions of every .jsonl file with the head, greedily, and keeps each round. The JSON file holds the
 counts and the rounds; the page is one HTML file without anything external: charts, and every tree to step through.
@@ -21,7 +21,7 @@ from bench.atlas.page import render
 from bench.machine import machine
 from bench.metrics import average_acceptance_length
 from bench.questions import chat_prompt, read_questions
-from bench.results_file import write_json
+from bench.results_file import write_json, write_text
 from bench.rounds import LoggedRound, RoundLog
 from eagle_decoding import SpeculativeDecoder
 
@@ -54,7 +54,7 @@ def main(
     atlas = build_atlas(answers, tokenizer, facts)
     write_json(atlas, out)
     page = page or out.with_suffix(".html")
-    page.write_text(render(atlas))
+    write_text(render(atlas), page)
     Console(highlight=False).print(*axis_tables(atlas))
     print(f"{out} and {page} written.")
 
@@ -86,13 +86,11 @@ def build_atlas(answers: list[Answer], tokenizer: Any, facts: dict[str, Any]) ->
 def round_record(logged: LoggedRound, text: Any) -> dict[str, Any]:
     """tokens as text; p: the draft's probability of each node after its parent, None at the root."""
     scores = logged.scores
-    steps = zip(range(len(logged.tokens)), logged.parents, strict=True)
+    steps = list(enumerate(logged.parents))
     return {
         "tokens": [text(token) for token in logged.tokens],
         "parents": logged.parents,
-        "p": None
-        if scores is None
-        else [1.0 if up < 0 else round(math.exp(scores[n] - scores[up]), 3) for n, up in steps],
+        "p": scores and [round(math.exp(scores[node] - scores[up]), 3) if up >= 0 else 1.0 for node, up in steps],
         "path": logged.path,
         "bonus": text(logged.bonus_token),
     }

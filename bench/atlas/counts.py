@@ -41,7 +41,7 @@ def token_class(text: str) -> str:
         return "new line" if "\n" in text else "space" if text else "other"
     if all(unicodedata.category(c)[0] == "N" for c in core):
         return "number"
-    if all(unicodedata.category(c)[0] in "LM" or c in "'’" for c in core) and any(c.isalpha() for c in core):
+    if all(unicodedata.category(c)[0] in "LM" or c in "'\u2019" for c in core) and any(c.isalpha() for c in core):
         return "new word" if text[0].isspace() else "inside a word"
     if all(unicodedata.category(c)[0] in "PS" for c in core):
         return "punctuation"
