@@ -5,6 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from bench.decode_report import PHASES, is_draft, totals
+from bench.metrics import average_acceptance_length
 from bench.pictures.style import INK, new_figure
 from bench.pictures.style import PHASES as PHASE_COLORS
 
