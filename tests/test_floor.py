@@ -6,10 +6,13 @@ import pytest
 import torch
 from models import KINDS, eagle_decoder, prompts, random_head, tiny_target
 from rich.console import Console
+from test_cli import make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
+from typer.testing import CliRunner
 
 from eagle_decoding import TreeConfig
 from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.cli import app
 from eagle_decoding.drafts import NoDraft
 from eagle_decoding.floor.ceilings import Ceilings, measure_ceilings
 from eagle_decoding.floor.report import MeasuredRound, phase_table, speed_table, verdict
@@ -105,9 +108,19 @@ def test_a_run_on_a_tiny_model():
     measured = measure_round(decoder, inputs, max_new_tokens=12)
     assert 1 <= measured.tokens_per_round <= 4 and measured.plain_seconds > 0
     assert set(measured.phases) == {"draft", "verify", "sample", "commit", "output"}
+
+
+def test_the_command_prints_where_a_round_stands(monkeypatch, capsys):
+    monkeypatch.setattr("eagle_decoding.floor.run.measure_ceilings", lambda dtype, device: H200)
+    decoder = eagle_decoder(tiny_target())
+    run_floor(Models(decoder, make_tokenizer()), "w5 w6 w7", 12)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "cpu, 1 threads: copy 4300.0 GB/s" in shown and "of the speed of light, plain decoding at" in shown
     decoder.draft = NoDraft()
     with pytest.raises(ValueError, match="EAGLE-3 heads, not for NoDraft"):
         run_floor(Models(decoder, None), "", 8)
+    refused = CliRunner().invoke(app, ["bench"])
+    assert refused.exit_code == 1 and "give --floor" in refused.stderr
 
 
 def test_ceilings_are_measured_where_asked(monkeypatch):
