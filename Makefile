@@ -42,17 +42,18 @@ RESULTS := docs/results
 HEAD ?= heads/smollm2-135m-instruct-eagle3
 ALL_MODELS := SmolLM2-135M;Qwen3-0.6B;Llama-3.1-8B;Llama-3.3-70B, TP 8
 PROMPTS ?= 2
-NEW_TOKENS ?= 64
-OPS_OPTIONS ?= --threads 1,2
-SHAPES_OPTIONS ?= --models "$(ALL_MODELS)" --context 1024,8192 --nodes 8,24,60
+NEW_TOKENS ?= 48
+OPS_OPTIONS ?=
+SHAPES_OPTIONS ?= --context 1024,8192 --nodes 8,60
 GROWTH_OPTIONS ?=
 
 bench-report: install
+	@test -n "$(TARGET)" -a -n "$(QUESTIONS)" || { echo "Give TARGET=DIR and QUESTIONS=DIR."; exit 1; }
 	$(BIN)/python -m bench $(OPS_OPTIONS) --out $(RESULTS)/ops.json
-	$(BIN)/python -m bench --ops tree_attention,topk_logprobs,sample_tokens,build_tree $(SHAPES_OPTIONS) \
-	    --out $(RESULTS)/ops-by-shape.json
+	$(BIN)/python -m bench --ops tree_attention,topk_logprobs,sample_tokens,build_tree \
+	    --models "$(ALL_MODELS)" $(SHAPES_OPTIONS) --out $(RESULTS)/ops-by-shape.json
 	$(BIN)/python -m bench.bench_decode $(TARGET) $(HEAD) --data $(QUESTIONS) --prompts $(PROMPTS) \
-	    --new-tokens $(NEW_TOKENS) --trees 4/3/4,8/4/4,16/4/4,24/5/4,5/4/1 --out $(RESULTS)/decode.json
+	    --new-tokens $(NEW_TOKENS) --trees 4/3/4,8/4/4,24/5/4,5/4/1 --out $(RESULTS)/decode.json
 	$(BIN)/python -m bench.growth $(TARGET) $(HEAD) $(GROWTH_OPTIONS) --out $(RESULTS)/growth.json
 	$(BIN)/python -m bench.atlas $(TARGET) $(HEAD) $(QUESTIONS) --prompts 1 --new-tokens $(NEW_TOKENS) \
 	    --out $(RESULTS)/atlas.json

@@ -6,6 +6,7 @@ from rich.table import Table
 
 from eagle_decoding.floor.ceilings import Ceilings
 from eagle_decoding.floor.speed import Floor
+from eagle_decoding.floor.work import Work
 
 
 @dataclass(frozen=True)
@@ -43,22 +44,25 @@ def phase_table(floor: Floor, measured: MeasuredRound) -> Table:
     for heading in ("MB", "GFLOP", "floor ms", "measured ms", "times floor"):
         table.add_column(heading, justify="right")
 
-    def add(name: str, num_bytes: float, flops: float, least: float, taken: float) -> None:
+    def add(name: str, work: Work, least: float, taken: float) -> None:
         times = f"{taken / least:.2f}" if least else ""
-        figures = [f"{num_bytes / 1e6:,.1f}", f"{flops / 1e9:,.2f}", f"{1e3 * least:.2f}", f"{1e3 * taken:.2f}", times]
+        figures = [
+            f"{work.bytes / 1e6:,.1f}",
+            f"{work.flops / 1e9:,.2f}",
+            f"{1e3 * least:.2f}",
+            f"{1e3 * taken:.2f}",
+            times,
+        ]
         table.add_row(name, *figures)
 
     works = floor.phases(tau)
     for name, taken in measured.phases.items():
-        work = works.get(name)
-        add(name, *((work.bytes, work.flops, floor.seconds(work)) if work else (0, 0, 0)), taken)
+        work = works.get(name, Work())
+        add(name, work, floor.seconds(work), taken)
     table.add_section()
-    total, plain = (
-        [sum(getattr(w, field) for w in round_.values()) for field in ("bytes", "flops")]
-        for round_ in (works, floor.model.plain_round(floor.context_len, floor.batch))
-    )
-    add("round", *total, floor.round_seconds(tau), measured.seconds)
-    add("plain round", *plain, floor.plain_seconds(), measured.plain_seconds)
+    add("round", sum(works.values(), Work()), floor.round_seconds(tau), measured.seconds)
+    plain = floor.model.plain_round(floor.context_len, floor.batch)
+    add("plain round", sum(plain.values(), Work()), floor.plain_seconds(), measured.plain_seconds)
     return table
 
 
