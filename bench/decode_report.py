@@ -116,7 +116,7 @@ def acceptance_lines(acceptance: Acceptance) -> tuple[list[str], Lines]:
     headings = [
         "depth",
         "rounds tested",
-        "tokens per round",
+        "accepted per round",
         "accepted if tested",
         *(f"from rank {rank}" for rank in ranks),
     ]

@@ -64,7 +64,7 @@ def speed_against_tree_size(result: dict[str, Any]) -> Figure:
     speed.set(ylabel="speed-up ratio", title="Speed-up (diamonds: chains)", ylim=(0, None))
     tau.set(ylabel="tau", title="Tokens per round", ylim=(1, None))
     for axes in (speed, tau):
-        axes.set(xlabel="nodes of the tree, the root included")
+        axes.set(xlabel="nodes of the tree, the root included", xticks=sorted({nodes_of(arm) for arm in taus}))
         axes.legend(fontsize=8)
     return figure
 

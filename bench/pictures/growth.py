@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.growth import PHASES, break_even
-from bench.pictures.style import INK, new_figure
+from bench.pictures.style import COLORS, INK, new_figure
 from bench.pictures.style import PHASES as PHASE_COLORS
 
 
@@ -32,7 +32,7 @@ def bars(axes: Axes, pairs: list[tuple[dict[str, Any], dict[str, Any]]], grows: 
         axes.bar(labels, heights, bottom=bottom, color=PHASE_COLORS[phase], label=phase, width=0.6)
         bottom = [below + height for below, height in zip(bottom, heights, strict=True)]
     plain_times = [1e3 * sum(plain["phases"].values()) for plain, _ in pairs]
-    axes.scatter(labels, plain_times, marker="_", s=400, color=INK, linewidths=2, label="plain round", zorder=3)
+    axes.scatter(labels, plain_times, marker="_", s=400, color=COLORS[4], linewidths=3, label="plain round", zorder=3)
     for label, top, (plain, tree) in zip(labels, bottom, pairs, strict=True):
         axes.annotate(f"tau > {break_even(plain, tree):.2f}", (label, top), (0, 3), textcoords="offset points",
                       ha="center", fontsize=8, color=INK)  # fmt: skip
