@@ -18,7 +18,8 @@ class Ceilings:
     threads:          of the CPU while measuring
     copy_bandwidth:   bytes a second, read and written
     read_bandwidth:   bytes a second of a sum
-    flops_per_second: of a square matrix product in `dtype`
+    flops_per_second: of a square matrix product in `dtype` or in float32, whichever is faster: not every CPU has units
+                      for the short types, and kernels may compute in float32
     """
 
     threads: int
@@ -38,18 +39,23 @@ class Ceilings:
 
 
 def measure_ceilings(dtype: torch.dtype, device: str, repeats: int = 7) -> Ceilings:
-    """Runs a copy, a sum and a matrix product with torch's current number of threads; about two seconds on a CPU."""
+    """Runs a copy, a sum and matrix products with torch's current number of threads; about two seconds on a CPU."""
     source, target = (torch.ones(COPY_BYTES // 4, dtype=torch.float32, device=device) for _ in range(2))
     size = MATMUL_SIZE["cpu" if device == "cpu" else "cuda"]
-    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    product = torch.empty(size, size, dtype=dtype, device=device)
+    products = [best_seconds(matrix_product(size, kind, device), device, repeats) for kind in {dtype, torch.float32}]
     return Ceilings(
         threads=torch.get_num_threads(),
         dtype=str(dtype).removeprefix("torch."),
         copy_bandwidth=2 * source.nbytes / best_seconds(lambda: target.copy_(source), device, repeats),
         read_bandwidth=source.nbytes / best_seconds(lambda: source.sum(), device, repeats),
-        flops_per_second=2 * size**3 / best_seconds(lambda: torch.mm(left, right, out=product), device, repeats),
+        flops_per_second=2 * size**3 / min(products),
     )
+
+
+def matrix_product(size: int, dtype: torch.dtype, device: str) -> Callable[[], object]:
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    product = torch.empty(size, size, dtype=dtype, device=device)
+    return lambda: torch.mm(left, right, out=product)
 
 
 def best_seconds(call: Callable[[], object], device: str, repeats: int) -> float:
