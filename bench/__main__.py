@@ -5,9 +5,9 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 
 from bench.compare import ceiling_changes, changes, comparison_table
+from bench.console import console
 from bench.measure import Plan, all_ops, measure
 from bench.results_file import read_json, write_json
 from bench.shapes import MODELS, SHORT_MODELS
@@ -15,7 +15,6 @@ from bench.table import markdown, rich_tables
 from eagle_decoding.cli import Commands
 
 app = typer.Typer(cls=Commands, add_completion=False, pretty_exceptions_enable=False)
-console = Console(highlight=False)
 ResultFile = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 
 
@@ -57,7 +56,7 @@ def ops(
         repeats=repeats,
     )
     result = measure(plan)
-    console.print(rich_tables(result))
+    console().print(rich_tables(result))
     if out is not None:
         write_json(result, out)
 
@@ -71,7 +70,7 @@ def show(
     if as_markdown:
         print(markdown(result), end="")
     else:
-        console.print(rich_tables(result))
+        console().print(rich_tables(result))
 
 
 @app.command()
@@ -83,8 +82,8 @@ def compare(
     """Mark the timings that changed by more than the measured noise."""
     first, second = (read_json(file, "rows", "ceilings") for file in (before, after))
     for line in ceiling_changes(first, second):
-        console.print(line)
-    console.print(comparison_table(changes(first, second), every))
+        console().print(line)
+    console().print(comparison_table(changes(first, second), every))
 
 
 def split(text: str, separator: str = ",") -> list[str]:

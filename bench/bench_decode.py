@@ -13,12 +13,12 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from transformers import AutoTokenizer
 
 from bench.arms import BASELINES, Arm, Clock, baseline, parse_tree, speculative, warmed_up
+from bench.console import console
 from bench.decode_report import decode_tables
 from bench.machine import machine
 from bench.questions import chat_prompt, read_questions
@@ -105,7 +105,7 @@ def main(
     }
     if out is not None:
         write_json(result, out)
-    Console(highlight=False).print(decode_tables(result))
+    console().print(decode_tables(result))
 
 
 def able(arms: list[Arm], prompt: Tensor, settings: dict[str, Any]) -> tuple[list[Arm], dict[str, str]]:

@@ -14,13 +14,13 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
 import eagle_kernels
 from bench.arms import parse_tree
+from bench.console import console
 from bench.machine import machine
 from bench.results_file import write_json
 from bench.spread import spread
@@ -134,7 +134,7 @@ def main(
     result = {"machine": facts, "growth": rows}
     if out is not None:
         write_json(result, out)
-    Console(highlight=False).print(growth_table(result))
+    console().print(growth_table(result))
 
 
 def timed_point(rounds: SyntheticRound, shape: TreeConfig, repeats: int) -> list[dict[str, Any]]:

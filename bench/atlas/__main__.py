@@ -10,7 +10,6 @@ from typing import Annotated, Any
 
 import torch
 import typer
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from transformers import AutoTokenizer
@@ -18,6 +17,7 @@ from transformers import AutoTokenizer
 from bench.arms import parse_tree
 from bench.atlas.counts import Answer, acceptance, atlas_counts
 from bench.atlas.page import render
+from bench.console import console
 from bench.machine import machine
 from bench.metrics import average_acceptance_length
 from bench.questions import chat_prompt, read_questions
@@ -55,7 +55,7 @@ def main(
     write_json(atlas, out)
     page = page or out.with_suffix(".html")
     write_text(render(atlas), page)
-    Console(highlight=False).print(*axis_tables(atlas))
+    console().print(*axis_tables(atlas))
     print(f"{out} and {page} written.")
 
 
