@@ -4,14 +4,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
-.PHONY: help install demo test lint format bench wheel clean
+.PHONY: help install demo test lint format bench bench-report wheel clean
 
 help:
 	@echo "make install  virtual environment in $(VENV), pinned dependencies, the package in development mode"
 	@echo "make demo     decode with a small model, beside plain decoding"
 	@echo "make test     the whole test suite"
 	@echo "make lint     ruff, mypy and clang-format; 'make format' mends what it can"
-	@echo "make bench    time every op against plain torch"
+	@echo "make bench    time every op against plain and compiled torch and the machine's ceilings, under 5 minutes"
+	@echo "make bench-report TARGET=DIR QUESTIONS=DIR   all tables and pictures of docs/results"
 	@echo "make wheel    sdist and wheel in dist/"
 
 install: $(VENV)/.built
@@ -34,7 +35,31 @@ format: $(VENV)/.dependencies
 	$(BIN)/clang-format -i $(CPP)
 
 bench: install
-	$(BIN)/python -m pytest bench --benchmark-enable --benchmark-group-by=func,param
+	$(BIN)/python -m bench
+
+# Tables, pictures and atlas of docs/results: TARGET and HEAD are directories, QUESTIONS a folder of .jsonl files.
+RESULTS := docs/results
+HEAD ?= heads/smollm2-135m-instruct-eagle3
+ALL_MODELS := SmolLM2-135M;Qwen3-0.6B;Llama-3.1-8B;Llama-3.3-70B, TP 8
+PROMPTS ?= 2
+NEW_TOKENS ?= 48
+OPS_OPTIONS ?=
+SHAPES_OPTIONS ?= --context 1024,8192 --nodes 8,60
+GROWTH_OPTIONS ?=
+
+bench-report: install
+	@test -n "$(TARGET)" -a -n "$(QUESTIONS)" || { echo "Give TARGET=DIR and QUESTIONS=DIR."; exit 1; }
+	$(BIN)/python -m bench $(OPS_OPTIONS) --out $(RESULTS)/ops.json
+	$(BIN)/python -m bench --ops tree_attention,topk_logprobs,sample_tokens,build_tree \
+	    --models "$(ALL_MODELS)" $(SHAPES_OPTIONS) --out $(RESULTS)/ops-by-shape.json
+	$(BIN)/python -m bench.bench_decode $(TARGET) $(HEAD) --data $(QUESTIONS) --prompts $(PROMPTS) \
+	    --new-tokens $(NEW_TOKENS) --trees 4/3/4,8/4/4,24/5/4,5/4/1 --out $(RESULTS)/decode.json
+	$(BIN)/python -m bench.growth $(TARGET) $(HEAD) $(GROWTH_OPTIONS) --out $(RESULTS)/growth.json
+	$(BIN)/python -m bench.atlas $(TARGET) $(HEAD) $(QUESTIONS) --prompts 1 --new-tokens $(NEW_TOKENS) \
+	    --out $(RESULTS)/atlas.json
+	$(BIN)/python -m bench.pictures $(RESULTS)/pictures $(RESULTS)/ops.json $(RESULTS)/decode.json $(RESULTS)/growth.json
+	$(BIN)/python -m bench.report $(RESULTS)/benchmarks.md $(RESULTS)/ops.json $(RESULTS)/ops-by-shape.json \
+	    $(RESULTS)/decode.json $(RESULTS)/growth.json
 
 wheel: $(VENV)/.dependencies
 	rm -rf dist

@@ -1,28 +1,28 @@
 """draft_input: embedding, two norms and their concatenation, against torch's pieces."""
 
-import pytest
 import torch
-from draft_head import smollm2_head
-from test_draft_input import make_case
+from torch import Tensor
 from torch.nn.functional import rms_norm
 
-import eagle_kernels
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
+
+EMBEDDING_ROWS = 8192
 
 
-def in_torch(token_ids, hidden_states, embed_weight, embed_norm_weight, hidden_norm_weight, eps):
-    embedding = rms_norm(embed_weight[token_ids], embed_norm_weight.shape, embed_norm_weight, eps)
-    hidden = rms_norm(hidden_states, hidden_norm_weight.shape, hidden_norm_weight, eps)
-    return torch.cat([embedding, hidden], dim=-1)
+def case(s: Sizes, make: Maker) -> Case:
+    token_ids = make.integers(0, EMBEDDING_ROWS, s.batch, s.topk)
+    hidden, norm = make.normal(s.batch, s.topk, s.hidden_size), make.normal(s.hidden_size) + 1
+    embedding = make.normal(EMBEDDING_ROWS, s.hidden_size)  # a few rows are read, wherever they lie
+    num_bytes = 4 * nbytes(hidden) + 2 * nbytes(norm)
+    return Case((token_ids, hidden, embedding, norm, norm, 1e-5), num_bytes, 8 * hidden.numel(), in_torch)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("rows", [1, 8, 60])
-@pytest.mark.parametrize("implementation", ["cpp", "reference", "torch"])
-def bench_draft_input(benchmark, implementation, rows, dtype):
-    case = make_case(smollm2_head(dtype, rows))
-    benchmark.extra_info["bytes"] = 4 * case[1].nbytes
-    benchmark.extra_info["flops"] = 8 * case[1].numel()
-    if implementation == "torch":
-        benchmark(in_torch, *case)
-    else:
-        benchmark(eagle_kernels.draft_input, *case, backend=implementation)
+def in_torch(
+    token_ids: Tensor, hidden_states: Tensor, embedding: Tensor, embed_norm: Tensor, hidden_norm: Tensor, eps: float
+) -> Tensor:
+    embedded = rms_norm(embedding[token_ids], embed_norm.shape, embed_norm, eps)
+    return torch.cat([embedded, rms_norm(hidden_states, hidden_norm.shape, hidden_norm, eps)], dim=-1)
+
+
+bench_draft_input = op_benchmark("draft_input", case, ("batch", "topk"))

@@ -1,27 +1,22 @@
-"""draft_mlp: the gated MLP and its residual, against torch's pieces."""
+"""draft_mlp: the head's gated MLP and its residual, against torch's pieces."""
 
-import pytest
-import torch
-from draft_head import smollm2_head
-from test_draft_mlp import make_case
+from torch import Tensor
 from torch.nn.functional import linear, silu
 
-import eagle_kernels
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-def in_torch(normed, gate_up_weight, down_weight, residual):
+def case(s: Sizes, make: Maker) -> Case:
+    hidden = make.normal(s.batch, s.topk, s.hidden_size)
+    gate_up, down = make.weight(2 * s.intermediate_size, s.hidden_size), make.weight(s.hidden_size, s.intermediate_size)
+    flops = 2 * s.batch * s.topk * (gate_up.numel() + down.numel())
+    return Case((hidden, gate_up, down, hidden), nbytes(gate_up, down) + 3 * nbytes(hidden), flops, in_torch)
+
+
+def in_torch(normed: Tensor, gate_up_weight: Tensor, down_weight: Tensor, residual: Tensor) -> Tensor:
     gate, up = linear(normed, gate_up_weight).chunk(2, dim=-1)
     return linear(silu(gate) * up, down_weight) + residual
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("rows", [1, 8, 60])
-@pytest.mark.parametrize("implementation", ["cpp", "reference", "torch"])
-def bench_draft_mlp(benchmark, implementation, rows, dtype):
-    case = make_case(smollm2_head(dtype, rows))
-    benchmark.extra_info["bytes"] = sum(tensor.nbytes for tensor in case) + case[3].nbytes
-    benchmark.extra_info["flops"] = 2 * rows * (case[1].numel() + case[2].numel())
-    if implementation == "torch":
-        benchmark(in_torch, *case)
-    else:
-        benchmark(eagle_kernels.draft_mlp, *case, backend=implementation)
+bench_draft_mlp = op_benchmark("draft_mlp", case, ("batch", "topk"))

@@ -1,27 +1,25 @@
 """draft_output: projection, residual and norm, against torch's pieces."""
 
-import pytest
-import torch
-from draft_head import smollm2_head
-from test_draft_output import make_case
+from torch import Tensor
 from torch.nn.functional import linear, rms_norm
 
-import eagle_kernels
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-def in_torch(attention, o_weight, residual, norm_weight, eps):
+def case(s: Sizes, make: Maker) -> Case:
+    attention = make.normal(s.batch, s.topk, s.num_heads * s.head_dim)
+    weight, residual = make.weight(s.hidden_size, attention.shape[-1]), make.normal(s.batch, s.topk, s.hidden_size)
+    arguments = (attention, weight, residual, make.normal(s.hidden_size) + 1, 1e-5)
+    num_bytes = nbytes(attention, weight) + 3 * nbytes(residual)
+    return Case(arguments, num_bytes, 2 * s.batch * s.topk * weight.numel(), in_torch)
+
+
+def in_torch(
+    attention: Tensor, o_weight: Tensor, residual: Tensor, norm_weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
     hidden = linear(attention, o_weight) + residual
     return hidden, rms_norm(hidden, norm_weight.shape, norm_weight, eps)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("rows", [1, 8, 60])
-@pytest.mark.parametrize("implementation", ["cpp", "reference", "torch"])
-def bench_draft_output(benchmark, implementation, rows, dtype):
-    case = make_case(smollm2_head(dtype, rows))
-    benchmark.extra_info["bytes"] = case[1].nbytes + case[0].nbytes + 3 * case[2].nbytes
-    benchmark.extra_info["flops"] = 2 * rows * case[1].numel()
-    if implementation == "torch":
-        benchmark(in_torch, *case)
-    else:
-        benchmark(eagle_kernels.draft_output, *case, backend=implementation)
+bench_draft_output = op_benchmark("draft_output", case, ("batch", "topk"))

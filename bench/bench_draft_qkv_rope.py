@@ -1,37 +1,50 @@
 """draft_qkv_rope: projection, rotation and cache write, against torch's pieces."""
 
-import pytest
 import torch
-from draft_head import smollm2_head
-from test_draft_qkv_rope import make_case
+from torch import Tensor
 from torch.nn.functional import linear
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-import eagle_kernels
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
+
+CONTEXT = 256  # only the written rows of the cache are touched
+
+
+def case(s: Sizes, make: Maker) -> Case:
+    heads, length = s.num_heads + 2 * s.num_kv_heads, CONTEXT + 128
+    x = make.normal(s.batch, s.topk, 2 * s.hidden_size)
+    weight = make.weight(heads * s.head_dim, 2 * s.hidden_size)
+    table = torch.outer(torch.arange(length), 1e4 ** -torch.linspace(0, 1, s.head_dim // 2))
+    cos, sin = make.tensor(table.cos(), torch.float32), make.tensor(table.sin(), torch.float32)
+    caches = [make.normal(s.batch, s.num_kv_heads, length, s.head_dim) for _ in range(2)]
+    rows = make.tensor(CONTEXT + torch.arange(s.topk).repeat(s.batch, 1))
+    num_bytes = nbytes(x, weight) + s.batch * s.topk * heads * s.head_dim * x.itemsize
+    arguments = (x, weight, None, cos, sin, rows, *caches, rows, s.num_heads)
+    return Case(arguments, num_bytes, 2 * s.batch * s.topk * weight.numel(), in_torch)
 
 
 def in_torch(
-    x, qkv_weight, qkv_bias, rope_cos, rope_sin, position_ids, key_cache, value_cache, cache_rows, num_heads
-) -> torch.Tensor:
+    x: Tensor,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor | None,
+    rope_cos: Tensor,
+    rope_sin: Tensor,
+    position_ids: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    cache_rows: Tensor,
+    num_heads: int,
+) -> Tensor:
     heads = linear(x, qkv_weight, qkv_bias).unflatten(-1, (-1, key_cache.shape[-1])).transpose(1, 2)
     kv_heads = key_cache.shape[1]
     query, key, value = heads.split([num_heads, kv_heads, kv_heads], dim=1)
-    cos, sin = (table[position_ids].repeat(1, 1, 2).to(x.dtype) for table in [rope_cos, rope_sin])
+    cos, sin = (table[position_ids].repeat(1, 1, 2).to(x.dtype) for table in (rope_cos, rope_sin))
     query, key = apply_rotary_pos_emb(query, key, cos, sin)
-    key_cache.index_copy_(2, cache_rows[0].long(), key)
-    value_cache.index_copy_(2, cache_rows[0].long(), value)
+    batch = torch.arange(len(x), device=x.device)[:, None]
+    key_cache.transpose(1, 2)[batch, cache_rows] = key.transpose(1, 2)
+    value_cache.transpose(1, 2)[batch, cache_rows] = value.transpose(1, 2)
     return query
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("rows", [1, 8, 60])
-@pytest.mark.parametrize("implementation", ["cpp", "reference", "torch"])
-def bench_draft_qkv_rope(benchmark, implementation, rows, dtype):
-    case = make_case(smollm2_head(dtype, rows), bias=False)
-    case["cache_rows"] = torch.arange(rows, dtype=torch.int32).unsqueeze(0)
-    benchmark.extra_info["bytes"] = case["qkv_weight"].nbytes + case["x"].nbytes
-    benchmark.extra_info["flops"] = 2 * rows * case["qkv_weight"].numel()
-    if implementation == "torch":
-        benchmark(in_torch, **case)
-    else:
-        benchmark(eagle_kernels.draft_qkv_rope, **case, backend=implementation)
+bench_draft_qkv_rope = op_benchmark("draft_qkv_rope", case, ("batch", "topk"))

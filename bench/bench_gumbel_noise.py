@@ -1,14 +1,20 @@
-"""gumbel_noise: one row of a vocabulary and a tree of them, against plain torch."""
+"""gumbel_noise: keyed noise for every node of a tree, against torch's own exponential draws."""
 
-import pytest
 import torch
+from torch import Tensor
 
-import eagle_kernels
+from bench.case import Case, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
-@pytest.mark.parametrize("nodes, vocabulary", [(1, 49152), (8, 151936)])
-def bench_gumbel_noise(benchmark, backend, nodes, vocabulary):
-    position_ids = torch.arange(nodes, dtype=torch.int32)[None]
-    benchmark.extra_info |= {"bytes": 4 * nodes * vocabulary, "flops": 60 * nodes * vocabulary}
-    benchmark(eagle_kernels.gumbel_noise, torch.tensor([7]), position_ids, vocabulary, backend=backend)
+def case(s: Sizes, make: Maker) -> Case:
+    positions = make.tensor(s.context_len + torch.arange(s.num_nodes).repeat(s.batch, 1))
+    values = s.batch * s.num_nodes * s.vocab_size
+    return Case((make.tensor([7] * s.batch, torch.int64), positions, s.vocab_size), 4 * values, 60 * values, in_torch)
+
+
+def in_torch(seed: Tensor, position_ids: Tensor, num_tokens: int) -> Tensor:
+    return -torch.empty(*position_ids.shape, num_tokens, device=seed.device).exponential_().log()
+
+
+bench_gumbel_noise = op_benchmark("gumbel_noise", case, ("batch", "num_nodes"))

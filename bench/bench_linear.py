@@ -1,31 +1,22 @@
-"""linear against torch: the projections of a 576-wide target, one weight after another as in a forward pass."""
+"""linear: the target's gate projection over a tree's rows, against torch's."""
 
-import itertools
+from torch import Tensor
 
-import pytest
-import torch
-
-import eagle_kernels
-
-DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp16": torch.float16}
-IMPLEMENTATIONS = {
-    "cpp": eagle_kernels.linear,
-    "torch": torch.nn.functional.linear,
-    "reference": lambda input, weight: eagle_kernels.linear(input, weight, backend="reference"),
-}
-WEIGHT_BYTES = 100 << 20  # in turn, so that each comes from memory and not from a core's cache
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
-@pytest.mark.parametrize("rows", [1, 4, 10, 24, 60])
-@pytest.mark.parametrize("inner, outputs", [(576, 1536), (1536, 576)])
-@pytest.mark.parametrize("dtype", DTYPES)
-def bench_linear(benchmark, dtype, inner, outputs, rows, implementation):
-    dtype = DTYPES[dtype]
-    size = inner * outputs * dtype.itemsize
-    weights = itertools.cycle(torch.randn(outputs, inner, dtype=dtype) for _ in range(WEIGHT_BYTES // size))
-    input = torch.randn(rows, inner, dtype=dtype)
-    run = IMPLEMENTATIONS[implementation]
-    benchmark.extra_info["bytes"] = size + rows * (inner + outputs) * dtype.itemsize
-    benchmark.extra_info["flops"] = 2 * rows * inner * outputs
-    benchmark(lambda: run(input, next(weights)))
+def case(s: Sizes, make: Maker, rows: str) -> Case:
+    num_rows = s.batch * (1 if rows == "root only" else s.num_nodes)
+    input, weight = make.normal(num_rows, s.hidden_size), make.weight(s.intermediate_size, s.hidden_size)
+    num_bytes = nbytes(input, weight) + num_rows * s.intermediate_size * input.itemsize
+    return Case((input, weight), num_bytes, 2 * num_rows * weight.numel(), in_torch)
+
+
+def in_torch(input: Tensor, weight: Tensor) -> Tensor:
+    return input @ weight.mT
+
+
+bench_linear = op_benchmark(
+    "linear", case, ("batch", "num_nodes"), {rows: {"rows": rows} for rows in ("root only", "tree")}
+)

@@ -1,27 +1,24 @@
-"""lm_head_topk: the output head and its top ten of 49152 tokens, against torch's pieces."""
+"""lm_head_topk: the head's norm, output projection and top-k, against torch's pieces."""
 
-import pytest
-import torch
-from draft_head import smollm2_head
-from test_lm_head_topk import make_case
+from torch import Tensor
 from torch.nn.functional import linear, rms_norm
 
-import eagle_kernels
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-def in_torch(hidden_states, norm_weight, eps, lm_head_weight, k, d2t):
+def case(s: Sizes, make: Maker) -> Case:
+    hidden, weight = make.normal(s.batch, s.topk, s.hidden_size), make.weight(s.draft_vocab_size, s.hidden_size)
+    arguments = (hidden, make.normal(s.hidden_size) + 1, 1e-5, weight, s.topk)
+    num_bytes = nbytes(weight) + 2 * nbytes(hidden) + 8 * s.batch * s.topk**2
+    return Case(arguments, num_bytes, 2 * s.batch * s.topk * weight.numel(), in_torch)
+
+
+def in_torch(
+    hidden_states: Tensor, norm_weight: Tensor, eps: float, weight: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor]:
     normed = rms_norm(hidden_states, norm_weight.shape, norm_weight, eps)
-    return linear(normed, lm_head_weight).float().log_softmax(-1).topk(k)
+    return normed, *linear(normed, weight).float().log_softmax(-1).topk(k)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("rows", [1, 8, 60])
-@pytest.mark.parametrize("implementation", ["cpp", "reference", "torch"])
-def bench_lm_head_topk(benchmark, implementation, rows, dtype):
-    case = make_case(smollm2_head(dtype, rows), k=10)
-    benchmark.extra_info["bytes"] = case[3].nbytes
-    benchmark.extra_info["flops"] = 2 * rows * case[3].numel()
-    if implementation == "torch":
-        benchmark(in_torch, *case)
-    else:
-        benchmark(eagle_kernels.lm_head_topk, *case, backend=implementation)
+bench_lm_head_topk = op_benchmark("lm_head_topk", case, ("batch", "topk"))

@@ -1,21 +1,23 @@
-"""rope: queries and keys of SmolLM2-135M as its projections leave them, against transformers' eager function."""
+"""rope: queries and keys of a tree as the projections leave them, against transformers' eager function."""
 
-import pytest
-import torch
+from torch import Tensor
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-import eagle_kernels
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("rows", [1, 10, 60])
-@pytest.mark.parametrize("implementation", ["cpp", "reference", "transformers"])
-def bench_rope(benchmark, implementation, rows, dtype):
-    query, key = (torch.randn(1, rows, heads, 64).to(dtype).transpose(1, 2) for heads in [9, 3])
-    cos, sin = torch.randn(2, 1, rows, 64).to(dtype)
-    benchmark.extra_info["bytes"] = 2 * (query.nbytes + key.nbytes)
-    benchmark.extra_info["flops"] = 3 * (query.numel() + key.numel())
-    if implementation == "transformers":
-        benchmark(apply_rotary_pos_emb, query, key, cos, sin)
-    else:
-        benchmark(eagle_kernels.rope, query, key, cos, sin, backend=implementation)
+def case(s: Sizes, make: Maker) -> Case:
+    query, key = (
+        make.normal(s.batch, s.num_nodes, heads, s.head_dim).transpose(1, 2) for heads in (s.num_heads, s.num_kv_heads)
+    )
+    cos, sin = (make.normal(s.batch, s.num_nodes, s.head_dim) for _ in range(2))
+    num_bytes = 2 * nbytes(query, key) + nbytes(cos, sin)
+    return Case((query, key, cos, sin), num_bytes, 3 * (query.numel() + key.numel()), in_torch)
+
+
+def in_torch(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    return apply_rotary_pos_emb(query, key, cos, sin)
+
+
+bench_rope = op_benchmark("rope", case, ("batch", "num_nodes"))

@@ -1,38 +1,35 @@
-"""sample_tokens: greedy, plain and filtered sampling over realistic vocabularies, against plain torch."""
+"""sample_tokens: one token per node, greedy, plain and filtered, against softmax and torch's exponential draws."""
 
-import pytest
 import torch
+from torch import Tensor
 
-import eagle_kernels
-
-REQUESTS = {
-    "greedy": (0.0, 0, 1.0, 0.0),
-    "temperature": (1.0, 0, 1.0, 0.0),
-    "top_k": (1.0, 50, 1.0, 0.0),
-    "top_p": (1.0, 0, 0.9, 0.0),
-    "min_p": (1.0, 0, 1.0, 0.05),
-}
+from bench.case import Case, nbytes, op_benchmark
+from bench.sampling_cases import VARIANTS, filtered_law, language_model_logits, request_settings
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-def language_model_logits(rows: int, vocabulary: int) -> torch.Tensor:
-    """Mostly noise around a Zipf law: about the entropy of a language model's rows."""
-    rank = torch.rand(rows, vocabulary).argsort(-1) + 1
-    return torch.randn(rows, vocabulary) - 1.6 * rank.log() + 12
+def case(s: Sizes, make: Maker, settings: str) -> Case:
+    logits = language_model_logits(make, s.batch, s.num_nodes, s.vocab_size)
+    positions = make.tensor(s.context_len + torch.arange(s.num_nodes).repeat(s.batch, 1))
+    arguments = (logits, positions, *request_settings(make, s.batch, settings))
+    ways = {"greedy": greedy, "temperature": plain, "top-k, top-p": filtered}
+    return Case(arguments, nbytes(logits, positions), 2 * logits.numel(), ways[settings])
 
 
-@pytest.mark.parametrize("backend", ["cpp", "reference"])
-@pytest.mark.parametrize("sampling", REQUESTS)
-@pytest.mark.parametrize("nodes, vocabulary", [(1, 49152), (32, 49152), (60, 151936)])
-def bench_sample_tokens(benchmark, backend, sampling, nodes, vocabulary):
-    logits = language_model_logits(nodes, vocabulary)[None].bfloat16()
-    temperature, top_k, top_p, min_p = REQUESTS[sampling]
-    args = (
-        torch.arange(nodes, dtype=torch.int32)[None],
-        torch.tensor([7]),
-        torch.tensor([temperature]),
-        torch.tensor([top_k], dtype=torch.int32),
-        torch.tensor([top_p]),
-        torch.tensor([min_p]),
-    )
-    benchmark.extra_info |= {"bytes": logits.nbytes, "flops": 0}
-    benchmark(eagle_kernels.sample_tokens, logits, *args, backend=backend)
+def greedy(logits: Tensor, *_: Tensor) -> Tensor:
+    return logits.argmax(-1)
+
+
+def plain(logits: Tensor, position_ids: Tensor, seed: Tensor, temperature: Tensor, *_: Tensor) -> Tensor:
+    probs = (logits.float() / temperature[:, None, None]).softmax(-1)
+    return (probs / torch.empty_like(probs).exponential_()).argmax(-1)
+
+
+def filtered(
+    logits: Tensor, position_ids: Tensor, seed: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, *_: Tensor
+) -> Tensor:
+    probs = filtered_law(logits, temperature, top_p, 50)
+    return (probs / torch.empty_like(probs).exponential_()).argmax(-1)
+
+
+bench_sample_tokens = op_benchmark("sample_tokens", case, ("batch", "num_nodes"), VARIANTS)

@@ -1,16 +1,19 @@
-"""silu_mul: the gate of a 1536-wide MLP, against torch's two steps."""
+"""silu_mul: the gate of a target's MLP over a tree's rows, against torch's two steps."""
 
-import pytest
-import torch
+from torch import Tensor
+from torch.nn.functional import silu
 
-import eagle_kernels
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32], ids=["bf16", "fp32"])
-@pytest.mark.parametrize("rows", [1, 10, 60])
-@pytest.mark.parametrize("implementation", ["cpp", "reference"])
-def bench_silu_mul(benchmark, implementation, rows, dtype):
-    gate, up = torch.randn(1, rows, 1536).to(dtype), torch.randn(1, rows, 1536).to(dtype)
-    benchmark.extra_info["bytes"] = 3 * gate.nbytes
-    benchmark.extra_info["flops"] = 15 * gate.numel()
-    benchmark(eagle_kernels.silu_mul, gate, up, backend=implementation)
+def case(s: Sizes, make: Maker) -> Case:
+    gate, up = (make.normal(s.batch, s.num_nodes, s.intermediate_size) for _ in range(2))
+    return Case((gate, up), 3 * nbytes(gate), 15 * gate.numel(), in_torch)
+
+
+def in_torch(gate: Tensor, up: Tensor) -> Tensor:
+    return silu(gate) * up
+
+
+bench_silu_mul = op_benchmark("silu_mul", case, ("batch", "num_nodes"))

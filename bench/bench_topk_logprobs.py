@@ -1,19 +1,18 @@
-"""topk_logprobs: the draft head's rows, against plain torch and torch's own log_softmax and topk."""
+"""topk_logprobs: the draft head's rows, against torch's log_softmax and topk."""
 
-import pytest
-import torch
+from torch import Tensor
 
-import eagle_kernels
+from bench.case import Case, nbytes, op_benchmark
+from eagle_decoding.numerics.cases import Maker, Sizes
 
 
-def torch_topk(logits: torch.Tensor, k: int, backend: str) -> tuple[torch.Tensor, torch.Tensor]:
+def case(s: Sizes, make: Maker) -> Case:
+    logits = make.normal(s.batch * s.topk, s.draft_vocab_size, scale=3.0)
+    return Case((logits, s.topk), nbytes(logits) + 8 * len(logits) * s.topk, 3 * logits.numel(), in_torch)
+
+
+def in_torch(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return logits.float().log_softmax(-1).topk(k)
 
 
-@pytest.mark.parametrize("implementation", ["cpp", "reference", "torch"])
-@pytest.mark.parametrize("rows, vocabulary, k", [(1, 32000, 10), (10, 32000, 10), (10, 49152, 10), (8, 151936, 8)])
-def bench_topk_logprobs(benchmark, implementation, rows, vocabulary, k):
-    logits = torch.randn(rows, vocabulary).mul(3).bfloat16()
-    benchmark.extra_info |= {"bytes": logits.nbytes, "flops": 3 * logits.numel()}
-    op = torch_topk if implementation == "torch" else eagle_kernels.topk_logprobs
-    benchmark(op, logits, k, backend=implementation)
+bench_topk_logprobs = op_benchmark("topk_logprobs", case, ("batch", "topk"))

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, replace
 
+from eagle_decoding.numerics.cases import Sizes
+
 
 @dataclass(frozen=True)
 class ModelShape:
@@ -46,6 +48,7 @@ MODELS = {
     "Llama-3.3-70B, TP 4": ModelShape(8192, 28672, 64, 8, 128, 80, 128256, 32000).per_rank(4),
     "Llama-3.3-70B, TP 8": ModelShape(8192, 28672, 64, 8, 128, 80, 128256, 32000).per_rank(8),
 }
+SHORT_MODELS = ("SmolLM2-135M", "Qwen3-0.6B")
 
 WORKLOADS = {
     "chat": Workload(batch=1, context_len=1024, num_nodes=60, max_depth=6, topk=10),
@@ -54,3 +57,18 @@ WORKLOADS = {
     "serving": Workload(batch=16, context_len=4096, num_nodes=24, max_depth=5, topk=4),
     "wide tree": Workload(batch=4, context_len=2048, num_nodes=128, max_depth=8, topk=16),
 }
+
+
+def workload(batch: int, context_len: int, num_nodes: int) -> Workload:
+    """A round whose tree has the depth and branching that suit its number of nodes."""
+    for nodes, max_depth, topk in ((16, 4, 4), (32, 5, 4), (64, 6, 10), (128, 8, 16)):
+        if num_nodes <= nodes:
+            return Workload(batch, context_len, num_nodes, max_depth, topk)
+    raise ValueError(f"A tree has at most 128 nodes, got {num_nodes}: choose a smaller one.")
+
+
+def sizes(model: str, batch: int = 1, context_len: int = 1024, num_nodes: int = 8) -> Sizes:
+    """A model of MODELS and a round, as the makers of inputs take them."""
+    if model not in MODELS:
+        raise ValueError(f"Model {model!r} has no listed shape, choose from: {'; '.join(MODELS)}.")
+    return Sizes(**vars(MODELS[model]), **vars(workload(batch, context_len, num_nodes)))

@@ -143,6 +143,27 @@ def chat(
 
 
 @app.command()
+def bench(
+    floor: Annotated[bool, typer.Option("--floor", help="How far a round is from what the machine allows.")] = False,
+    prompt: Annotated[str, typer.Option(help="What to decode while measuring.")] = DEMO_PROMPT,
+    target: Target = None,
+    draft: Draft = None,
+    dtype: Dtype = "bfloat16",
+    max_new_tokens: MaxNewTokens = 64,
+    num_nodes: NumNodes = TreeConfig.num_nodes,
+    max_depth: MaxDepth = TreeConfig.max_depth,
+    topk: TopK = TreeConfig.topk,
+) -> None:
+    """Measure decoding; --floor prints each phase's bytes, its least possible time, and the speed-up that allows."""
+    from eagle_decoding.floor.run import run_floor
+    from eagle_decoding.terminal.models import load_models
+
+    if not floor:
+        raise ValueError("bench needs to know what to measure: give --floor.")
+    run_floor(load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk)), prompt, max_new_tokens)
+
+
+@app.command()
 def info() -> None:
     """Show what was built, where it runs, and the versions."""
     from eagle_decoding.terminal.console import out

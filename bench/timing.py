@@ -1,0 +1,87 @@
+"""Times rivals in turns, warm and with cold caches: on a CPU by the clock, on a GPU by events around graph replays."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+Call = Callable[[], object]
+FLUSH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # more than the second-level caches of all cores, of the GPU
+SAMPLE_SECONDS = 1e-3  # short calls are repeated until a sample takes about this long
+SLOWEST = 0.2  # seconds: what one call may take to be sampled more than once
+
+
+@dataclass
+class Samples:
+    """Seconds a call took, in the order of the run."""
+
+    warm: list[float] = field(default_factory=list)
+    cold: list[float] = field(default_factory=list)
+
+    @property
+    def too_slow(self) -> bool:
+        """Whether one sample is enough: SLOWEST or more, far behind whatever it is compared with."""
+        return bool(self.warm) and self.warm[0] >= SLOWEST
+
+
+class Stopwatch:
+    """Seconds of one call on one device."""
+
+    def __init__(self, device: str):
+        self.device = device
+        self.flushed = torch.zeros(FLUSH_BYTES[device], dtype=torch.uint8, device=device)
+
+    def prepare(self, call: Call) -> Call:
+        """On a GPU the call is captured into a graph: what is timed is the kernels, not their launches."""
+        if self.device == "cpu":
+            return call
+        call()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            call()
+        return graph.replay
+
+    def seconds(self, call: Call, times: int) -> float:
+        """Mean over `times` calls one after another."""
+        if self.device == "cpu":
+            start = time.perf_counter()
+            for _ in range(times):
+                call()
+            return (time.perf_counter() - start) / times
+        start_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start_event.record()
+        for _ in range(times):
+            call()
+        end_event.record()
+        end_event.synchronize()
+        return start_event.elapsed_time(end_event) / 1000 / times
+
+    def flush(self) -> None:
+        """Writes through a buffer larger than the caches below the shared ones, with all threads."""
+        self.flushed.add_(1)
+
+
+def sample_in_turns(rivals: Mapping[str, Call], watch: Stopwatch, repeats: int) -> dict[str, Samples]:
+    """Warm and cold samples of each rival; a repeat goes through all rivals, so that drift meets every one.
+
+    A rival that needs SLOWEST seconds or more is sampled once, and its cold samples are the warm ones: such a call
+    leaves nothing of its inputs in the caches anyway.
+    """
+    calls = {name: watch.prepare(call) for name, call in rivals.items()}
+    once = {name: watch.seconds(call, 1) for name, call in calls.items()}
+    once |= {name: watch.seconds(calls[name], 1) for name, first in once.items() if first < SLOWEST}
+    samples = {name: Samples() for name in calls}
+    for repeat in range(repeats):
+        for name, call in calls.items():
+            if once[name] >= SLOWEST:
+                if repeat == 0:
+                    samples[name].warm.append(once[name])
+                continue
+            times = max(1, min(1000, round(SAMPLE_SECONDS / max(once[name], 1e-7))))
+            samples[name].warm.append(watch.seconds(call, times))
+            watch.flush()
+            samples[name].cold.append(watch.seconds(call, 1))
+    for sample in samples.values():
+        sample.cold = sample.cold or list(sample.warm)
+    return samples

@@ -1,0 +1,125 @@
+"""Bytes and operations of a decoding round, phase by phase, from the shapes of a target and of its EAGLE-3 head."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.config import TreeConfig
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a phase cannot do without: bytes read and written, each once, and multiply-adds counted as two."""
+
+    bytes: float = 0.0
+    flops: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.bytes + other.bytes, self.flops + other.flops)
+
+    def __mul__(self, times: float) -> Work:
+        return Work(self.bytes * times, self.flops * times)
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Weights that a forward streams once, whatever the number of rows, and the cache behind its attention.
+
+    weight_bytes:     all weights that take part in a product, and norms
+    flops_per_row:    2 * elements of the weight matrices
+    kv_bytes:         keys and values of one cached row, all layers
+    attention_flops:  of one row over one cached row, all layers: 4 * query heads * head_dim * layers
+    """
+
+    weight_bytes: float
+    flops_per_row: float
+    kv_bytes: float
+    attention_flops: float
+
+    def forward(self, rows: float, context_len: float, batch: int = 1) -> Work:
+        """`rows` rows of each of `batch` requests over their committed rows; their own keys are written and read."""
+        cached = context_len + rows
+        return Work(
+            self.weight_bytes + batch * self.kv_bytes * cached,
+            batch * rows * (self.flops_per_row + self.attention_flops * cached),
+        )
+
+
+@dataclass(frozen=True)
+class RoundModel:
+    """A target with its head, in numbers.
+
+    target:    the target's layers and output projection; the input embedding only where the output shares it
+    layer:     the head's decoder layer
+    fc:        the head's fusion of target features, once a committed row
+    lm_head:   the head's output projection
+    itemsize:  bytes of a weight, of a cached value and of a logit
+    """
+
+    target: Layers
+    layer: Layers
+    fc: Layers
+    lm_head: Layers
+    vocab_size: int
+    itemsize: int
+
+    def plain_round(self, context_len: float, batch: int = 1) -> dict[str, Work]:
+        """One token by plain decoding."""
+        return {"verify": self.target.forward(1, context_len, batch), "sample": self.logits(1, batch)}
+
+    def round(self, tree: TreeConfig, context_len: float, tokens_per_round: float, batch: int = 1) -> dict[str, Work]:
+        """A round by phase. The draft takes in tokens_per_round committed rows, then expands max_depth - 1 levels."""
+        levels = self.layer.forward(tree.topk, context_len, batch) * (tree.max_depth - 1)
+        committed = self.layer.forward(tokens_per_round, context_len, batch)
+        heads = self.lm_head.forward(1, 0, batch) + self.lm_head.forward(tree.topk, 0, batch) * (tree.max_depth - 1)
+        return {
+            "draft": self.fc.forward(tokens_per_round, 0, batch) + committed + levels + heads,
+            "verify": self.target.forward(tree.num_nodes, context_len, batch),
+            "sample": self.logits(tree.num_nodes, batch),
+            "commit": Work(2 * batch * self.target.kv_bytes * (tokens_per_round - 1)),
+        }
+
+    def logits(self, rows: int, batch: int) -> Work:
+        """Reading rows of logits once."""
+        return Work(batch * rows * self.vocab_size * self.itemsize, batch * rows * self.vocab_size)
+
+
+def round_model(target: PreTrainedModel, head: HeadConfig) -> RoundModel:
+    """Counts a target, on any device, "meta" included, and the head whose shapes the configuration names."""
+    config, itemsize = target.config, target.dtype.itemsize
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    shapes = head.tensor_shapes()
+
+    def part(prefix: str, kv_heads: int = 0, heads: int = 0) -> Layers:
+        elements = sum(torch.Size(shape).numel() for name, shape in shapes.items() if name.startswith(prefix))
+        return Layers(
+            elements * itemsize, 2 * elements, 2 * kv_heads * head.head_dim * itemsize, 4 * heads * head.head_dim
+        )
+
+    layers = config.num_hidden_layers
+    return RoundModel(
+        target=Layers(
+            weight_bytes=streamed_elements(target) * itemsize,
+            flops_per_row=2 * streamed_elements(target),
+            kv_bytes=2 * layers * config.num_key_value_heads * head_dim * itemsize,
+            attention_flops=4 * layers * config.num_attention_heads * head_dim,
+        ),
+        layer=part("layers.0.", head.num_kv_heads, head.num_heads),
+        fc=part("fc"),
+        lm_head=part("lm_head"),
+        vocab_size=config.vocab_size,
+        itemsize=itemsize,
+    )
+
+
+def streamed_elements(target: PreTrainedModel) -> int:
+    """Elements that every forward reads: all parameters but the input embedding, of which a row is read."""
+    output: Any = target.get_output_embeddings()
+    embedding = target.get_input_embeddings().weight
+    total = sum(p.numel() for p in target.parameters() if p is not embedding)
+    return total + (embedding.numel() if output is not None and output.weight is embedding else 0)
