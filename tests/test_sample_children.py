@@ -21,7 +21,7 @@ def make_case(device, dtype=torch.float32, batch=4, nodes=5, vocabulary=700, **p
 
 def check(args, requests, **options):
     actual = eagle_kernels.sample_children(*args, **requests, **options)
-    expected = eagle_kernels.sample_children(*args, **requests, **options, backend="reference")
+    expected = eagle_kernels.sample_children(*args, **requests, **(options | {"backend": "reference"}))
     assert_bitwise(actual[0], expected[0], "child_tokens")
     assert_close(actual[1], expected[1], rtol=2e-6, atol=2e-6, name="child_logprobs")
     return actual
@@ -40,8 +40,32 @@ def test_matches_reference(device, dtype, view, fixed, temperature, top_k, top_p
     check((view(args[0]), *args[1:]), requests, max_children=8, num_fixed=num_fixed)
 
 
-def test_vocabulary_map(device):
-    args, requests = make_case(device)
+@pytest.mark.parametrize("max_children", [1, 5])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("backend", ["triton"])
+def test_triton_matches_reference(backend, device, dtype, tied, max_children):
+    """One request per kind of filter, few rows; as many fixed children as there are requests before."""
+    (logits, node_ids, num_children, context_len), requests = make_case(
+        device,
+        dtype,
+        batch=6,
+        nodes=1,
+        vocabulary=300,
+        seed=torch.arange(6) - 2,
+        temperature=torch.tensor([0.0, 1.0, 0.7, 1.5, 1.0, 0.8]),
+        top_k=torch.tensor([5, 0, 20, 0, 0, 3]),
+        top_p=torch.tensor([1.0, 1.0, 1.0, 0.8, 1.0, 0.9]),
+        min_p=torch.tensor([0.0, 0.0, 0.0, 0.0, 0.1, 0.05]),
+    )
+    logits = strided(logits.float().round().to(dtype) if tied else logits)
+    num_children[:] = torch.tensor([9, 3, 5, 4, 0, 5], device=device)[:, None]
+    fixed = torch.arange(6, dtype=torch.int32, device=device)[:, None] - 1
+    args = logits, node_ids, num_children, context_len
+    check(args, requests, max_children=max_children, num_fixed=fixed, backend=backend)
+
+
+def test_vocabulary_map(backend, device):
+    args, requests = make_case(device, batch=1, nodes=3)
     d2t = torch.arange(700, dtype=torch.int32, device=device)  # doubles every id
     tokens, _ = check(args, requests, max_children=8, d2t=d2t)
     assert (tokens[tokens >= 0] % 2 == 0).all()
@@ -67,7 +91,8 @@ def test_draws_without_replacement(device):
     assert_close(logprobs[0].cpu(), probs.log()[tokens.long()], rtol=1e-6, atol=1e-6)
 
 
-def test_edge_rows(device, dtype):
+@pytest.mark.parametrize("fixed", [None, 8])
+def test_edge_rows(backend, device, dtype, fixed):
     (logits, *rest), requests = make_case(device, dtype, batch=1, nodes=5, vocabulary=90)
     logits[0, 0, 3] = torch.nan
     logits[0, 1] = -torch.inf
@@ -75,7 +100,8 @@ def test_edge_rows(device, dtype):
     logits[0, 3, 2:] = -torch.inf  # two tokens for eight children
     logits[0, 4] = 1.0
     rest[1].fill_(8)
-    tokens, logprobs = check((logits, *rest), requests, max_children=8)
+    num_fixed = None if fixed is None else torch.full_like(rest[1], fixed)
+    tokens, logprobs = check((logits, *rest), requests, max_children=8, num_fixed=num_fixed)
     assert (tokens[0, :3] == -1).all() and (logprobs[0, :3] == -torch.inf).all()
     assert sorted(tokens[0, 3].tolist()) == [-1] * 6 + [0, 1]
     assert len(set(tokens[0, 4].tolist())) == 8

@@ -23,7 +23,8 @@ EAGLE_INLINE void append_fixed(const Row<T>& row, int64_t count, Keep keep, floa
   const float floor = reached_by(group_max, row.num_groups(), count, scratch.selection);
   scratch.entries.clear();
   collect(row, group_max, std::max(floor, keep.threshold), scratch.entries);
-  std::erase_if(scratch.entries, [&](const Entry& e) { return !keep.holds(e.logit, e.token); });
+  std::erase_if(scratch.entries,
+                [&](const Entry& e) { return e.logit == -kInfinity || !keep.holds(e.logit, e.token); });
   const auto last = scratch.entries.begin() + std::min<int64_t>(count, scratch.entries.size());
   std::partial_sort(scratch.entries.begin(), last, scratch.entries.end(), [](const Entry& a, const Entry& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.token < b.token;

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from eagle_kernels.triton.common.elementary import gumbel
 from eagle_kernels.triton.common.philox import SAMPLE, philox_bits
-from eagle_kernels.triton.common.ranking import LOWEST, key_id, key_value, ordered_bits, rank_key
-from eagle_kernels.triton.common.row_filter import min_p_floor, top_k_floor, top_p_threshold
+from eagle_kernels.triton.common.ranking import LOWEST, key_id, key_value, rank_key
+from eagle_kernels.triton.common.row_filter import find_keep, is_kept, load_logits, row_top, scaled
 
 BLOCK = 4096
 
@@ -34,47 +34,26 @@ def sample_tokens_kernel(
     b = place // num_nodes
     row_ptr = logits_ptr + b * batch_stride + place % num_nodes * row_stride
 
-    # the row's maximum and the lowest token that has it; NaN counts as +inf
-    keys = tl.full((BLOCK,), LOWEST, tl.int64)
-    for start in range(0, vocabulary, BLOCK):
-        token = start + tl.arange(0, BLOCK)
-        logit = tl.load(row_ptr + token, mask=token < vocabulary, other=float("-inf")).to(tl.float32)
-        keys = tl.maximum(keys, rank_key(tl.where(logit != logit, float("inf"), logit), token))
-    best = tl.max(keys)
+    best = row_top(row_ptr, vocabulary, BLOCK)
     row_max = key_value(best)
     valid = tl.abs(row_max) != float("inf")
     chosen = tl.where(valid, key_id(best), -1)
 
     temperature = tl.load(temperature_ptr + b)
     if valid & (temperature > 0):
-        # the filters, as one threshold in the order (logit, token)
         top_k, top_p, min_p = tl.load(top_k_ptr + b), tl.load(top_p_ptr + b), tl.load(min_p_ptr + b)
-        highest = ordered_bits(row_max)
-        lowest = ordered_bits(row_max - float("inf"))
-        floor, first_token = lowest, tl.zeros_like(lowest)
-        if (top_k > 0) & (top_k < vocabulary):
-            floor = top_k_floor(row_ptr, vocabulary, top_k, lowest, highest, BLOCK)
-        if top_p < 1:
-            floor, first_token = top_p_threshold(
-                row_ptr, vocabulary, top_p, row_max, temperature, floor, highest, BLOCK
-            )
-        if min_p > 0:
-            least = min_p_floor(min_p, row_max, temperature)
-            first_token = tl.where(least > floor, 0, first_token)
-            floor = tl.maximum(least, floor)
+        floor, first_token = find_keep(row_ptr, vocabulary, top_k, top_p, min_p, row_max, temperature, BLOCK)
 
-        # argmax of the scaled logit plus noise over what they keep, ties to the lowest token
+        # argmax of the scaled logit plus noise over what the filters keep, ties to the lowest token
         seed, position = tl.load(seed_ptr + b), tl.load(position_ptr + place)
         keys = tl.full((BLOCK,), LOWEST, tl.int64)
         for start in range(0, vocabulary, BLOCK):
             token = start + tl.arange(0, BLOCK)
-            inside = token < vocabulary
-            logit = tl.load(row_ptr + token, mask=inside, other=float("-inf")).to(tl.float32)
-            ordered = ordered_bits(logit)
-            kept = inside & ((ordered > floor) | ((ordered == floor) & (token >= first_token)))
+            logit = load_logits(row_ptr, token, vocabulary)
             noise = gumbel(philox_bits(seed, position, SAMPLE, 0, start, BLOCK))
-            score = tl.div_rn(logit - row_max, temperature + tl.zeros_like(logit)) + noise
-            keys = tl.maximum(keys, tl.where(kept, rank_key(score, token), LOWEST))
+            keep = is_kept(logit, token, vocabulary, floor, first_token)
+            score = scaled(logit, row_max, temperature) + noise
+            keys = tl.maximum(keys, tl.where(keep, rank_key(score, token), LOWEST))
         chosen = key_id(tl.max(keys))
     tl.store(token_ptr + place, chosen)
 
