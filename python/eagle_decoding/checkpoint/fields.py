@@ -20,11 +20,12 @@ def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> He
     missing = [key for key in REQUIRED if fields.get(key) is None]
     if missing:
         raise CheckpointError(f"The head's config.json lacks {', '.join(missing)}; it is no EAGLE-3 configuration.")
+    nested = fields.get("eagle_config") or {}
+    check_supported(nested, tensors)
     if "fc.weight" not in tensors or "lm_head.weight" not in tensors:
         raise CheckpointError(
             "The head has no fc.weight or no lm_head.weight; this reader takes EAGLE-3 heads, which have both."
         )
-    nested = fields.get("eagle_config") or {}
     hidden, heads = fields["hidden_size"], fields["num_attention_heads"]
     target_hidden = fields.get("target_hidden_size") or hidden
     layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
@@ -51,6 +52,19 @@ def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> He
         attention_bias=bool(fields.get("attention_bias")) or "layers.0.self_attn.q_proj.bias" in tensors,
         hidden_act=fields.get("hidden_act", "silu"),
     )
+
+
+def check_supported(nested: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raises CheckpointError for kinds of EAGLE-3 heads that exist elsewhere and are known not to run here."""
+    if nested.get("use_aux_hidden_state") is False:
+        raise CheckpointError(
+            "The head drafts from the last hidden state alone (use_aux_hidden_state is false); "
+            "this reader takes heads over fused features."
+        )
+    for part, kind in (("kv_a_proj", "latent attention"), ("q_norm", "norms of queries and keys")):
+        name = next((name for name in tensors if part in name), None)
+        if name:
+            raise CheckpointError(f"The head has {kind} ({name}); this reader takes Llama-type layers.")
 
 
 def _flatten_speculators(fields: dict[str, Any]) -> dict[str, Any]:
@@ -88,18 +102,13 @@ def _aux_layer_ids(fields: dict[str, Any], nested: dict[str, Any]) -> tuple[int,
     return None
 
 
-def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
-    """config.json of the portable format: one file that SafeAILab, vLLM and SGLang understand alike.
-
-    Rope is written in all three spellings. Layer ids are written, in both conventions, only if they are not the
-    default.
-    """
+def layer_fields(config: HeadConfig) -> dict[str, Any]:
+    """The head's own layer as transformers describes a Llama model; rope in all three spellings."""
     rope = dict(config.rope_parameters)
     scaling = (
         None if rope.get("rope_type", "default") == "default" else {k: v for k, v in rope.items() if k != "rope_theta"}
     )
-    fields: dict[str, Any] = {
-        "architectures": ["LlamaForCausalLMEagle3"],
+    return {
         "model_type": "llama",
         "num_hidden_layers": config.num_layers,
         "hidden_size": config.hidden_size,
@@ -111,23 +120,28 @@ def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
         "rms_norm_eps": config.rms_norm_eps,
         "initializer_range": 0.02,
         "vocab_size": config.vocab_size,
-        "draft_vocab_size": config.draft_vocab_size,
-        "target_hidden_size": config.target_hidden_size,
         "tie_word_embeddings": False,
         "max_position_embeddings": config.max_position_embeddings,
         "attention_bias": config.attention_bias,
         "rope_theta": rope.get("rope_theta", 10000.0),
         "rope_scaling": scaling,
         "rope_parameters": rope,
-        "torch_dtype": dtype,
     }
+
+
+def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
+    """config.json of a flat EAGLE-3 head, but for layer ids: these differ from engine to engine.
+
+    `target_hidden_size` is written only where it differs from the head's: SafeAILab's loader takes its presence to mean
+    that the file holds embeddings of its own.
+    """
+    fields = {"architectures": ["LlamaForCausalLMEagle3"], **layer_fields(config)}
+    fields |= {"draft_vocab_size": config.draft_vocab_size, "torch_dtype": dtype}
     for flag in ("fc_norm", "norm_before_fc", "norm_output", "norm_before_residual"):
         if getattr(config, flag):
             fields[flag] = True
+    if config.target_hidden_size != config.hidden_size:
+        fields["target_hidden_size"] = config.target_hidden_size
     if config.num_aux != 3:
-        fields["num_aux_hidden_states"] = config.num_aux
-    if config.aux_layer_ids is not None:
-        fields[AUX_KEY] = list(config.aux_layer_ids)
-        fields["eagle_config"] = {AUX_KEY: [i - 1 for i in config.aux_layer_ids], "use_aux_hidden_state": True}
         fields["num_aux_hidden_states"] = config.num_aux
     return fields
