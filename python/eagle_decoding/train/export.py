@@ -8,12 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-import eagle_kernels
-from eagle_decoding.cache import KvBuffer
 from eagle_decoding.checkpoint import CheckpointError, Head, TargetFacts, check_fits, read_head, write_head
-from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts import Eagle3Draft
 from eagle_decoding.train.config import load_config
+from eagle_decoding.train.serving import serving_logits
 from eagle_decoding.train.state import newest_state
 from eagle_decoding.train.target import frozen_target, head_config
 
@@ -75,17 +72,10 @@ def _facts(name: str, model: PreTrainedModel) -> TargetFacts:
 
 
 def logits(head: Head, embed: Tensor) -> Tensor:
-    """[1, ROWS, Vd], fp32: what the serving code computes from a head for a few rows of random features and tokens.
+    """[ROWS, Vd], fp32: what the serving code computes from a head for a few rows of random features and tokens.
 
     embed [V, H]: embeddings to read tokens with, where the head has none of its own
     """
     config, generator = head.config, torch.Generator().manual_seed(1)
-    features = torch.randn(1, ROWS, config.num_aux * config.target_hidden_size, generator=generator)
-    tokens = torch.randint(config.vocab_size, (1, ROWS), generator=generator, dtype=torch.int32)
-    cpu = torch.device("cpu")
-    draft = Eagle3Draft(head, embed, config.num_layers, TreeConfig(2, 1, 1), torch.float32, cpu)
-    draft.cache = KvBuffer(1, 1, config.num_kv_heads, config.head_dim, torch.float32, cpu)
-    draft.cache.reserve(ROWS)
-    zero, rows = torch.zeros(1, dtype=torch.int32), torch.arange(ROWS, dtype=torch.int32)[None]
-    hidden = draft.forward(tokens, draft.fuse(features), rows, zero, draft.causal_mask[:, :ROWS], rows)
-    return eagle_kernels.linear(eagle_kernels.rms_norm(hidden, draft.norm, config.rms_norm_eps), draft.lm_head)
+    features = torch.randn(ROWS, config.num_aux * config.target_hidden_size, generator=generator)
+    return serving_logits(head, embed, features, torch.randint(config.vocab_size, (ROWS,), generator=generator))
