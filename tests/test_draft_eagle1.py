@@ -18,6 +18,7 @@ from eagle_decoding.checkpoint import CheckpointError, check_fits, read_head, wr
 from eagle_decoding.drafts import Commit, Eagle1Draft, Eagle3Draft, load_draft
 from eagle_decoding.drafts.layer_draft import PUBLISHED_PATHS, static_tree
 from eagle_decoding.sampling import fused_params
+from eagle_decoding.train.target import target_facts
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
 DYNAMIC = TreeConfig(12, 3, 3)
@@ -104,7 +105,7 @@ def test_every_node_scores_what_the_plain_forward_says(tree, options):
 def test_each_engines_directory_drafts_the_same(tmp_path, format, options):
     target = tiny_target()
     head, embed = random_eagle1(target, **options), target.get_input_embeddings().weight
-    write_head(tmp_path, head.config, head.tensors, format, embed)
+    write_head(tmp_path, head.config, head.tensors, format, target_facts("target", target))
     file, fields = load_file(tmp_path / "model.safetensors"), json.loads((tmp_path / "config.json").read_text())
     assert ("embed_tokens.weight" in file) == (format != "portable")
     assert ("fc.bias" in file) == (format == "sglang") and "lm_head.weight" not in file
@@ -125,11 +126,11 @@ def test_each_engines_directory_drafts_the_same(tmp_path, format, options):
 
 def test_a_bias_that_vllm_cannot_hold(tmp_path):
     target = tiny_target()
-    head, embed = random_eagle1(target, fc_bias=True), target.get_input_embeddings().weight
+    head, facts = random_eagle1(target, fc_bias=True), target_facts("target", target)
     with pytest.raises(CheckpointError, match=r"fc\.bias is not zero and vLLM's EAGLE-1 has none"):
-        write_head(tmp_path, head.config, head.tensors, "vllm", embed)
+        write_head(tmp_path, head.config, head.tensors, "vllm", facts)
     head.tensors["fc.bias"].zero_()
-    write_head(tmp_path, head.config, head.tensors, "vllm", embed)
+    write_head(tmp_path, head.config, head.tensors, "vllm", facts)
     assert "fc.bias" not in load_file(tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"shape \[97, 32\]; given: None"):
         write_head(tmp_path, head.config, head.tensors, "safeailab")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eagle_decoding.checkpoint.config import LayerConfig
 from eagle_decoding.checkpoint.errors import CheckpointError
-from eagle_decoding.checkpoint.fields import layer_from_fields, layer_to_fields
+from eagle_decoding.checkpoint.fields import layer_fields, layer_from_fields
 
 ARCHITECTURES = {
     "portable": "LlamaForCausalLM",
@@ -92,7 +92,8 @@ def fields_from_eagle1(config: Eagle1Config, dtype: str, format: str) -> dict[st
 
     SafeAILab reads `bias` (of fc, true where absent) and `qkv_bias`, vLLM `attention_bias`; SGLang's fc always has one.
     """
-    fields = layer_to_fields(config, dtype) | {
+    fields = layer_fields(config) | {
+        "torch_dtype": dtype,
         "architectures": [ARCHITECTURES[format]],
         "qkv_bias": config.attention_bias,
     }

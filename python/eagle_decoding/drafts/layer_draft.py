@@ -5,7 +5,7 @@ from torch import Tensor
 
 from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.base import Commit, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
 from eagle_decoding.drafts.growth import GrowingDraft
 from eagle_decoding.drafts.layer_steps import Step, steps_of
@@ -52,8 +52,12 @@ class LayerDraft(GrowingDraft):
     def extend(self, commit: Commit) -> None:
         """Rebuilds the draft cache from true features and keeps the state that predicts the root's children."""
         self.observe(commit.num_rows - 1)
+        self.root_state = last_rows(self.states(commit), commit.num_rows)
+
+    def states(self, commit: Commit) -> Tensor:
+        """The layer's output [batch, rows, hidden] at committed rows, which enter its cache."""
         hidden = self.begin(commit.features)
-        self.root_state = self.layer.commit(
+        return self.layer.commit(
             commit, lambda rows: self.enter(commit.tokens[:, rows].contiguous(), hidden[:, rows].contiguous())
         )
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from eagle_decoding.checkpoint import TargetFacts
 from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.head import DraftHead
 from eagle_decoding.train.rows import Documents
@@ -27,11 +28,11 @@ class Objective:
         side by side, head by head), at most `config.unroll.steps` of them. aux [T, A, H] and final [T, H], float: the
         target's features of the documents. generator: where noise and dropout come from; None evaluates: every
         supervised row is computed, and nothing is random.
-    export(config, tensors, target, out, format, dtype): write the head directory from the tensors of a checkpoint, read
-        it back and compare.
+    export(config, tensors, target, facts, out, format, dtype): write the head directory from the tensors of a
+        checkpoint, read it back and compare.
     """
 
     build: Callable[[TrainConfig, Any, Tensor], DraftHead]
     warm_start: Callable[[Any, Any, Tensor, Tensor], None]
     unroll: Callable[[Any, Documents, Tensor, Tensor, TrainConfig, Generator | None], Iterator[StepOutput]]
-    export: Callable[[TrainConfig, dict[str, Tensor], Any, str | Path, str, torch.dtype], None]
+    export: Callable[[TrainConfig, dict[str, Tensor], Any, TargetFacts, str | Path, str, torch.dtype], float | None]
