@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,8 @@ from test_checkpoint import CONFIG, assert_same, random_tensors
 
 from eagle_decoding.checkpoint import FORMATS, CheckpointError, TargetFacts, read_head, write_head
 from eagle_decoding.checkpoint import write as write_module
-from eagle_decoding.train.export import export_head, logits
+from eagle_decoding.train.export import export_head
+from eagle_decoding.train.written import logits
 
 TARGET = TargetFacts("org/target", ["LlamaForCausalLM"], 30, torch.randn(50, 16))
 NAMES = sorted(FORMATS)
@@ -155,11 +155,12 @@ def test_a_failed_write_leaves_the_earlier_head_as_it_was(tmp_path, monkeypatch)
     (tmp_path / "head" / "README.md").write_text("card")
     before = {path.name: path.read_bytes() for path in (tmp_path / "head").iterdir()}
 
-    def fail(tensors, file):
-        file.write_bytes(b"half")
+    def fail(folder, weights, tensors, fields):
+        folder.mkdir()
+        (folder / weights).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write_module, "_save", fail)
+    monkeypatch.setattr(write_module, "write_files", fail)
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path / "head", "safeailab")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "head").iterdir()}
@@ -195,12 +196,12 @@ def test_a_head_directory_is_exported_to_another_format(tmp_path, name):
 def test_export_compares_logits(tmp_path, monkeypatch):
     write(tmp_path / "head", "portable")
     monkeypatch.setattr("eagle_decoding.checkpoint.write._check_written", lambda *arguments: None)
-    save = write_module._save
+    save = write_module.write_files
 
-    def corrupt(tensors: dict, file: Path) -> None:
-        save(tensors | {"norm.weight": tensors["norm.weight"] * 1.01}, file)
+    def corrupt(folder, weights, tensors, fields):
+        save(folder, weights, tensors | {"norm.weight": tensors["norm.weight"] * 1.01}, fields)
 
-    monkeypatch.setattr(write_module, "_save", corrupt)
+    monkeypatch.setattr(write_module, "write_files", corrupt)
     with pytest.raises(CheckpointError, match="other logits"):
         export_head(tmp_path / "head", tmp_path / "other")
 

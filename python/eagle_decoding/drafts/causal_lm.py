@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -109,6 +109,9 @@ def is_causal_lm(path: Path) -> bool:
     if not config.is_file() or not weights:
         return False
     named = json.loads(config.read_text()).get("architectures") or [""]
-    with safe_open(weights[0], framework="pt") as tensors:
-        embedded = any(name.startswith("model.") for name in tensors.keys())  # noqa: SIM118
+    try:
+        with safe_open(weights[0], framework="pt") as tensors:
+            embedded = any(name.startswith("model.") for name in tensors.keys())  # noqa: SIM118
+    except SafetensorError:
+        return False  # a head's reader says what is wrong with the file
     return named[0].endswith("ForCausalLM") and embedded

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import Head, read_head
+from eagle_decoding.checkpoint import Head, HeadConfig, read_head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.decoder import SpeculativeDecoder
 from eagle_decoding.drafts import load_draft
 from eagle_decoding.train.config import load_config
 from eagle_decoding.train.data import DataError, TokenRows, read_token_rows, split_rows
-from eagle_decoding.train.head import DraftHead
+from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.metrics import Acceptance
 from eagle_decoding.train.target import frozen_target, target_features
 from eagle_decoding.train.unroll import unroll
@@ -98,13 +98,15 @@ def compare(
     return Agreement(steps, len(rows), rounds, tau_sim, 1 + walk[1] / max(walk[0], 1), 1 + accepted / max(rounds, 1))
 
 
-def head_module(head: Head, target: PreTrainedModel) -> DraftHead:
-    """A head from a directory as the trainer's module, with the lm_head that the directory holds."""
+def head_module(head: Head, target: PreTrainedModel) -> Eagle3Head:
+    """An EAGLE-3 head from a directory as the trainer's module, with the lm_head that the directory holds."""
+    if not isinstance(head.config, HeadConfig):
+        raise DataError("The comparison with training takes an EAGLE-3 head, got one of another kind.")
     embed, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
     target_ids = torch.arange(head.config.draft_vocab_size)
     if head.config.has_reduced_vocab:
         target_ids = target_ids + head.tensors["d2t"]
-    module = DraftHead(head.config, embed.detach(), lm_head.detach(), target_ids)
+    module = Eagle3Head(head.config, embed.detach(), lm_head.detach(), target_ids)
     tensors = {name: t if name == "d2t" else t.float() for name, t in head.tensors.items()}
     module.lm_head.copy_(tensors.pop("lm_head.weight"))
     module.load_state_dict(tensors)
@@ -113,7 +115,7 @@ def head_module(head: Head, target: PreTrainedModel) -> DraftHead:
 
 @torch.no_grad()
 def accepted_by_position(
-    head: DraftHead, target: PreTrainedModel, data: TokenRows, row: int, steps: int, figures: Acceptance
+    head: Eagle3Head, target: PreTrainedModel, data: TokenRows, row: int, steps: int, figures: Acceptance
 ) -> Tensor:
     """[T], int64: how many greedy drafts after each source position of a row are the row's own tokens.
 
