@@ -1,4 +1,4 @@
-"""From generation settings to one chosen token per node: fused sampling, or processors on each node's own prefix."""
+"""From generation settings to the accepted path: fused sampling, or processors on each node's own prefix."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -36,11 +36,11 @@ class SamplingParams:
 
 
 class NodeSampler:
-    """Chooses the token that the target would emit after each node.
+    """Chooses the token that the target would emit after each node, and with it the path that is accepted.
 
     The temperature, top-k, top-p and min-p warpers that transformers prepared are fused into one op for all nodes. Any
-    other processor sees what it would see in plain decoding: it is called along the walk only, once per emitted token,
-    with the tokens that really precede it.
+    other processor sees what it would see in plain decoding: the tokens that really precede a node. It is called along
+    the walk only, once per emitted token; for trees with sampled children on every node, with the node's own path.
     """
 
     def __init__(
@@ -61,6 +61,35 @@ class NodeSampler:
             split = len(warpers)
         self.processors = LogitsProcessorList(warpers[:split])
         self.params = fused_params(warpers[split:], generation_config.do_sample, seeds, device)
+
+    def verify(self, logits: Tensor, tree: DraftTree, output: Output) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns accept_index, accept_length and bonus_token as `verify_tree` does.
+
+        logits: [batch, num_nodes, vocab], the target's after each node
+        """
+        proposal = tree.proposal
+        if proposal is None:
+            target_tokens = self.choose(logits, tree, output)
+            return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, target_tokens, tree.max_depth)
+        scores = self.process_nodes(logits, tree, output)
+        verdict = eagle_kernels.verify_rejection(
+            scores,
+            proposal.draft_logits,
+            tree.draft_tokens,
+            tree.parent,
+            context_len=tree.position_ids[:, 0].contiguous(),
+            **vars(self.params),
+            d2t=proposal.d2t,
+            num_fixed=proposal.num_fixed,
+            max_depth=tree.max_depth,
+            traversal=proposal.num_fixed is None,
+        )
+        if self.record:
+            accept_index = verdict[0].tolist()
+            for b in output.active_rows():
+                for node in (n for n in accept_index[b] if n >= 0):
+                    output.record(b, logits[b : b + 1, node].float(), scores[b : b + 1, node])
+        return verdict
 
     def choose(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
         """Returns [batch, num_nodes] int32: the token after each node, -1 for NaN logits or where no walk came by.
@@ -90,6 +119,22 @@ class NodeSampler:
             prefix = torch.cat([prefix, prefix.new_tensor([token])])
             children = range(node + 1, tree.num_nodes)
             node = next((n for n in children if parent[n] == node and draft_tokens[n] == token), None)
+
+    def process_nodes(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
+        """Runs the processors on every node of the tree, each with the tokens of its own path as prefix."""
+        if not self.processors:
+            return logits.float() if self.record else logits
+        scores = logits.to(torch.float32, copy=True)
+        for b in output.active_rows():
+            draft_tokens, parent = tree.draft_tokens[b].tolist(), tree.parent[b].tolist()
+            prefixes = {0: output.prefix(b)}
+            for node in range(tree.num_nodes):
+                if node > 0 and parent[node] in prefixes:
+                    prefix = prefixes[parent[node]]
+                    prefixes[node] = torch.cat([prefix, prefix.new_tensor(draft_tokens[node : node + 1])])
+                if node in prefixes:
+                    scores[b, node] = self.process(b, prefixes[node], scores[b : b + 1, node], batch=logits.shape[0])[0]
+        return scores
 
     def process(self, b: int, prefix: Tensor, scores: Tensor, batch: int) -> Tensor:
         """Runs the processors on one request, in its own place of the batch: some processors look at the place."""
