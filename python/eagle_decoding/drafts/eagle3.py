@@ -8,6 +8,7 @@ from eagle_decoding.cache import KvBuffer
 from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.coupled import coupled_topk
 from eagle_decoding.drafts.rope import RopeTable
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
@@ -62,6 +63,8 @@ class Eagle3Draft:
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         config = self.config
+        self.params = params
+        self.coupled = self.tree.children == "coupled" and bool((params.temperature > 0).any())
         self.cache = KvBuffer(1, len(prompt), config.num_kv_heads, config.head_dim, self.dtype, self.device)
 
     def extend(self, commit: Commit) -> None:
@@ -100,9 +103,7 @@ class Eagle3Draft:
         )
         state, slot, row = self.root_state, 1, 0
         for level in range(tree.max_depth):
-            fed_back, logprobs, children, _ = eagle_kernels.lm_head_topk(
-                state, self.norm, self.config.rms_norm_eps, self.lm_head, tree.topk, self.d2t
-            )
+            fed_back, logprobs, children = self.predict(state, context_len + level + 1)
             next_scores, next_slots, next_tokens, origin, mask = eagle_kernels.expand_tree(
                 *frontier, logprobs, children, scores, tokens, parents, slot, row
             )
@@ -126,6 +127,18 @@ class Eagle3Draft:
         )
         node_scores = scores.gather(1, node_slots.clamp(min=0).long())
         return DraftTree(draft_tokens, parent, depth, position_ids, ancestor_mask, node_scores, tree.max_depth)
+
+    def predict(self, state: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed states, and the log-probabilities and tokens of the topk children of each row.
+
+        position_ids: [batch] int32, position of the children
+        """
+        eps, k = self.config.rms_norm_eps, self.tree.topk
+        if not self.coupled:
+            return eagle_kernels.lm_head_topk(state, self.norm, eps, self.lm_head, k, self.d2t)[:3]
+        normed = eagle_kernels.rms_norm(state, self.norm, eps)
+        logits = eagle_kernels.linear(normed, self.lm_head)
+        return normed, *coupled_topk(logits, position_ids, self.params, k, self.d2t, self.config.vocab_size)
 
     def fuse(self, features: Tensor) -> Tensor:
         """fc over the low, middle and high features: [batch, rows, 3 * target_hidden] -> [batch, rows, hidden]."""
