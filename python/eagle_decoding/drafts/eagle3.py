@@ -68,6 +68,7 @@ class Eagle3Draft:
         self.params = params
         sampling = bool((params.temperature > 0).any())
         self.coupled = sampling and self.tree.children == "coupled"
+        self.filtered = bool(((params.top_k > 0) | (params.top_p < 1) | (params.min_p > 0)).any())
         self.drawn = sampling and self.tree.children in ("sampled", "hybrid", "auto")
         self.chooser = RuleChooser(len(prompt), self.device) if self.tree.children == "auto" else None
         if self.tree.children in RULES:
@@ -151,7 +152,8 @@ class Eagle3Draft:
             return eagle_kernels.lm_head_topk(state, self.norm, eps, self.lm_head, k, self.d2t)[:3]
         normed = eagle_kernels.rms_norm(state, self.norm, eps)
         logits = eagle_kernels.linear(normed, self.lm_head)
-        return normed, *coupled_topk(logits, position_ids, self.params, k, self.d2t, self.config.vocab_size)
+        vocab_size = self.config.vocab_size
+        return normed, *coupled_topk(logits, position_ids, self.params, k, self.d2t, vocab_size, self.filtered)
 
     def fuse(self, features: Tensor) -> Tensor:
         """fc over the low, middle and high features: [batch, rows, 3 * target_hidden] -> [batch, rows, hidden]."""
