@@ -26,7 +26,7 @@ class TreeConfig:
     num_nodes: int = 8
     max_depth: int = 4
     topk: int = 4
-    children: Children = "likeliest"
+    children: Children = "coupled"
 
     def __post_init__(self) -> None:
         if self.children not in get_args(Children):
