@@ -1,8 +1,10 @@
 """Every way of drafting decodes exactly: equal text where it is promised, the target's law everywhere."""
 
+from collections import Counter
+
 import pytest
 import torch
-from models import eagle_decoder, prompts, tiny_target
+from models import VOCAB, eagle_decoder, prompts, tiny_target
 from test_decode_sampling import SETTINGS, chi_square, sample
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance
@@ -13,7 +15,7 @@ from eagle_decoding.sampling import SamplingParams
 from eagle_kernels.reference.filters import filtered_scores
 
 DRAWN = ("sampled", "hybrid", "auto")
-LENGTH = 5
+LENGTH = 4
 
 
 def decoder_for(children: str, nodes: int = 9, depth: int = 3, topk: int = 3, vocab: int = 60) -> SpeculativeDecoder:
@@ -77,33 +79,46 @@ def test_greedy_text_is_the_targets_own(children):
     assert torch.equal(decoder.generate(**inputs, **settings), plain)
 
 
-def joint_law(target, prompt: torch.Tensor) -> dict[tuple[int, ...], float]:
-    """Law of LENGTH sampled tokens with top_k = 2: 2^LENGTH texts."""
+def joint_law(target, prompt: torch.Tensor, tokens: list[int]) -> dict[tuple[int, ...], float]:
+    """Law of LENGTH sampled tokens of a target that emits nothing but `tokens`."""
     laws = {(): 1.0}
     for _ in range(LENGTH):
-        longer = {}
         contexts = torch.tensor(list(laws)).view(len(laws), -1).long()
         with torch.no_grad():
-            top = target(torch.cat([prompt.expand(len(laws), -1), contexts], 1)).logits[:, -1].double().topk(2)
-        for (text, mass), logits, tokens in zip(laws.items(), top.values, top.indices, strict=True):
-            for share, token in zip(logits.softmax(-1).tolist(), tokens.tolist(), strict=True):
-                longer[(*text, token)] = mass * share
-        laws = longer
+            logits = target(torch.cat([prompt.expand(len(laws), -1), contexts], 1)).logits[:, -1, tokens]
+        shares = logits.double().softmax(-1).tolist()
+        laws = {
+            (*text, token): mass * share
+            for (text, mass), of_text in zip(laws.items(), shares, strict=True)
+            for token, share in zip(tokens, of_text, strict=True)
+        }
     return laws
 
 
 @pytest.mark.parametrize("children", DRAWN)
 def test_texts_have_the_targets_law(children):
-    """Chi-square of whole texts over several rounds; `auto` goes through all its rules in them."""
-    decoder, inputs, draws = decoder_for(children), prompts(1), 800
-    law = joint_law(decoder.target, inputs["input_ids"])
+    """Chi-square of every position and of whole texts over several rounds; `auto` goes through all its rules in them.
+
+    Target and draft know the same four tokens, so that a biased rule would show.
+    """
+    decoder, inputs, draws = decoder_for(children, vocab=4), prompts(1), 1200
+    tokens = (torch.arange(4) + decoder.draft.d2t).tolist()
+    others = torch.ones(VOCAB, dtype=torch.bool).index_fill(0, torch.tensor(tokens), False)
+    head = decoder.target.get_output_embeddings()
+    head.register_forward_hook(lambda module, arguments, logits: logits.masked_fill(others, -torch.inf))
+    law = joint_law(decoder.target, inputs["input_ids"], tokens)
     batch = {name: t.expand(draws, -1) for name, t in inputs.items()}
-    settings = {"do_sample": True, "top_k": 2, "max_new_tokens": LENGTH, "seed": 77, "eos_token_id": None}
+    settings = {"do_sample": True, "top_k": 0, "max_new_tokens": LENGTH, "seed": 77, "eos_token_id": None}
     texts = decoder.generate(**batch, **settings)[:, -LENGTH:].tolist()
     assert decoder.stats.accepted > 0
-    counts = torch.tensor([texts.count(list(text)) for text in law]).double()
-    assert counts.sum() == draws
-    assert chi_square(counts, torch.tensor(list(law.values())) * draws) < 1
+    for positions in [[i] for i in range(LENGTH)] + [list(range(LENGTH))]:
+        expected = Counter()
+        for text, mass in law.items():
+            expected[tuple(text[i] for i in positions)] += mass * draws
+        counted = Counter(tuple(text[i] for i in positions) for text in texts)
+        counts = torch.tensor([counted[part] for part in expected]).double()
+        assert counts.sum() == draws
+        assert chi_square(counts, torch.tensor(list(expected.values()))) < 1, f"positions {positions}"
 
 
 def test_a_request_has_its_own_parameters():

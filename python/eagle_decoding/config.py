@@ -27,7 +27,7 @@ class TreeConfig:
     num_nodes: int = 8
     max_depth: int = 4
     topk: int = 4
-    children: Children = "likeliest"
+    children: Children = "coupled"
     static: bool = False
 
     def __post_init__(self) -> None:

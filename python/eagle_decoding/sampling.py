@@ -17,7 +17,7 @@ from transformers import (
 
 import eagle_kernels
 from eagle_decoding.output import Output
-from eagle_decoding.tree import DraftTree
+from eagle_decoding.tree import DraftTree, Proposal
 from eagle_decoding.typical import TypicalAcceptance, verify_typically
 
 FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
@@ -79,15 +79,24 @@ class NodeSampler:
 
         logits: [batch, num_nodes, vocab], the target's after each node
         """
-        proposal = tree.proposal
-        if self.typical_acceptance is not None:
-            scores = self.process_nodes(logits, tree, output)
-            return verify_typically(self.typical_acceptance, scores, tree, vars(self.params))
-        if proposal is None:
+        if tree.proposal is None and self.typical_acceptance is None:
             tree.target_tokens = self.choose(logits, tree, output)
             return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, tree.target_tokens, tree.max_depth)
         scores = self.process_nodes(logits, tree, output)
-        verdict = eagle_kernels.verify_rejection(
+        if self.typical_acceptance is not None:
+            verdict = verify_typically(self.typical_acceptance, scores, tree, vars(self.params))
+        else:
+            verdict = self.reject(scores, tree, tree.proposal)
+        if self.record:
+            accept_index = verdict[0].tolist()
+            for b in output.active_rows():
+                for node in (n for n in accept_index[b] if n >= 0):
+                    output.record(b, logits[b : b + 1, node].float(), scores[b : b + 1, node])
+        return verdict
+
+    def reject(self, scores: Tensor, tree: DraftTree, proposal: Proposal) -> tuple[Tensor, Tensor, Tensor]:
+        """Rejection sampling of a tree with drawn children, by traversal where all of them were drawn."""
+        return eagle_kernels.verify_rejection(
             scores,
             proposal.draft_logits,
             tree.draft_tokens,
@@ -99,12 +108,6 @@ class NodeSampler:
             max_depth=tree.max_depth,
             traversal=proposal.num_fixed is None,
         )
-        if self.record:
-            accept_index = verdict[0].tolist()
-            for b in output.active_rows():
-                for node in (n for n in accept_index[b] if n >= 0):
-                    output.record(b, logits[b : b + 1, node].float(), scores[b : b + 1, node])
-        return verdict
 
     def choose(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
         """Returns [batch, num_nodes] int32: the token after each node, -1 for NaN logits or where no walk came by.

@@ -2,9 +2,10 @@
 
 The walk emits argmax(target_logits / temperature + G), where the Gumbel noise G depends on (seed, position, token)
 alone. A draft may look at G: whatever it proposes, the text is that of plain sampling (drafter-invariant coupling:
-Daliri, Musco and Suresh, arXiv 2408.07978). If the target's logits are the draft's plus independent Gumbel errors of
-scale SCALE, a token wins with probability softmax((draft_logits + temperature * G) / SCALE): these are the
-log-probabilities that the tree is grown and re-ranked with. At temperature 0 they are the draft's own.
+Daliri, Musco and Suresh, arXiv 2408.07978). Where the target's logits are the draft's plus independent Gumbel errors of
+scale s, a token wins with probability softmax((draft_logits + temperature * G) / s). At temperature 0 a head that was
+trained by cross-entropy has s = 1, and s = 1 is also what sampled text makes likeliest (bench/coupling_scale.py), so
+the tree is grown and re-ranked with log_softmax(draft_logits + temperature * G).
 """
 
 import torch
@@ -13,7 +14,6 @@ from torch import Tensor
 import eagle_kernels
 from eagle_decoding.sampling import SamplingParams
 
-SCALE = 1.0  # error of a draft's logits
 CANDIDATES = 256  # a row's top-p threshold is looked for among so many tokens
 
 
@@ -39,7 +39,7 @@ def coupled_topk(
         noise = noise[..., torch.arange(len(d2t), device=d2t.device) + d2t]
     temperature = params.temperature[:, None, None].clamp(min=0)
     logits = logits.float()
-    scores = (logits + temperature * noise) / torch.where(temperature > 0, SCALE, 1.0)
+    scores = logits + temperature * noise
     if filtered:
         scores = scores.masked_fill(logits < threshold(logits, params), -torch.inf)
     logprobs, tokens, _ = eagle_kernels.topk_logprobs(scores.flatten(0, 1), k, d2t)
