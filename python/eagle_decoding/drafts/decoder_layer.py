@@ -8,7 +8,7 @@ from torch import Tensor
 import eagle_kernels
 from eagle_decoding.cache import KvBuffer
 from eagle_decoding.checkpoint import LayerConfig
-from eagle_decoding.drafts.base import Commit, last_rows
+from eagle_decoding.drafts.base import Commit
 from eagle_decoding.drafts.rope import RopeTable
 
 CHUNK = 64  # committed rows run at a time: one mask word
@@ -51,7 +51,7 @@ class DecoderLayer:
         self.cache = KvBuffer(1, batch, self.config.num_kv_heads, self.config.head_dim, self.dtype, self.device)
 
     def commit(self, rows: Commit, enter: Callable[[slice], tuple[Tensor, Tensor]]) -> Tensor:
-        """Takes in committed rows, CHUNK at a time; returns the output at each request's last: [batch, 1, hidden].
+        """Takes in committed rows, CHUNK at a time; returns the output at each [batch, rows, hidden].
 
         enter: what attention reads of a slice of the rows [batch, slice, width], and its residual
         """
@@ -70,7 +70,7 @@ class DecoderLayer:
                     torch.where(index < rows.num_rows[:, None], rows.context_len[:, None] + index, -1),
                 )
             )
-        return last_rows(torch.cat(outputs, dim=1), rows.num_rows)
+        return torch.cat(outputs, dim=1)
 
     def forward(
         self,

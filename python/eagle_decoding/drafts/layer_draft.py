@@ -6,7 +6,7 @@ from torch import Tensor
 import eagle_kernels
 from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.base import Commit, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
 from eagle_decoding.drafts.layer_steps import Step, steps_of
 from eagle_decoding.drafts.static_tree import Level, StaticTree
@@ -44,6 +44,10 @@ class LayerDraft:
         """(what attention reads, its residual) from tokens [batch, rows] int32 and hidden states."""
         raise NotImplementedError
 
+    def logits(self, state: Tensor) -> Tensor:
+        """[batch, rows, draft vocabulary] after the layer's output."""
+        raise NotImplementedError
+
     def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
         """(log-probabilities, target ids int32, both [batch, rows, topk], state fed back) after the layer's output."""
         raise NotImplementedError
@@ -53,8 +57,12 @@ class LayerDraft:
 
     def extend(self, commit: Commit) -> None:
         """Rebuilds the draft cache from true features and keeps the state that predicts the root's children."""
+        self.root_state = last_rows(self.read(commit), commit.num_rows)
+
+    def read(self, commit: Commit) -> Tensor:
+        """The layer's output [batch, rows, hidden] at every row of true features; they stay in the cache."""
         hidden = self.begin(commit.features)
-        self.root_state = self.layer.commit(
+        return self.layer.commit(
             commit, lambda rows: self.enter(commit.tokens[:, rows].contiguous(), hidden[:, rows].contiguous())
         )
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 import eagle_kernels
 from eagle_decoding.checkpoint import DepthHeads
-from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.base import Commit, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
 
 
@@ -29,4 +29,5 @@ class PrefixLayer:
             part = states[:, rows].contiguous()
             return eagle_kernels.rms_norm(part, self.input_norm, self.eps), part
 
-        return eagle_kernels.rms_norm(self.layer.commit(commit, enter), self.norm, self.eps)
+        last = last_rows(self.layer.commit(commit, enter), commit.num_rows)
+        return eagle_kernels.rms_norm(last, self.norm, self.eps)
