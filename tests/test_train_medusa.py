@@ -127,7 +127,7 @@ def test_a_warm_head_predicts_what_the_target_predicts(kind):
     target, head, _ = make_head(kind)
     documents, final = make_documents([12], [0])
     final = final * 5 / final.square().mean(-1, keepdim=True).sqrt()
-    OBJECTIVES[kind].warm_start(head, target, torch.empty(0), final)
+    OBJECTIVES[kind].warm_start(head, target, None, torch.empty(0), final)
     state = head.begin(final, documents)
     path = documents.input_ids[None, :HEADS].expand(12, -1)
     for step in range(HEADS):
