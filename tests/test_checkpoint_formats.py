@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,12 +156,11 @@ def test_a_failed_write_leaves_the_earlier_head_as_it_was(tmp_path, monkeypatch)
     (tmp_path / "head" / "README.md").write_text("card")
     before = {path.name: path.read_bytes() for path in (tmp_path / "head").iterdir()}
 
-    def fail(folder, weights, tensors, fields):
-        folder.mkdir()
-        (folder / weights).write_bytes(b"half")
+    def fail(tensors, file):
+        file.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(write_module, "write_files", fail)
+    monkeypatch.setattr(write_module, "_save", fail)
     with pytest.raises(OSError, match="No space left"):
         write(tmp_path / "head", "safeailab")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "head").iterdir()}
@@ -196,21 +196,21 @@ def test_a_head_directory_is_exported_to_another_format(tmp_path, name):
 def test_export_compares_logits(tmp_path, monkeypatch):
     write(tmp_path / "head", "portable")
     monkeypatch.setattr("eagle_decoding.checkpoint.write._check_written", lambda *arguments: None)
-    save = write_module.write_files
+    save = write_module._save
 
-    def corrupt(folder, weights, tensors, fields):
-        save(folder, weights, tensors | {"norm.weight": tensors["norm.weight"] * 1.01}, fields)
+    def corrupt(tensors: dict, file: Path) -> None:
+        save(tensors | {"norm.weight": tensors["norm.weight"] * 1.01}, file)
 
-    monkeypatch.setattr(write_module, "write_files", corrupt)
+    monkeypatch.setattr(write_module, "_save", corrupt)
     with pytest.raises(CheckpointError, match="other logits"):
         export_head(tmp_path / "head", tmp_path / "other")
 
 
 def test_logits_depend_on_every_tensor(tmp_path):
     write(tmp_path / "head", "portable", norm_before_fc=True)
-    head, embed = read_head(tmp_path / "head"), torch.randn(50, 16)
-    expected = logits(head, embed)
+    head = read_head(tmp_path / "head")
+    expected = logits(head)
     for name, tensor in head.tensors.items():
         if name != "d2t":
             changed = {**head.tensors, name: tensor * 1.5 + 0.1}
-            assert not torch.equal(expected, logits(replace(head, tensors=changed), embed)), name
+            assert not torch.equal(expected, logits(replace(head, tensors=changed))), name

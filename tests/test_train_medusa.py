@@ -22,7 +22,7 @@ from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.rank_accuracy import rank_accuracy
 from eagle_decoding.train.rows import Documents, supervised_rows
 from eagle_decoding.train.state import newest_state
-from eagle_decoding.train.target import frozen_target, target_facts
+from eagle_decoding.train.target import frozen_target
 from eagle_decoding.train.unroll_heads import unroll_heads
 
 HEADS = 3
@@ -132,7 +132,7 @@ def test_a_warm_head_predicts_what_the_target_predicts(kind):
     target, head, _ = make_head(kind)
     documents, final = make_documents([12], [0])
     final = final * 5 / final.square().mean(-1, keepdim=True).sqrt()
-    OBJECTIVES[kind].warm_start(head, target, torch.empty(0), final)
+    OBJECTIVES[kind].warm_start(head, target, None, torch.empty(0), final)
     state = head.begin(final, documents)
     path = documents.input_ids[None, :HEADS].expand(12, -1)
     for step in range(HEADS):
@@ -227,8 +227,7 @@ def test_the_exported_tree_comes_from_the_training_rows(workplace, tmp_path):
     config.data.features = str(tmp_path / "nowhere")
     state = trainer.head.state_dict()
     target = frozen_target(config.target)
-    facts = target_facts(config.target, target)
-    OBJECTIVES["medusa"].export(config, state, target, facts, tmp_path / "bare", "portable", torch.float32)
+    OBJECTIVES["medusa"].export(config, state, target, tmp_path / "bare", "portable", torch.float32)
     assert "rank_accuracy" not in json.loads((tmp_path / "bare" / "config.json").read_text())
 
 

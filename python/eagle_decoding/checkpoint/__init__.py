@@ -3,6 +3,7 @@
 from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
 from eagle_decoding.checkpoint.depth_heads import DepthHeads, DepthHeadsConfig, layer_of
 from eagle_decoding.checkpoint.eagle1 import Eagle1Config
+from eagle_decoding.checkpoint.eagle1_formats import EAGLE1_FORMATS
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fit import check_fits
 from eagle_decoding.checkpoint.formats import FORMATS, TargetFacts
@@ -12,6 +13,7 @@ from eagle_decoding.checkpoint.write import write_head
 from eagle_decoding.checkpoint.write_depth_heads import write_depth_heads
 
 __all__ = [
+    "EAGLE1_FORMATS",
     "FORMATS",
     "CheckpointError",
     "DepthHeads",

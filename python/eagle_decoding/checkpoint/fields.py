@@ -18,12 +18,12 @@ def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> He
     if "transformer_layer_config" in fields:
         fields = _flatten_speculators(fields)
     nested = fields.get("eagle_config") or {}
+    shape = layer_from_fields(fields, tensors)
     check_supported(nested, tensors)
     if "fc.weight" not in tensors or "lm_head.weight" not in tensors:
         raise CheckpointError(
             "The head has no fc.weight or no lm_head.weight; this reader takes EAGLE-3 heads, which have both."
         )
-    shape = layer_from_fields(fields, tensors)
     target_hidden = fields.get("target_hidden_size") or shape["hidden_size"]
     return HeadConfig(
         **shape,

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eagle_decoding.checkpoint.config import HeadConfig, default_aux_layer_ids
+from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fields import AUX_KEY, fields_from_config, layer_fields
 
@@ -37,8 +37,8 @@ class Format:
     embedded: the target's embeddings belong into the file
     """
 
-    fields: Callable[[HeadConfig, str, TargetFacts | None], dict[str, Any]]
-    refuse: Callable[[HeadConfig, TargetFacts | None], list[str]]
+    fields: Callable[[Any, str, TargetFacts | None], dict[str, Any]]
+    refuse: Callable[[Any, TargetFacts | None], list[str]]
     weights: str = "model.safetensors"
     first: str = "midlayer."
     embedded: bool = False
@@ -47,14 +47,17 @@ class Format:
         return self.first + name.removeprefix("layers.0.") if name.startswith("layers.0.") else name
 
 
-def check_expressible(name: str, config: HeadConfig, target: TargetFacts | None) -> Format:
+def check_expressible(formats: dict[str, Format], name: str, config: LayerConfig, target: TargetFacts | None) -> Format:
     """The format of this name. Raises CheckpointError, in one sentence, if it is unknown or cannot hold the head."""
-    if name not in FORMATS:
-        raise CheckpointError(f"The export format is {name!r}; known: {', '.join(FORMATS)}.")
-    reasons = FORMATS[name].refuse(config, target)
+    if name not in formats:
+        raise CheckpointError(f"The export format is {name!r}; known: {', '.join(formats)}.")
+    reasons = formats[name].refuse(config, target)
+    ids = config.aux_layer_ids if isinstance(config, HeadConfig) else None
+    if name != "portable" and target and ids and ids[-1] > target.num_layers:
+        reasons.append(f"layer id {ids[-1]} is the state after the final norm, which this project alone fuses")
     if reasons:
         raise CheckpointError(f"The format {name!r} cannot hold this head: {'; '.join(reasons)}.")
-    return FORMATS[name]
+    return formats[name]
 
 
 def _portable(config: HeadConfig, dtype: str, target: TargetFacts | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Write an EAGLE head as an engine reads it, and prove that it came through before anything else is replaced."""
+"""Write a draft head as an engine reads it, and prove that it came through before anything else is replaced."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
-from eagle_decoding.checkpoint.eagle1 import Eagle1Config, eagle1_layout, fields_from_eagle1
+from eagle_decoding.checkpoint.eagle1 import Eagle1Config
+from eagle_decoding.checkpoint.eagle1_formats import EAGLE1_FORMATS, eagle1_layout
 from eagle_decoding.checkpoint.errors import CheckpointError
-from eagle_decoding.checkpoint.files import write_files
-from eagle_decoding.checkpoint.formats import Format, TargetFacts, check_expressible
-from eagle_decoding.checkpoint.read import Head, check_shapes, read_head
+from eagle_decoding.checkpoint.formats import FORMATS, Format, TargetFacts, check_expressible
+from eagle_decoding.checkpoint.read import check_shapes, read_head
 
 
 def write_head(
@@ -30,10 +31,9 @@ def write_head(
 
     config: the head's shape and conventions. tensors: normalised names as in `config.tensor_shapes()`; `d2t` as
         offsets.
-    format: for EAGLE-3 a key of `FORMATS`: all hold `d2t` and `t2d` for a reduced vocabulary, and embeddings only if
-        head and target differ in width or the format wants the target's. For EAGLE-1 see `eagle1_layout`: the engines'
-        formats hold the target's embeddings and no draft vocabulary.
-    target: what some formats say about it.
+    format: a key of `FORMATS` for EAGLE-3. All hold `d2t` and `t2d` for a reduced vocabulary, and embeddings only if
+        head and target differ in width or the format wants the target's. For EAGLE-1 a key of `EAGLE1_FORMATS`; see
+        `eagle1_layout`. target: what some formats say about it.
 
     Layer ids that are the target's default three are left out: every engine knows those. Other files of an earlier
     directory at `path`, such as a README, stay. Raises CheckpointError if the format cannot express the head, if a
@@ -41,26 +41,19 @@ def write_head(
     """
     folder = Path(path)
     check_shapes(folder, tensors, config.tensor_shapes())
-    dtype = str(tensors["fc.weight"].dtype).removeprefix("torch.")
-    weights = "model.safetensors"
     if isinstance(config, Eagle1Config):
         config, tensors = eagle1_layout(config, tensors, format)
-        fields = fields_from_eagle1(config, dtype, format)
-        stored = tensors if format == "portable" else tensors | _embeddings(config, target, format, tensors)
-    else:
-        if target and config.aux_layer_ids == default_aux_layer_ids(target.num_layers):
-            config = replace(config, aux_layer_ids=None)
-        kind = check_expressible(format, config, target)
-        fields, stored, weights = (
-            kind.fields(config, dtype, target),
-            _stored(kind, config, tensors, target),
-            kind.weights,
-        )
+    elif target and config.aux_layer_ids == default_aux_layer_ids(target.num_layers):
+        config = replace(config, aux_layer_ids=None)
+    kind = check_expressible(EAGLE1_FORMATS if isinstance(config, Eagle1Config) else FORMATS, format, config, target)
     _check_replaceable(folder)
     temporary = folder.with_name(folder.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
     try:
-        write_files(temporary, weights, {name: tensor.detach() for name, tensor in stored.items()}, fields)
+        fields = kind.fields(config, str(tensors["fc.weight"].dtype).removeprefix("torch."), target)
+        (temporary / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+        _save(_stored(kind, config, tensors, target), temporary / kind.weights)
         _check_written(temporary, config, tensors)
         _replace(folder, temporary)
     finally:
@@ -68,29 +61,23 @@ def write_head(
 
 
 def _stored(
-    kind: Format, config: HeadConfig, tensors: dict[str, Tensor], target: TargetFacts | None
+    kind: Format, config: HeadConfig | Eagle1Config, tensors: dict[str, Tensor], target: TargetFacts | None
 ) -> dict[str, Tensor]:
     """The tensors of the file under the names of its format."""
-    stored = {kind.tensor_name(name): tensor for name, tensor in tensors.items()}
+    stored = {kind.tensor_name(name): tensor.detach().contiguous() for name, tensor in tensors.items()}
     if config.has_reduced_vocab:
         stored["t2d"] = torch.zeros(config.vocab_size, dtype=torch.bool)
         stored["t2d"][tensors["d2t"] + torch.arange(config.draft_vocab_size)] = True
     if kind.embedded and target is not None and "embed_tokens.weight" not in stored:
-        stored["embed_tokens.weight"] = target.embed_tokens.to(tensors["fc.weight"].dtype)
+        stored["embed_tokens.weight"] = target.embed_tokens.detach().to(tensors["fc.weight"].dtype).contiguous()
     return stored
 
 
-def _embeddings(
-    config: Eagle1Config, target: TargetFacts | None, format: str, tensors: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    shape = (config.vocab_size, config.hidden_size)
-    given = None if target is None else tuple(target.embed_tokens.shape)
-    if target is None or given != shape:
-        raise CheckpointError(
-            f"The format {format!r} stores the target's embeddings, of shape {list(shape)}; "
-            f"given: {None if given is None else list(given)}."
-        )
-    return {"embed_tokens.weight": target.embed_tokens.detach().to(tensors["fc.weight"].dtype)}
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    if file.suffix == ".bin":
+        torch.save(tensors, file)
+    else:
+        save_file(tensors, file, {"format": "pt"})
 
 
 def _check_written(folder: Path, config: LayerConfig, tensors: dict[str, Tensor]) -> None:
@@ -112,15 +99,8 @@ def _check_replaceable(folder: Path) -> None:
         fields = json.loads((folder / "config.json").read_text())
     except (OSError, ValueError):
         fields = {}
-    if "draft_vocab_size" not in fields and not _is_head(folder):
+    if not {"draft_vocab_size", "eagle_version"} & fields.keys():
         raise CheckpointError(f"{folder} exists and is no draft head; give a new directory to write to.")
-
-
-def _is_head(folder: Path) -> bool:
-    try:
-        return isinstance(read_head(folder), Head)
-    except CheckpointError:
-        return False
 
 
 def _replace(folder: Path, temporary: Path) -> None:

@@ -52,10 +52,10 @@ class LayerDraft(GrowingDraft):
     def extend(self, commit: Commit) -> None:
         """Rebuilds the draft cache from true features and keeps the state that predicts the root's children."""
         self.observe(commit.num_rows - 1)
-        self.root_state = last_rows(self.states(commit), commit.num_rows)
+        self.root_state = last_rows(self.read(commit), commit.num_rows)
 
-    def states(self, commit: Commit) -> Tensor:
-        """The layer's output [batch, rows, hidden] at committed rows, which enter its cache."""
+    def read(self, commit: Commit) -> Tensor:
+        """The layer's output [batch, rows, hidden] at every row of true features; they stay in the cache."""
         hidden = self.begin(commit.features)
         return self.layer.commit(
             commit, lambda rows: self.enter(commit.tokens[:, rows].contiguous(), hidden[:, rows].contiguous())

@@ -10,7 +10,7 @@ from eagle_decoding.checkpoint import CheckpointError, check_fits, read_head
 from eagle_decoding.train.config import load_config
 from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.state import newest_state
-from eagle_decoding.train.target import frozen_target, target_facts
+from eagle_decoding.train.target import frozen_target
 from eagle_decoding.train.written import write_compared
 
 
@@ -21,25 +21,25 @@ def export_head(
     dtype: torch.dtype = torch.bfloat16,
     target: str | None = None,
 ) -> float | None:
-    """Write a head directory; what was written is read back and compared.
+    """Write a head directory; what was written is read back, and its logits are compared on random features.
 
-    source: the `out` folder of a training run, whose newest checkpoint is taken, or the directory of an EAGLE head.
-    out: the directory to write. format: what the kind of head can be written as. dtype: element type of the weights.
-    target: the target's name in the files; a run knows its own, a head directory needs it for formats that say
+    source: the `out` folder of a training run, whose newest checkpoint is taken, or a head directory. out: the
+        directory to write. format: a key of `FORMATS`, or what the head's kind has. dtype: element type of the weights.
+        target: the target's name in the files; a run knows its own, a head directory needs it for formats that say
         something about the target.
-    Returns the largest difference between the logits in fp32 of an EAGLE-3 head and of what was written: that of
-    rounding to dtype; None for other kinds, whose tensors are compared. Raises CheckpointError if the format cannot
-    hold the head or if it does not read back.
+    Returns the largest difference between the logits in fp32 of the source and of what was written, that of rounding to
+    dtype; None for heads that are compared tensor by tensor. Raises CheckpointError if the format cannot hold the head
+    or if it does not read back.
     """
-    if not (Path(source) / "config.yaml").exists():
-        head, model = read_head(source), frozen_target(target) if target else None
-        if model is not None:
-            check_fits(head.config, model.config)
-        return write_compared(out, head, format, dtype, target_facts(target, model) if target and model else None)
-    config = load_config(Path(source) / "config.yaml")
-    state = newest_state(Path(source) / "checkpoints")
-    if state is None:
-        raise CheckpointError(f"There is no whole checkpoint in {Path(source) / 'checkpoints'}; train first.")
-    model = frozen_target(config.target)
-    facts = target_facts(target or config.target, model)
-    return OBJECTIVES[config.head.kind].export(config, state.head, model, facts, out, format, dtype)
+    if (Path(source) / "config.yaml").exists():
+        config = load_config(Path(source) / "config.yaml")
+        state = newest_state(Path(source) / "checkpoints")
+        if state is None:
+            raise CheckpointError(f"There is no whole checkpoint in {Path(source) / 'checkpoints'}; train first.")
+        config.target = target or config.target
+        model = frozen_target(config.target)
+        return OBJECTIVES[config.head.kind].export(config, state.head, model, out, format, dtype)
+    head, model = read_head(source), frozen_target(target) if target else None
+    if model is not None:
+        check_fits(head.config, model.config)
+    return write_compared(head, out, format, dtype, target, model)

@@ -23,4 +23,4 @@ def serving_logits(head: Head, embed: Tensor, features: Tensor, tokens: Tensor) 
     none, all_rows = (torch.tensor([count], dtype=torch.int32, device=device) for count in (0, rows))
     positions = torch.arange(rows, dtype=torch.int32, device=device)[None]
     text = Commit(tokens[None].int(), features[None].to(embed.dtype), positions, none, all_rows, rows)
-    return draft.logits(draft.states(text))[0][0]
+    return draft.logits(draft.read(text))[0][0]

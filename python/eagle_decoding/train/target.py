@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import TargetFacts
 from eagle_decoding.target import load_target
 from eagle_decoding.train.config import HeadOptions
 
@@ -17,13 +16,6 @@ from eagle_decoding.train.config import HeadOptions
 def frozen_target(path: str | Path) -> PreTrainedModel:
     """The target in fp32 without gradients, from a model directory, a hub id, or a .gguf file (dequantised)."""
     return load_target(path, dtype=torch.float32).requires_grad_(False)
-
-
-def target_facts(name: str, target: PreTrainedModel) -> TargetFacts:
-    """What head directories say about this target."""
-    architectures = list(target.config.architectures or [type(target).__name__])
-    layers = target.config.get_text_config().num_hidden_layers
-    return TargetFacts(name, architectures, layers, target.get_input_embeddings().weight.detach())
 
 
 def layer_shape(target: PreTrainedModel, options: HeadOptions) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Write a head and compare its logits before and after, as the serving code computes them."""
+"""Writing a head and proving, by the code that serves it, that it still computes what it did."""
 
 from __future__ import annotations
 
@@ -6,37 +6,65 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import CheckpointError, Head, HeadConfig, TargetFacts, read_head, write_head
-from eagle_decoding.train.serving import serving_logits
+from eagle_decoding.checkpoint import CheckpointError, Eagle1Config, Head, TargetFacts, read_head, write_head
+from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts import Commit, Eagle1Draft, Eagle3Draft
 
 ROWS = 16  # of random input that logits are compared on
 
 
 def write_compared(
-    out: str | Path, head: Head, format: str, dtype: torch.dtype, target: TargetFacts | None
-) -> float | None:
-    """Write a head in dtype; the largest difference of an EAGLE-3 head's logits to those of what reads back.
+    head: Head,
+    out: str | Path,
+    format: str,
+    dtype: torch.dtype,
+    name: str | None = None,
+    target: PreTrainedModel | None = None,
+) -> float:
+    """Write a head, its weights as dtype, and return the largest difference of its logits in fp32 to those before.
 
-    Raises CheckpointError if the format cannot hold the head or if it does not read back.
+    name, target: what some formats say about the target. Raises CheckpointError if the logits of what was written are
+    not those of the rounded weights.
     """
-    rounded = {name: t if name == "d2t" else t.detach().to(dtype) for name, t in head.tensors.items()}
-    write_head(out, head.config, rounded, format, target)
-    if not isinstance(head.config, HeadConfig):
-        return None
-    embed = torch.randn(head.config.vocab_size, head.config.hidden_size, generator=torch.Generator().manual_seed(0))
-    before, after = logits(head, embed), logits(read_head(out), embed)
-    if not torch.equal(after, logits(Head(head.config, rounded), embed)):
+    rounded = {n: t if n == "d2t" else t.detach().to(dtype) for n, t in head.tensors.items()}
+    write_head(out, head.config, rounded, format, _facts(name, target) if name and target is not None else None)
+    before, after = logits(head), logits(read_head(out))
+    if not torch.equal(after, logits(Head(head.config, rounded))):
         raise CheckpointError(f"The head written to {out} gives other logits than the one that was exported.")
     return float((before - after).abs().max())
 
 
-def logits(head: Head, embed: Tensor) -> Tensor:
-    """[ROWS, Vd], fp32: what the serving code computes from an EAGLE-3 head for a few rows of random features.
+def logits(head: Head) -> Tensor:
+    """[1, ROWS, Vd], fp32: what the serving code computes for a few rows of random features and tokens.
 
-    embed [V, H]: embeddings to read tokens with, where the head has none of its own
+    Random embeddings and, for EAGLE-1, a random lm_head of the whole vocabulary stand for the target's.
     """
-    config, generator = head.config, torch.Generator().manual_seed(1)
-    assert isinstance(config, HeadConfig)
-    features = torch.randn(ROWS, config.num_aux * config.target_hidden_size, generator=generator)
-    return serving_logits(head, embed, features, torch.randint(config.vocab_size, (ROWS,), generator=generator))
+    config, generator = head.config, torch.Generator().manual_seed(0)
+    tree, dtype, device = TreeConfig(2, 1, 1), torch.float32, torch.device("cpu")
+    embed = torch.randn(config.vocab_size, config.hidden_size, generator=generator)
+    draft: Eagle1Draft | Eagle3Draft
+    if isinstance(config, Eagle1Config):
+        whole = Head(config, {name: tensor for name, tensor in head.tensors.items() if name != "d2t"})
+        draft, width = Eagle1Draft(whole, embed, embed, 1, tree, dtype, device), config.hidden_size
+    else:
+        draft = Eagle3Draft(head, embed, config.num_layers, tree, dtype, device)
+        width = config.num_aux * config.target_hidden_size
+    index = torch.arange(ROWS, dtype=torch.int32)[None]
+    commit = Commit(
+        tokens=torch.randint(config.vocab_size, (1, ROWS), generator=generator, dtype=torch.int32),
+        features=torch.randn(1, ROWS, width, generator=generator),
+        position_ids=index,
+        context_len=torch.zeros(1, dtype=torch.int32),
+        num_rows=torch.full((1,), ROWS, dtype=torch.int32),
+        committed=ROWS,
+    )
+    draft.layer.start(1)
+    return draft.logits(draft.read(commit))[0]
+
+
+def _facts(name: str, target: PreTrainedModel) -> TargetFacts:
+    config = target.config.get_text_config()
+    architectures = list(target.config.architectures or [type(target).__name__])
+    return TargetFacts(name, architectures, config.num_hidden_layers, target.get_input_embeddings().weight)

@@ -50,7 +50,7 @@ def heads_config(config: TrainConfig, target: Any) -> DepthHeadsConfig:
 
 
 @torch.no_grad()
-def warm_start(head: DepthHead, target: Any, aux: Tensor, final: Tensor) -> None:
+def warm_start(head: DepthHead, target: Any, documents: Documents, aux: Tensor, final: Tensor) -> None:
     """Every head starts as the target's own prediction: blocks and path add nothing, a prefix layer passes the states
     on.
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eagle_decoding.checkpoint import Eagle1Config, Head, TargetFacts
+from eagle_decoding.checkpoint import Eagle1Config, Head
 from eagle_decoding.train.config import ConfigError, TrainConfig
 from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.initialise import warm_eagle1
@@ -40,16 +40,10 @@ def head_config(config: TrainConfig, target: Any) -> Eagle1Config:
 
 
 def export(
-    config: TrainConfig,
-    tensors: dict[str, Tensor],
-    target: Any,
-    facts: TargetFacts,
-    out: str | Path,
-    format: str,
-    dtype: torch.dtype,
-) -> float | None:
+    config: TrainConfig, tensors: dict[str, Tensor], target: Any, out: str | Path, format: str, dtype: torch.dtype
+) -> float:
     """The engines' formats store the target's embeddings; nothing else of it is written."""
-    return write_compared(out, Head(head_config(config, target), tensors), format, dtype, facts)
+    return write_compared(Head(head_config(config, target), tensors), out, format, dtype, config.target, target)
 
 
-EAGLE1 = Objective(build=build, warm_start=warm_eagle1, unroll=run, export=export)
+EAGLE1 = Objective(build=build, warm_start=warm_eagle1, unroll=run, export=export, warm_rows=64)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from eagle_decoding.checkpoint import Head, HeadConfig, TargetFacts
+from eagle_decoding.checkpoint import Head, HeadConfig
 from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.initialise import warm_eagle3
@@ -61,22 +61,14 @@ def run(
 
 
 def export(
-    config: TrainConfig,
-    tensors: dict[str, Tensor],
-    target: Any,
-    facts: TargetFacts,
-    out: str | Path,
-    format: str,
-    dtype: torch.dtype,
-) -> float | None:
+    config: TrainConfig, tensors: dict[str, Tensor], target: Any, out: str | Path, format: str, dtype: torch.dtype
+) -> float:
     """The lm_head is the target's own rows of the draft vocabulary, so it is taken from the target again."""
     shape = head_config(config, target)
-    target_ids = torch.arange(shape.draft_vocab_size)
-    if shape.has_reduced_vocab:
-        target_ids = target_ids + tensors["d2t"]
-    lm_head = target.get_output_embeddings().weight[target_ids]
-    head = Head(shape, tensors | {"lm_head.weight": lm_head.detach()})
-    return write_compared(out, head, format, dtype, facts)
+    target_ids = torch.arange(shape.draft_vocab_size) + tensors.get("d2t", 0)
+    lm_head = target.get_output_embeddings().weight[target_ids].detach()
+    head = Head(shape, tensors | {"lm_head.weight": lm_head})
+    return write_compared(head, out, format, dtype, config.target, target)
 
 
 EAGLE3 = Objective(build=build, warm_start=warm_eagle3, unroll=run, export=export)
