@@ -18,7 +18,7 @@ from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.target import frozen_target
 
 LOW_COVERAGE = 0.95
-WARM_SAMPLE_ROWS = 8
+WARM_SAMPLE_ROWS = 64
 
 
 @dataclass(frozen=True)
