@@ -62,11 +62,12 @@ def warm_start(head: DepthHead, target: Any, aux: Tensor, final: Tensor) -> None
     for name, parameter in head.named_parameters():
         if name.startswith(("heads.", "path.")):
             nn.init.zeros_(parameter)
-    for step, blocks in enumerate(head.heads):
+    for step in range(head.config.num_heads):
         now, later = final[: -1 - step], final[1 + step :]
         gram = now.T @ now
         ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
-        blocks.map.weight.copy_(torch.linalg.solve(gram + ridge, now.T @ later).T)
+        guess = torch.linalg.solve(gram + ridge, now.T @ later).T
+        head.get_parameter(f"heads.{step}.map.weight").copy_(guess)
     if head.config.prefix:
         source, prefix = target.model.layers[-1], head.prefix
         for name in ("q_proj", "k_proj", "v_proj"):
