@@ -105,6 +105,27 @@ def test_published_files(tmp_path, version, num_layers):
         torch.testing.assert_close(draft.heads.logits(head, inputs).flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_heads_stored_inside_a_tuned_model(tmp_path, suffix):
+    """Medusa-2: one directory is target and draft; the heads lie in two shards beside the model's own tensors."""
+    target = tiny_target()
+    heads = random_depth_heads(target, "medusa", own_lm_head=True)
+    for name, tensor in heads.tensors.items():
+        heads.tensors[name] = tensor.clone()
+    model = dict(target.state_dict()) | {"lm_head.weight": target.lm_head.weight.detach().clone()}
+    for shard, of_head in enumerate([(0, 2), (1,)]):
+        stored = model if shard == 0 else {}
+        for head in of_head:
+            for part in ("weight", "bias"):
+                stored[f"medusa_head.{head}.0.linear.{part}"] = heads.tensors[f"heads.{head}.blocks.0.{part}"]
+            stored[f"medusa_head.{head}.1.weight"] = heads.tensors[f"heads.{head}.lm_head.weight"]
+        (save_file if suffix == "safetensors" else torch.save)(stored, tmp_path / f"model-{shard}.{suffix}")
+    (tmp_path / "config.json").write_text(json.dumps(target.config.to_dict() | {"medusa_num_heads": 3}, default=str))
+    draft = load_draft(tmp_path, target, TREE)
+    assert isinstance(draft, MedusaDraft) and draft.heads.config == heads.config
+    assert all(torch.equal(draft.heads.weights[name], tensor) for name, tensor in heads.tensors.items())
+
+
 @pytest.mark.parametrize("format", ["portable", "published"])
 @pytest.mark.parametrize("draft_vocab", [VOCAB, 40])
 def test_written_heads_keep_their_logits(tmp_path, format, draft_vocab):

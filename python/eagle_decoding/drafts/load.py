@@ -6,7 +6,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import Eagle1Config, check_fits, depth_heads_file, read_depth_heads, read_head
+from eagle_decoding.checkpoint import Eagle1Config, check_fits, depth_heads_files, read_depth_heads, read_head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts import auto, causal_lm, lookahead, prompt_lookup, suffix
 from eagle_decoding.drafts.base import Draft
@@ -78,7 +78,7 @@ def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None)
     if causal_lm.is_causal_lm(path):
         return causal_lm.CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
     tree = tree or TreeConfig()
-    if depth_heads_file(path):
+    if depth_heads_files(path):
         heads = read_depth_heads(path, target.config)
         return HydraDraft(heads, target, tree) if heads.config.reads_path else MedusaDraft(heads, target, tree)
     head = read_head(path)
