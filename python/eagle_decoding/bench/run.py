@@ -36,7 +36,7 @@ class Settings:
     threads: int | None
 
     def named_drafts(self) -> dict[str, str]:
-        """Name -> directory; by default the head for the default target. Raises ValueError for a draft without a name."""
+        """Name -> directory, by default the bundled head. Raises ValueError for a draft without a name."""
         if not self.drafts:
             if self.target is not None:
                 return {}

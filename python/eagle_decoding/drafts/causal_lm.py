@@ -89,7 +89,7 @@ class CausalLmDraft:
         return grow(self.tree, root_tokens, context_len, self.root_logits, run, self.rank)
 
     def rank(self, logits: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probabilities and tokens [batch, rows, topk] of the rows' children, which stand at position_ids [batch]."""
+        """Log-probabilities and tokens [batch, rows, topk] of the rows' children, whose position_ids are [batch]."""
         if self.children == "coupled":
             return coupled_topk(logits, position_ids, self.params, self.tree.topk, None, self.vocab_size)
         logprobs, tokens, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), self.tree.topk)
