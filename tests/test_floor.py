@@ -120,7 +120,7 @@ def test_the_command_prints_where_a_round_stands(monkeypatch, capsys):
     with pytest.raises(ValueError, match="EAGLE-3 heads, not for NoDraft"):
         run_floor(Models(decoder, None), "", 8)
     refused = CliRunner().invoke(app, ["bench"])
-    assert refused.exit_code == 1 and "give --floor" in refused.stderr
+    assert refused.exit_code == 1 and "or --floor" in refused.stderr
 
 
 def test_ceilings_are_measured_where_asked(monkeypatch):

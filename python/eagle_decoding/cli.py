@@ -38,6 +38,7 @@ app.add_typer(training.app)
 app.add_typer(numerics.app)
 app.add_typer(benchmark.app)
 
+OWN = "the method's own"
 DEMO_PROMPT = "A train travels 60 miles in an hour and a half. How far does it travel in 4 hours? Explain each step."
 
 Target = Annotated[
@@ -45,12 +46,19 @@ Target = Annotated[
     typer.Option(help="Model to decode: directory, hub id or .gguf file.", show_default="SmolLM2-135M-Instruct"),
 ]
 Draft = Annotated[
-    str | None, typer.Option(help="Directory with its EAGLE-3 head.", show_default="the head for the default target")
+    str | None,
+    typer.Option(
+        help="Directory of a draft head or of a small model; prompt-lookup, suffix or lookahead, which need none; "
+        "suffix+DIRECTORY for both in one tree; auto:DRAFT for drafting only where it pays.",
+        show_default="the head for the default target",
+    ),
 ]
 Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
-NumNodes = Annotated[int, typer.Option(help="Nodes of a draft tree, the root included.")]
-MaxDepth = Annotated[int, typer.Option(help="Levels of a draft tree below the root.")]
-TopK = Annotated[int, typer.Option(help="Children per expanded node of a draft tree; 1 drafts a chain.")]
+NumNodes = Annotated[int | None, typer.Option(help="Nodes of a draft tree, the root included.", show_default=OWN)]
+MaxDepth = Annotated[int | None, typer.Option(help="Levels of a draft tree below the root.", show_default=OWN)]
+TopK = Annotated[
+    int | None, typer.Option(help="Children per expanded node of a draft tree; 1 drafts a chain.", show_default=OWN)
+]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
 Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token, more varies the text.")]
 TopP = Annotated[float, typer.Option(help="Share of the probability to sample from.")]
@@ -80,15 +88,15 @@ def demo(
     draft: Draft = None,
     dtype: Dtype = "bfloat16",
     max_new_tokens: MaxNewTokens = 128,
-    num_nodes: NumNodes = TreeConfig.num_nodes,
-    max_depth: MaxDepth = TreeConfig.max_depth,
-    topk: TopK = TreeConfig.topk,
+    num_nodes: NumNodes = None,
+    max_depth: MaxDepth = None,
+    topk: TopK = None,
 ) -> None:
     """Answer a prompt speculatively, then plainly, and compare: text, speed, acceptance, time, the last draft tree."""
     from eagle_decoding.terminal.demo import run_demo
     from eagle_decoding.terminal.models import load_models
 
-    run_demo(load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk)), prompt, max_new_tokens)
+    run_demo(load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk)), prompt, max_new_tokens)
 
 
 @app.command()
@@ -104,9 +112,9 @@ def generate(
     speculate: Speculate = True,
     typical_acceptance: Typical = False,
     chat: Chat = None,
-    num_nodes: NumNodes = TreeConfig.num_nodes,
-    max_depth: MaxDepth = TreeConfig.max_depth,
-    topk: TopK = TreeConfig.topk,
+    num_nodes: NumNodes = None,
+    max_depth: MaxDepth = None,
+    topk: TopK = None,
 ) -> None:
     """Answer one prompt, as text on the standard output."""
     from transformers import TextStreamer
@@ -122,7 +130,7 @@ def generate(
     settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
     if typical_acceptance:
         settings["typical_acceptance"] = TypicalAcceptance()
-    models = load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk), speculate=speculate)
+    models = load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk), speculate=speculate)
     inputs = models.encode_prompt(text, chat)
     start = time.perf_counter()
     models.decoder.generate(
@@ -141,37 +149,16 @@ def chat(
     top_p: TopP = 1.0,
     seed: Seed = None,
     speculate: Speculate = True,
-    num_nodes: NumNodes = TreeConfig.num_nodes,
-    max_depth: MaxDepth = TreeConfig.max_depth,
-    topk: TopK = TreeConfig.topk,
+    num_nodes: NumNodes = None,
+    max_depth: MaxDepth = None,
+    topk: TopK = None,
 ) -> None:
     """Talk to a model; the conversation so far is its context."""
     from eagle_decoding.terminal.chat import run_chat
     from eagle_decoding.terminal.models import load_models
 
     settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
-    run_chat(load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk), speculate=speculate), settings)
-
-
-@app.command()
-def bench(
-    floor: Annotated[bool, typer.Option("--floor", help="How far a round is from what the machine allows.")] = False,
-    prompt: Annotated[str, typer.Option(help="What to decode while measuring.")] = DEMO_PROMPT,
-    target: Target = None,
-    draft: Draft = None,
-    dtype: Dtype = "bfloat16",
-    max_new_tokens: MaxNewTokens = 64,
-    num_nodes: NumNodes = TreeConfig.num_nodes,
-    max_depth: MaxDepth = TreeConfig.max_depth,
-    topk: TopK = TreeConfig.topk,
-) -> None:
-    """Measure decoding; --floor prints each phase's bytes, its least possible time, and the speed-up that allows."""
-    from eagle_decoding.floor.run import run_floor
-    from eagle_decoding.terminal.models import load_models
-
-    if not floor:
-        raise ValueError("bench needs to know what to measure: give --floor.")
-    run_floor(load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk)), prompt, max_new_tokens)
+    run_chat(load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk), speculate=speculate), settings)
 
 
 @app.command()
@@ -181,6 +168,13 @@ def info() -> None:
     from eagle_decoding.terminal.information import info_table
 
     out.print(info_table())
+
+
+def tree_shape(num_nodes: int | None, max_depth: int | None, topk: int | None) -> TreeConfig | None:
+    """The tree that was asked for, None for the method's own."""
+    asked = {"num_nodes": num_nodes, "max_depth": max_depth, "topk": topk}
+    given = {name: value for name, value in asked.items() if value is not None}
+    return TreeConfig(**given) if given else None
 
 
 def sampling(temperature: float, top_p: float, seed: int | None) -> dict[str, Any]:

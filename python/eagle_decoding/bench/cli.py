@@ -7,11 +7,17 @@ import typer
 
 app = typer.Typer()
 
+FLOOR_PROMPT = "Explain step by step how far a train travels in 4 hours at 40 miles an hour."
+
 
 @app.command()
 def bench(
-    data: Annotated[Path, typer.Option(help="Folder of question files (.jsonl, one object with `turns` a line).")],
-    out: Annotated[Path, typer.Option(help="Folder for measurements, table.csv, table.json and table.png.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of question files (.jsonl, one object with `turns` a line).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for measurements, table.csv, table.json and table.png.")
+    ] = None,
     methods: Annotated[str, typer.Option(help="all, or names from the table, comma-separated.")] = "all",
     target: Annotated[
         str | None,
@@ -31,8 +37,15 @@ def bench(
     temperatures: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     threads: Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's choice")] = None,
+    floor: Annotated[
+        bool, typer.Option("--floor", help="Instead: each phase's bytes, its least possible time, what that allows.")
+    ] = False,
 ) -> None:
     """Measure every drafting method on the same prompts and print the table. The same command again resumes."""
+    if floor:
+        return show_floor(target, draft or [], dtype, max_new_tokens)
+    if data is None or out is None:
+        raise ValueError("bench needs --data with question files and --out for the results, or --floor.")
     from eagle_decoding.bench.run import Settings, run_bench
     from eagle_decoding.terminal.console import notice
 
@@ -46,3 +59,14 @@ def bench(
     except KeyboardInterrupt:
         notice(f"Interrupted. What was measured is in {out}: the same command goes on from there.")
         raise typer.Exit(130) from None
+
+
+def show_floor(target: str | None, drafts: list[str], dtype: str, max_new_tokens: int) -> None:
+    """Measures the machine and a short decode with one EAGLE-3 head, and prints how far a round is from the floor."""
+    from eagle_decoding.floor.run import run_floor
+    from eagle_decoding.terminal.models import load_models
+
+    if len(drafts) > 1:
+        raise ValueError(f"--floor is about one draft head, got {len(drafts)}: give one --draft.")
+    directory = drafts[0].rpartition("=")[2] if drafts else None
+    run_floor(load_models(target, directory, dtype, None), FLOOR_PROMPT, max_new_tokens)

@@ -48,5 +48,6 @@ def draw(rows: list[Row]) -> bytes:
         for spine in axes.spines.values():
             spine.set_visible(False)
     picture = io.BytesIO()
-    FigureCanvasAgg(figure).print_figure(picture, format="png", dpi=150, transparent=True)
+    FigureCanvasAgg(figure)
+    figure.savefig(picture, format="png", dpi=150, transparent=True)
     return picture.getvalue()

@@ -53,13 +53,13 @@ def one_table(rows: list[Row], temperature: float) -> Table:
     table = Table(
         title=f"Temperature {temperature:g}: speed against transformers' generate, without the prompt's forward",
         title_justify="left",
-        caption="medians over runs; mean with its lowest and highest run; tokens per round is accepted drafts + 1",
+        caption="medians over runs, in brackets the lowest and the highest; tokens per round: accepted drafts + 1",
         caption_justify="left",
     )
-    table.add_column("method")
+    table.add_column("method", no_wrap=True)
     files = [file for file in dict.fromkeys(row.file for row in rows) if file != MEAN]
     for heading in (*files, "mean", "against plain", "worst file", "tokens per round", "same text"):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for method in dict.fromkeys(row.method for row in rows):
         of_file = {row.file: row for row in rows if row.method == method}
         mean = of_file[MEAN]
@@ -67,8 +67,8 @@ def one_table(rows: list[Row], temperature: float) -> Table:
         table.add_row(
             method,
             *(f"{of_file[file].vs_transformers.median:.2f}x" for file in files),
-            f"{spread.median:.2f}x ({spread.low:.2f} to {spread.high:.2f})",
-            f"{plain.median:.2f}x ({plain.low:.2f} to {plain.high:.2f})",
+            f"{spread.median:.2f}x [{spread.low:.2f}, {spread.high:.2f}]",
+            f"{plain.median:.2f}x [{plain.low:.2f}, {plain.high:.2f}]",
             f"{min(of_file[file].vs_plain.median for file in files):.2f}x",
             f"{mean.tokens_per_round:.2f}" if mean.tokens_per_round else "",
             f"{mean.same_text:.0%}",

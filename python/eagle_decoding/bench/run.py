@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import transformers
+from rich.measure import Measurement
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from eagle_decoding.bench.journal import Journal
@@ -36,7 +37,7 @@ class Settings:
     threads: int | None
 
     def named_drafts(self) -> dict[str, str]:
-        """Name -> directory; by default the head for the default target. Raises ValueError for a draft without a name."""
+        """Name -> directory, by default the bundled head. Raises ValueError for a draft without a name."""
         if not self.drafts:
             if self.target is not None:
                 return {}
@@ -83,7 +84,8 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         fill(journal, missing, loaded, models, texts, settings.max_new_tokens)
     rows = summarise(journal.records[key] for key in keys)
     for table in tables(rows):
-        out.print(table)
+        widest = Measurement.get(out, out.options.update(max_width=1000), table).maximum
+        out.print(table, width=max(widest, out.width), crop=False)  # a narrow terminal wraps lines, and loses nothing
     facts = shared | {
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,

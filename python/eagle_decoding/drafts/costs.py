@@ -40,7 +40,7 @@ class RowCosts:
         return min((size for size in self.forward if size >= rows), default=max(self.forward))
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Takes in the time of a round's verification; most of a change is the context's or the machine's: all sizes follow."""
+        """Takes in the time of a round; most of a change is the context's or the machine's, so all sizes follow."""
         used = self.size(rows)
         if used not in self.slowdown:
             self.slowdown[used] = seconds / self.forward[used]

@@ -20,12 +20,12 @@ from eagle_decoding.drafts.text import TextDraft
 
 def lookup_draft(tree: TreeConfig | None = None) -> TextDraft:
     tree = tree or prompt_lookup.TREE
-    return TextDraft(lambda: prompt_lookup.NgramIndex(tree), tree.num_nodes)
+    return TextDraft(lambda: prompt_lookup.NgramIndex(tree))
 
 
 def suffix_draft(tree: TreeConfig | None = None) -> TextDraft:
     tree = tree or suffix.TREE
-    return TextDraft(lambda: suffix.SuffixIndex(tree), tree.num_nodes)
+    return TextDraft(lambda: suffix.SuffixIndex(tree))
 
 
 def lookahead_draft(tree: TreeConfig | None = None) -> lookahead.LookaheadDraft:

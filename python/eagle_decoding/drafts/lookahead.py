@@ -1,4 +1,4 @@
-"""Lookahead decoding: Jacobi guesses in the target's own forward feed a pool of n-grams (Fu et al., arXiv 2402.02057)."""
+"""Lookahead decoding: Jacobi guesses in the target's own forward feed an n-gram pool (Fu et al., arXiv 2402.02057)."""
 
 import random
 from collections import OrderedDict

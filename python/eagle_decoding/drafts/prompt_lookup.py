@@ -3,7 +3,7 @@
 import math
 
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.trie import Trie
+from eagle_decoding.drafts.trie import Trie, best
 
 LONGEST_MATCH = 3  # tokens
 TREE = TreeConfig(num_nodes=8, max_depth=7, topk=3)
@@ -26,14 +26,13 @@ class NgramIndex:
             if n <= len(self.tokens):
                 self.ends.setdefault(tuple(self.tokens[-n:]), []).append(len(self.tokens))
 
-    def grow(self, trie: Trie) -> None:
-        """Adds what followed each match until the budget is used up.
-
-        A match of n tokens is taken to hold for d more with probability n / (n + d).
-        """
+    def grow(self, root: int) -> Trie:
+        """The best of what followed the matches; one of n tokens is taken to hold for d more with n / (n + d + 1)."""
+        followed = Trie(root, 1 + self.tree.topk * self.tree.max_depth)
         for end, matched in self.matches():
             following = enumerate(self.tokens[end : end + self.tree.max_depth], start=1)
-            trie.add_path([(token, math.log(matched / (matched + depth))) for depth, token in following])
+            followed.add_path([(token, math.log(matched / (matched + depth + 1))) for depth, token in following])
+        return best(followed, self.tree.num_nodes)
 
     def matches(self) -> list[tuple[int, int]]:
         """(end, tokens matched) of the earlier matches to follow: the longest first, of these the latest."""

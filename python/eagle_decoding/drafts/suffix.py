@@ -1,4 +1,4 @@
-"""Suffix drafting: the text's own statistics after its longest repeated suffixes (cf. SuffixDecoding, arXiv 2411.04975)."""
+"""Suffix drafting: the text's own statistics after its repeated suffixes (cf. SuffixDecoding, arXiv 2411.04975)."""
 
 import heapq
 import math
@@ -25,8 +25,9 @@ class SuffixIndex:
     def append(self, token: int) -> None:
         self.automaton.append(token)
 
-    def grow(self, trie: Trie) -> None:
+    def grow(self, root: int) -> Trie:
         """Adds the likeliest paths one node at a time, whatever their depth, until the budget is used up."""
+        trie = Trie(root, self.tree.num_nodes)
         order = count()
         frontier: list[tuple[float, int, int, int, int, int]] = []  # (-score, order, parent, token, state, matched)
 
@@ -43,6 +44,7 @@ class SuffixIndex:
             node = trie.append(parent, token, -cost)
             if trie.depth[node] < self.tree.max_depth:
                 look_beyond(node, cost, state, matched)
+        return trie
 
     def continuations(self, state: int, matched: int) -> list[tuple[int, float, int, int]]:
         """(token, probability, state, tokens matched) of the likeliest next tokens after a substring of the text.

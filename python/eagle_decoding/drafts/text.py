@@ -17,21 +17,20 @@ class TextIndex(Protocol):
     def append(self, token: int) -> None:
         """Takes in the next token of the text."""
 
-    def grow(self, trie: Trie) -> None:
-        """Adds likely continuations of the text to a trie whose root is the text's last token."""
+    def grow(self, root: int) -> Trie:
+        """A tree of likely continuations on the text's last token, the root."""
 
 
 class TextDraft:
     """Drafts with one index per request; needs no weights and none of the target's features.
 
     new_index: makes the empty index of a request
-    num_nodes: nodes of a tree, the root included
     """
 
     feature_layers: tuple[int, ...] = ()
 
-    def __init__(self, new_index: Callable[[], TextIndex], num_nodes: int):
-        self.new_index, self.num_nodes = new_index, num_nodes
+    def __init__(self, new_index: Callable[[], TextIndex]):
+        self.new_index = new_index
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         self.history = History(prompt, lengths)
@@ -46,9 +45,8 @@ class TextDraft:
                 index.append(token)
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
-        tries = [Trie(root, self.num_nodes) for root in root_tokens.tolist()]
-        for index, trie in zip(self.indexes, tries, strict=True):
-            index.grow(trie)
+        roots = root_tokens.tolist()
+        tries = [index.grow(root) for index, root in zip(self.indexes, roots, strict=True)]
         return to_draft_tree(tries, context_len)
 
 

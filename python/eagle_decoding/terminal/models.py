@@ -1,6 +1,7 @@
 """Finds and loads what a command decodes with: target, draft head and tokenizer."""
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
-from eagle_decoding.drafts import NoDraft
+from eagle_decoding.drafts import NAMED, NoDraft
 from eagle_decoding.target import load_target
 from eagle_decoding.terminal.console import notice
 from eagle_decoding.terminal.gguf import converted
@@ -44,12 +45,13 @@ class Models:
 
 
 def load_models(
-    target: str | None, draft: str | None, dtype: str, tree: TreeConfig, *, speculate: bool = True
+    target: str | None, draft: str | None, dtype: str, tree: TreeConfig | None, *, speculate: bool = True
 ) -> Models:
     """Loads a target and its head; None stands for SmolLM2-135M-Instruct and the head that comes with the repository.
 
     target:    directory, hub id or .gguf file
-    draft:     directory with an EAGLE-3 head; not needed when speculate is False
+    draft:     as load_draft takes it; not needed when speculate is False
+    tree:      shape of the draft trees, None for the method's own
     dtype:     a key of DTYPES
 
     Raises ValueError or OSError, in one sentence, for what cannot be found or does not fit.
@@ -57,11 +59,13 @@ def load_models(
     logging.disable_progress_bar()
     weights = element_type(dtype)
     if draft is None and target is not None and speculate:
-        raise ValueError("--target needs the --draft head that was trained for it, or --no-speculate.")
+        raise ValueError(
+            "--target needs the --draft head that was trained for it, --draft suffix (no weights), or --no-speculate."
+        )
     path = existing(target) if target is not None else str(bundled_target())
     head = None
     if speculate:
-        head = existing(draft) if draft is not None else str(bundled_head())
+        head = existing_draft(draft) if draft is not None else str(bundled_head())
     if path.endswith(".gguf"):
         path = str(converted(Path(path), weights, notice))
     model = load_target(path, dtype=weights)
@@ -85,6 +89,12 @@ def existing(path: str) -> str:
     if looks_local and not expanded.exists():
         raise ValueError(f"{path} does not exist: give a directory, a .gguf file or a hub id like organisation/model.")
     return str(expanded) if expanded.exists() else path
+
+
+def existing_draft(spec: str) -> str:
+    """Passes a draft as load_draft takes it, after a look whether the directory in it exists."""
+    methods, last = re.fullmatch(r"((?:auto:)?(?:(?:suffix|prompt-lookup)\+)?)(.*)", spec).groups()  # type: ignore[union-attr]
+    return methods + (last if last in NAMED else existing(last))
 
 
 def bundled_target() -> Path:

@@ -1,0 +1,134 @@
+"""eagle-decoding bench: the table's arithmetic, resuming, and the whole command on tiny models."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from test_cli import run, saved  # noqa: F401 - a fixture
+
+from eagle_decoding.bench.journal import Journal
+from eagle_decoding.bench.measure import Key, Record, trim
+from eagle_decoding.bench.methods import catalogue, choose
+from eagle_decoding.bench.questions import read_questions
+from eagle_decoding.bench.summary import MEAN, summarise
+
+METHODS = ("transformers", "plain", "suffix")
+
+
+def record(run: int, file: str, method: str, tokens: int, seconds: float, **fields) -> Record:
+    key = Key(run, 0.0, file, 0, method)
+    return Record(key, method, tokens, seconds, 0.1, **{"rounds": 0, "accepted": 0, "text": "same", **fields})
+
+
+def test_medians_spread_and_means():
+    seconds = {"transformers": (4.0, 4.0, 4.0), "plain": (2.0, 2.0, 4.0), "suffix": (1.0, 2.0, 1.0)}
+    records = [
+        record(run, file, method, 20 if file == "a" else 40, taken, rounds=10, accepted=5)
+        for method, by_run in seconds.items()
+        for run, taken in enumerate(by_run)
+        for file in ("a", "b")
+    ]
+    rows = {(row.method, row.file): row for row in summarise(records)}
+    suffix = rows["suffix", "a"]
+    assert suffix.tokens_per_second == 20
+    assert (suffix.vs_transformers.median, suffix.vs_transformers.low, suffix.vs_transformers.high) == (4, 2, 4)
+    assert (suffix.vs_plain.median, suffix.vs_plain.low, suffix.vs_plain.high) == (2, 1, 4)
+    assert suffix.tokens_per_round == 1.5 and suffix.same_text == 1
+    assert rows["suffix", MEAN].tokens_per_second == 30
+    assert rows["plain", MEAN].vs_plain.median == 1
+
+
+def test_texts_are_compared_with_plain_decoding():
+    records = [
+        record(run, "a", m, 8, 1.0, text=f"{m}{run}" if m == "suffix" else "x") for run in (0, 1) for m in METHODS
+    ]
+    records[2].text = "x"
+    rows = {(row.method, row.file): row.same_text for row in summarise(records)}
+    assert rows["suffix", "a"] == 0.5 and rows["transformers", "a"] == 1
+
+
+def test_texts_end_with_the_end_token():
+    assert trim([5, 6, 2, 7, 2], {2, 9}) == [5, 6, 2]
+    assert trim([5, 6], {2}) == [5, 6]
+
+
+def test_a_journal_resumes(tmp_path):
+    settings = {"target": "t", "threads": 1}
+    journal = Journal(tmp_path, settings)
+    first, second = record(0, "a", "plain", 5, 1.0), record(0, "a", "suffix", 5, 0.5)
+    journal.add(first)
+    journal.add(second)
+    whole = journal.path.read_text()
+    journal.path.write_text(whole[:-9])  # killed in the middle of a line
+    resumed = Journal(tmp_path, settings)
+    assert resumed.known(first.key, "plain") and not resumed.known(second.key, "suffix")
+    resumed.add(second)
+    assert journal.path.read_text() == whole
+    with pytest.raises(ValueError, match="measured as plain, not other"):
+        resumed.known(first.key, "other")
+    with pytest.raises(ValueError, match="with threads 1, not 2"):
+        Journal(tmp_path, {**settings, "threads": 2})
+
+
+def test_choosing_methods():
+    specs = catalogue({"eagle-3": "heads/x"})
+    assert specs["suffix+eagle-3"] == "suffix+heads/x" and specs["auto:suffix+eagle-3"] == "auto:suffix+heads/x"
+    assert list(choose("suffix", specs)) == ["transformers", "plain", "suffix"]
+    assert choose("all", specs) == specs
+    with pytest.raises(ValueError, match="--methods sufix is unknown, choose from: all, transformers"):
+        choose("sufix", specs)
+
+
+def test_questions_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="question file in"):
+        read_questions(tmp_path, 3)
+    (tmp_path / "a.jsonl").write_text('{"turns": ["one", "more"]}\n\n{"turns": ["two"]}\n{"turns": ["three"]}\n')
+    assert read_questions(tmp_path, 2) == [("a", 0, "one"), ("a", 1, "two")]
+    (tmp_path / "b.jsonl").write_text('{"turns": []}\n')
+    with pytest.raises(ValueError, match="question 1 is not a JSON object"):
+        read_questions(tmp_path, 2)
+
+
+@pytest.fixture
+def questions(tmp_path) -> Path:
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    for name in ("maths", "summary"):
+        (folder / f"{name}.jsonl").write_text(json.dumps({"turns": ["w13 w14 w15 w13 w14"]}) + "\n")
+    return folder
+
+
+def test_the_whole_command(saved, questions, tmp_path):  # noqa: F811
+    """Every method on a tiny model in fp32: all texts alike, four files written; again: nothing is measured twice."""
+    out = tmp_path / "out"
+    target, head = saved[1], saved[3]
+    command = ["bench", "--target", target, "--draft", f"eagle-3={head}", "--dtype", "float32"]
+    command += ["--data", str(questions), "--out", str(out), "--runs", "2", "--max-new-tokens", "6", "--prompts", "1"]
+    shown = run(*command)
+    assert shown.code == 0, shown.err
+    assert "Temperature 0" in shown.out and "Temperature 1" in shown.out
+    rows = list(csv.DictReader((out / "table.csv").open()))
+    methods = {row["method"] for row in rows}
+    assert {"transformers", "transformers prompt lookup", "plain", "lookahead", "auto:suffix+eagle-3"} <= methods
+    for row in rows:
+        if row["temperature"] == "0.0" or "transformers" not in row["method"]:
+            assert float(row["same_text"]) == 1, row
+    assert json.loads((out / "table.json").read_text())["facts"]["runs"] == 2
+    assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
+    lines = (out / "measurements.jsonl").read_text()
+    assert run(*command).code == 0
+    assert (out / "measurements.jsonl").read_text() == lines
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("--draft", "heads/x"), "must be NAME=DIRECTORY"),
+        (("--temperatures", "hot"), "not a comma-separated list of numbers"),
+        (("--methods", "magic"), "--methods magic is unknown"),
+    ],
+)
+def test_wrong_arguments_become_one_sentence(questions, tmp_path, arguments, sentence):
+    shown = run("bench", "--data", str(questions), "--out", str(tmp_path / "o"), "--target", "./t", *arguments)
+    assert shown.code == 1 and sentence in " ".join(shown.err.split())

@@ -1,0 +1,183 @@
+"""Auto mode: its arithmetic on invented machines, what it learns, and that plain rounds keep the head informed."""
+
+import random
+
+import pytest
+import torch
+from models import eagle_decoder, prompts, tiny_target
+
+from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.drafts import Commit, load_draft
+from eagle_decoding.drafts.auto import AutoDraft, joined, shallower
+from eagle_decoding.drafts.calibration import Calibration
+from eagle_decoding.drafts.costs import RowCosts, measure
+from eagle_decoding.drafts.policy import Policy
+from eagle_decoding.target import Target
+
+FORWARD = {1: 1.0, 2: 1.05, 4: 1.15, 8: 1.35, 16: 2.4}  # seconds by rows, the shape of a CPU
+
+
+def simulate(acceptance: float, level_seconds: float, tokens: int = 4000) -> tuple[float, float]:
+    """Decodes on an invented machine where each level of a chain is accepted with one probability.
+
+    Returns speed against plain decoding, and the mean depth drafted.
+    """
+    costs, coin = RowCosts(dict(FORWARD)), random.Random(0)
+    policy, seconds, emitted, depths, rounds = Policy(costs, max_depth=6), 0.0, 0, 0, 0
+    while emitted < tokens:
+        depth = policy.depth(rows_behind=0)
+        rows, spent = 1, 0.0
+        if depth:
+            spent = level_seconds * (depth + 0.5)
+            policy.observe_draft(depth, spent)
+            levels = [acceptance**level for level in range(1, depth + 1)]
+            rows = policy.choose([sum(levels[:n]) for n in range(depth + 1)], depth)
+            policy.learn(depth, levels[: rows - 1] + [0.0] * (depth + 1 - rows))
+        accepted = 0
+        while accepted < rows - 1 and coin.random() < acceptance:
+            accepted += 1
+        verification = FORWARD[costs.size(rows)]
+        costs.observe(rows, verification)
+        seconds += spent + verification
+        emitted += 1 + accepted
+        depths, rounds = depths + depth, rounds + 1
+    return emitted / seconds, depths / rounds
+
+
+@pytest.mark.parametrize("acceptance", [0.0, 0.05, 0.1])
+def test_it_does_not_lose_where_drafts_fail(acceptance):
+    speed, depth = simulate(acceptance, level_seconds=0.08)
+    assert speed > 0.98
+    assert depth < 0.3
+
+
+def test_it_wins_where_drafts_hold():
+    speed, depth = simulate(0.8, level_seconds=0.05)
+    assert speed > 1.9
+    assert depth > 3
+
+
+def test_it_drafts_shallow_where_depth_is_dear():
+    shallow, deep = simulate(0.5, level_seconds=0.15), simulate(0.5, level_seconds=0.01)
+    assert shallow[1] < deep[1]
+    assert 0.98 < shallow[0] < deep[0]
+
+
+def test_a_prompt_that_costs_more_than_drafting_saves_is_left_alone():
+    policy = Policy(RowCosts(dict(FORWARD)), max_depth=4)
+    while policy.depth(0) == 0:  # warm-up rounds
+        pass
+    policy.observe_draft(4, 0.3)
+    policy.observe_catch_up(100, 10.0)
+    assert policy.depth(rows_behind=0) > 0
+    assert policy.depth(rows_behind=100_000) == 0
+
+
+def test_calibration_learns_what_a_probability_is_worth():
+    calibration, coin = Calibration(), random.Random(1)
+    for _ in range(3000):
+        calibration.observe(-0.05, coin.random() < 0.5)  # claims 95 %, holds half the time
+        calibration.observe(-3.0, coin.random() < 0.05)
+    assert calibration.probability(-0.05) == pytest.approx(0.5, abs=0.1)
+    assert calibration.probability(-3.0) == pytest.approx(0.05, abs=0.03)
+    assert calibration.probability(-10.0) < 0.01  # nothing was seen there: as claimed
+
+
+def test_costs_follow_the_rounds():
+    costs = RowCosts({1: 1.0, 4: 2.0, 8: 3.0})
+    assert (costs[1], costs[3], costs[4], costs[99]) == (1.0, 2.0, 2.0, 3.0)
+    costs.observe(4, 4.0)
+    assert (costs[4], costs[1]) == (4.0, 2.0)  # a size that no round used follows
+    for _ in range(60):
+        costs.observe(1, 1.5)
+        costs.observe(4, 4.0)
+    assert costs[1] == pytest.approx(1.5, rel=0.02) and costs[4] == pytest.approx(4.0, rel=0.02)
+
+
+def test_costs_are_measured_by_rows():
+    target = Target(tiny_target())
+    with torch.inference_mode(), target.attached():
+        costs = measure(target, batch=2, max_rows=6)
+    assert costs.sizes[0] == 1 and set(costs.sizes) <= {1, 2, 3, 4, 5, 6}
+    assert all(costs[size] > 0 for size in costs.sizes)
+
+
+def test_shallower_trees_stay_valid():
+    assert shallower(TreeConfig(24, 6, 4), 1) == TreeConfig(5, 1, 4)
+    assert shallower(TreeConfig(24, 6, 4), 3) == TreeConfig(24, 3, 4)
+
+
+def commit(rows: int, start: int) -> Commit:
+    index = torch.arange(start, start + rows, dtype=torch.int32)[None]
+    length = torch.tensor([start], dtype=torch.int32)
+    count = torch.tensor([rows], dtype=torch.int32)
+    return Commit(index + 50, index[..., None].float(), index, length, count, committed=start + rows)
+
+
+def test_plain_rounds_are_joined():
+    merged = list(joined([commit(5, 0), commit(1, 5), commit(1, 6), commit(1, 7), commit(2, 8)]))
+    assert [c.tokens.shape[1] for c in merged] == [5, 3, 2]
+    assert merged[1].tokens.tolist() == [[55, 56, 57]]
+    assert (merged[1].context_len.item(), merged[1].num_rows.item(), merged[1].committed) == (5, 3, 8)
+
+
+class EveryThird(AutoDraft):
+    """Drafts in every third round, whatever it would pay."""
+
+    def propose(self, root_tokens, context_len):
+        self.turn = getattr(self, "turn", 0) + 1
+        self.policy.depth = lambda rows_behind: 3 if self.turn % 3 == 0 else 0
+        self.policy.choose = lambda accepted, depth: len(accepted)
+        return super().propose(root_tokens, context_len)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_plain_rounds_keep_the_head_informed(batch):
+    """The tree that the head grows after plain rounds is the one it grows when it saw each round at once."""
+    target = tiny_target()
+    inputs, greedy = prompts(batch), {"do_sample": False, "max_new_tokens": 30, "eos_token_id": None}
+    tree = TreeConfig(num_nodes=8, max_depth=3, topk=2)
+    torch.manual_seed(0)
+    always = eagle_decoder(target, tree)
+    seen = {}
+    propose = always.draft.propose
+
+    def noting(root_tokens, context_len):
+        drafted = propose(root_tokens, context_len)
+        for b, length in enumerate(context_len.tolist()):
+            seen[b, length] = sorted(zip(drafted.draft_tokens[b].tolist(), drafted.depth[b].tolist(), strict=True))
+        return drafted
+
+    always.draft.propose = noting
+    expected = always.generate(**inputs, **greedy)
+    torch.manual_seed(0)  # the same random head
+    sometimes = SpeculativeDecoder(target, EveryThird(eagle_decoder(target, tree).draft, 8, target))
+    compared = 0
+    draft, inner = sometimes.draft, sometimes.draft.draft.propose
+
+    def comparing(root_tokens, context_len):
+        nonlocal compared
+        drafted = inner(root_tokens, context_len)
+        for b, length in enumerate(context_len.tolist()):
+            if (b, length) in seen:
+                nodes = sorted(zip(drafted.draft_tokens[b].tolist(), drafted.depth[b].tolist(), strict=True))
+                assert nodes == seen[b, length]
+                compared += 1
+        return drafted
+
+    draft.draft.propose = comparing
+    assert torch.equal(sometimes.generate(**inputs, **greedy), expected)
+    assert compared >= 5
+
+
+@pytest.mark.parametrize("spec", ["auto:suffix", "auto:prompt-lookup"])
+def test_it_is_loaded_by_name(spec):
+    target = tiny_target()
+    decoder = SpeculativeDecoder.from_pretrained(target, spec)
+    inputs, greedy = prompts(1), {"do_sample": False, "max_new_tokens": 30}
+    assert torch.equal(decoder.generate(**inputs, **greedy), target.generate(**inputs, **greedy))
+
+
+def test_lookahead_cannot_be_ranked():
+    with pytest.raises(ValueError, match="auto:lookahead cannot rank its drafts"):
+        load_draft("auto:lookahead", tiny_target())

@@ -1,0 +1,87 @@
+"""A small causal language model as draft: chains, trees, sampled children, its cache, and how it is recognised."""
+
+import copy
+
+import pytest
+import torch
+from models import VOCAB, prompts, tiny_target
+from test_decode_sampling import chi_square
+
+from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.drafts.causal_lm import CausalLmDraft, is_causal_lm
+
+GREEDY = {"do_sample": False, "max_new_tokens": 40, "eos_token_id": None}
+
+
+def twin(target, tree: TreeConfig) -> CausalLmDraft:
+    """The target itself as draft: everything it drafts greedily is right."""
+    return CausalLmDraft(copy.deepcopy(target), VOCAB, tree)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("tree", [TreeConfig(6, 5, 1), TreeConfig(22, 4, 3)], ids=["chain", "tree"])
+def test_a_twin_is_accepted_to_the_full_depth(tree, batch):
+    """Which it is only when the draft's cache holds exactly the committed tokens, for ragged prompts too.
+
+    A tree ranks by the probability of whole paths and may end the greedy one early.
+    """
+    target = tiny_target()
+    inputs = prompts(batch)
+    decoder = SpeculativeDecoder(target, twin(target, tree))
+    assert torch.equal(decoder.generate(**inputs, **GREEDY), target.generate(**inputs, **GREEDY))
+    tokens_per_round = decoder.stats.tokens_per_round
+    assert tokens_per_round == pytest.approx(1 + tree.max_depth) if tree.topk == 1 else tokens_per_round > 4
+
+
+def test_a_sampled_twin_is_always_accepted():
+    """Rejection accepts a draft with probability min(1, target / draft): the same law is never rejected."""
+    target = tiny_target()
+    decoder = SpeculativeDecoder(target, twin(target, TreeConfig(6, 5, 1, children="sampled")))
+    decoder.generate(**prompts(3), do_sample=True, max_new_tokens=37, seed=3, eos_token_id=None)
+    assert decoder.stats.tokens_per_round == pytest.approx(6)
+
+
+@pytest.mark.parametrize("tree", [TreeConfig(4, 3, 1, children="sampled"), TreeConfig(10, 3, 3, children="sampled")])
+def test_sampled_drafts_keep_the_law(tree):
+    """Chi-square of the second new token: the first comes with the prompt, the second out of a draft tree."""
+    torch.manual_seed(1)
+    target = tiny_target()
+    draft = twin(target, tree)
+    for weight in draft.model.model.parameters():
+        weight.data += 0.02 * torch.randn_like(weight)
+    inputs, draws = prompts(1), 1500
+    with torch.no_grad():
+        first = target(**inputs).logits[0, -1].argmax()
+        prompt = torch.cat([inputs["input_ids"], first[None, None]], dim=1)
+        law = target(prompt).logits[0, -1].double().softmax(-1)
+    decoder = SpeculativeDecoder(target, draft)
+    batch = {"input_ids": inputs["input_ids"].expand(draws, -1)}
+    tokens = decoder.generate(**batch, do_sample=True, top_k=0, max_new_tokens=2, seed=11)[:, -2:]
+    second = tokens[tokens[:, 0] == first, 1]
+    assert len(second) > 100 and decoder.stats.accepted > 0
+    assert chi_square(torch.bincount(second, minlength=VOCAB).double(), law * len(second)) < 1
+
+
+def test_a_directory_is_recognised(tmp_path):
+    target = tiny_target()
+    target.save_pretrained(tmp_path / "model")
+    decoder = SpeculativeDecoder.from_pretrained(target, tmp_path / "model")
+    assert isinstance(decoder.draft, CausalLmDraft)
+    decoder.generate(**prompts(1), **GREEDY)
+    assert decoder.stats.tokens_per_round > 5
+    assert not is_causal_lm(tmp_path)
+
+
+def test_another_vocabulary_is_refused(tmp_path):
+    target = tiny_target()
+    target.save_pretrained(tmp_path)
+    target.config.vocab_size = 5000
+    with pytest.raises(ValueError, match="has 97 tokens and the target's 5000"):
+        SpeculativeDecoder.from_pretrained(target, tmp_path)
+
+
+def test_an_unsupported_draft_model_is_named():
+    model = tiny_target()
+    model.config.model_type = "gpt2"
+    with pytest.raises(ValueError, match="Draft model type 'gpt2' is not supported"):
+        CausalLmDraft(model, VOCAB, TreeConfig())
