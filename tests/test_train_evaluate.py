@@ -34,7 +34,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("walk")
     target = chat_target(folder / "target")
     letters = "abcdefghijkl"
-    prompts = [{"prompt": f"{a} {b}"} for a in letters for b in letters[::2]]
+    prompts = [{"prompt": f"{a} {b}"} for a in letters for b in letters[::3]]
     (folder / "prompts.jsonl").write_text("\n".join(map(json.dumps, prompts)))
     rows = folder / "rows.safetensors"
     shape = ("--target", target, "--dtype", "float32", "--max-new-tokens", 40, "--max-length", 100)
@@ -42,7 +42,7 @@ def place(tmp_path_factory):
     (folder / "run.yaml").write_text(
         f"target: {target}\nout: {folder / 'run'}\n"
         f"data: {{tokens: [{rows}], features: {folder / 'features'}, held_out: 0.2, pack_tokens: 200}}\n"
-        "unroll: {steps: 4}\noptim: {lr: 1.0e-2, epochs: 12}\nlog: {eval_every: 1000, save_every: 1000}\n"
+        "unroll: {steps: 4}\noptim: {lr: 1.0e-2, epochs: 10}\nlog: {eval_every: 1000, save_every: 1000}\n"
     )
     must("capture", folder / "run.yaml")
     must("train", folder / "run.yaml")
@@ -76,7 +76,7 @@ def test_eval_measures_every_file_and_resumes(place, tmp_path):
 
 def test_the_engine_accepts_what_training_promised(place):
     agreement = compare(place / "head", place / "run", 12)
-    assert agreement.tau_sim > 1.3, "the head of this test has learnt too little to compare"
+    assert agreement.tau_sim > 1.2, "the head of this test has learnt too little to compare"
     assert abs(agreement.tokens_per_round / agreement.tau_walk - 1) < 0.03, agreement
 
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from eagle_decoding.train.probe import Finding
 
+GREY = "#808080"
 COLOURS = ("#2a6fbb", "#d1662b", "#2d8a5f", "#a0489c")
 
 
@@ -64,24 +65,22 @@ def plot_survival(results: Path, image: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    grey = {"color": "#808080"}
     mean = json.loads(results.read_text())["summary"]["mean"]
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0))
+    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
     for colour, (name, cell) in zip(COLOURS * len(mean), mean.items(), strict=False):
         depths = range(1, len(cell["survival"]) + 1)
         label = f"{name}: {cell['tokens_per_round']:.2f} tokens per round"
         style = "--" if name.startswith("chain") else "-"
         axes.plot(depths, cell["survival"], style, marker="o", color=colour, label=label)
-    axes.set_xlabel("depth of the draft", **grey)
-    axes.set_ylabel("share of rounds accepted to this depth", **grey)
+    axes.set_xlabel("depth of the draft", color=GREY)
+    axes.set_ylabel("share of rounds accepted to this depth", color=GREY)
     axes.set_ylim(0, 1)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    axes.tick_params(colors=grey["color"])
-    axes.grid(alpha=0.3, **grey)
+    axes.tick_params(colors=GREY)
+    axes.grid(alpha=0.3, color=GREY)
     for spine in axes.spines.values():
-        spine.set_color(grey["color"])
-    axes.legend(frameon=False, labelcolor="#808080")
-    figure.tight_layout()
+        spine.set_color(GREY)
+    axes.legend(frameon=False, labelcolor=GREY)
     image.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(image, transparent=True, dpi=160)
     pyplot.close(figure)

@@ -140,12 +140,14 @@ def evaluate(
                 if (file, key, arm.name) in results.answers or not fits:
                     report(1, 0)
                     continue
-                sampling = {"do_sample": True, "temperature": arm.temperature, "top_k": 0} if arm.temperature else {}
+                sampling: dict[str, Any] = {"do_sample": False}
+                if arm.temperature:
+                    sampling = {"do_sample": True, "temperature": arm.temperature, "top_k": 0}
                 decoder.generate(
                     torch.tensor([prompt], device=decoder.target.device),
                     max_new_tokens=max_new_tokens,
                     seed=len(keys[file]),
-                    **({"do_sample": False} | sampling),
+                    **sampling,
                 )
                 results.add(file, key, arm, decoder.stats)
                 report(1, decoder.stats.tokens)

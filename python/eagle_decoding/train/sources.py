@@ -67,34 +67,38 @@ def function_rows(package: str) -> Iterator[Row]:
             functions = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.FunctionDef)]
         except (SyntaxError, UnicodeDecodeError):
             continue
+        lines = text.splitlines()
         for function in functions:
-            stub = without_body(text, function)
+            stub = without_body(lines, function)
             if stub and stub not in seen:
                 seen.add(stub)
                 source = f"{package}:{file.relative_to(root.parent)}:{function.name}"
                 yield {"prompt": ASK.format(stub=stub), "source": source, "license": license}
 
 
-def without_body(text: str, function: ast.FunctionDef) -> str | None:
-    """Signature and docstring of a function, outdented; None without a docstring or a body, or if they are long."""
+def without_body(lines: list[str], function: ast.FunctionDef) -> str | None:
+    """Signature and docstring of a function, outdented; None without a docstring or a body, or if they are long.
+
+    lines: of the file that the function stands in
+    """
     docstring = function.body[0]
     if ast.get_docstring(function) is None or len(function.body) < 2 or docstring.end_lineno is None:
         return None
     if docstring.end_lineno - function.lineno >= LONGEST_STUB:
         return None
-    lines = text.splitlines()[function.lineno - 1 : docstring.end_lineno]
-    return "\n".join(line[function.col_offset :] if not line[: function.col_offset].strip() else line for line in lines)
+    stub, indent = lines[function.lineno - 1 : docstring.end_lineno], function.col_offset
+    return "\n".join(line if line[:indent].strip() else line[indent:] for line in stub)
 
 
 def package_license(package: str) -> str:
     """What the distribution of a package states as its licence."""
     if package in packages_distributions():
         try:
-            facts = metadata(packages_distributions()[package][0])
+            facts = metadata(packages_distributions()[package][0]).json
         except PackageNotFoundError:
             return "not stated"
-        classifiers = [c.rpartition(" :: ")[2] for c in facts.get_all("Classifier") or [] if c.startswith("License ::")]
-        stated = facts.get("License-Expression") or ", ".join(classifiers) or facts.get("License") or "not stated"
+        classifiers = [c.rpartition(" :: ")[2] for c in facts.get("classifier", []) if c.startswith("License ::")]
+        stated = str(facts.get("license_expression") or ", ".join(classifiers) or facts.get("license") or "not stated")
         return stated.strip().splitlines()[0]
     return "PSF-2.0"
 
