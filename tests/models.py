@@ -80,8 +80,7 @@ def random_head(target: PreTrainedModel, draft_vocab: int = VOCAB, **options: ob
         vocab_size=VOCAB,
         draft_vocab_size=draft_vocab,
         target_hidden_size=32,
-        aux_layer_ids=(1, 2, 4),
-        **options,
+        **{"aux_layer_ids": (1, 2, 4)} | options,
     )
     tensors = {}
     for name, shape in config.tensor_shapes().items():

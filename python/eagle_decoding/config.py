@@ -12,6 +12,7 @@ class TreeConfig:
     num_nodes: nodes verified by the target, the root (the last committed token) included
     max_depth: levels below the root, one draft forward each
     topk:      children looked at per node, and nodes expanded per level; 1 drafts a chain
+    static:    EAGLE heads fill EAGLE-1's published tree, cut to the other three, instead of growing what is likeliest
 
     SGLang's names for the same: speculative_num_draft_tokens, speculative_num_steps, speculative_eagle_topk.
     """
@@ -19,6 +20,7 @@ class TreeConfig:
     num_nodes: int = 8
     max_depth: int = 4
     topk: int = 4
+    static: bool = False
 
     def __post_init__(self) -> None:
         if self.max_depth < 1 or self.topk < 1:

@@ -63,7 +63,7 @@ class Target:
     """Runs a transformers model for the loop; use inside `with target.attached():`.
 
     feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
-                    that leaves the last layer, before the final norm
+                    that leaves the last layer, before the final norm, num_layers + 1 the same after it
     fused:          run linear layers, norms and gated MLPs on this package's kernels
     """
 
@@ -107,7 +107,8 @@ class Target:
         def capture_output(module: torch.nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
             self._captured[boundary] = output[0] if isinstance(output, tuple) else output
 
-        return layers[-1].register_forward_hook(capture_output)
+        last = layers[-1] if boundary == len(layers) else self.decoder.norm
+        return last.register_forward_hook(capture_output)
 
     def prefill(self, prompt: Tensor, lengths: Tensor, cache: TreeCache) -> TargetOutput:
         """Runs right-padded prompts into an empty cache.

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig
+from eagle_decoding.checkpoint.config import HeadConfig
 from eagle_decoding.checkpoint.eagle1 import Eagle1Config, eagle1_from_fields, is_eagle1
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fields import config_from_fields
+from eagle_decoding.checkpoint.files import read_fields, read_weights
 from eagle_decoding.checkpoint.names import normalise_tensors
 
 
@@ -41,7 +37,7 @@ def read_head(path: str | Path) -> Head:
     saved with untrained embeddings still drafts. Raises CheckpointError, one sentence naming everything that is wrong.
     """
     folder = Path(path)
-    fields = _read_fields(folder)
+    fields = read_fields(folder)
     tensors = normalise_tensors(_read_tensors(folder))
     kept = tensors.pop("t2d", None)
     config = eagle1_from_fields(fields, tensors) if is_eagle1(tensors) else config_from_fields(fields, tensors)
@@ -51,18 +47,10 @@ def read_head(path: str | Path) -> Head:
     if "embed_tokens.weight" not in expected:
         tensors.pop("embed_tokens.weight", None)
     check_shapes(folder, tensors, expected)
+    _check_values(folder, tensors)
     if config.has_reduced_vocab:
-        tensors["d2t"] = _check_d2t(tensors["d2t"], kept, config)
+        tensors["d2t"] = check_d2t(tensors["d2t"], kept, config.vocab_size)
     return Head(config, tensors)
-
-
-def _read_fields(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"There is no config.json in {folder}; give the directory of a draft head.") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not JSON ({error}).") from None
 
 
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -72,12 +60,7 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
             f"{folder} holds {len(files)} weight files; "
             "a draft head is one .safetensors or one .bin file beside config.json."
         )
-    try:
-        if files[0].suffix == ".safetensors":
-            return load_file(files[0])
-        return torch.load(files[0], map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise CheckpointError(f"{files[0]} cannot be read ({error}); it may be cut short, fetch it again.") from None
+    return read_weights(files[0])
 
 
 def check_shapes(folder: Path, tensors: dict[str, Tensor], expected: dict[str, tuple[int, ...]]) -> None:
@@ -92,15 +75,31 @@ def check_shapes(folder: Path, tensors: dict[str, Tensor], expected: dict[str, t
         raise CheckpointError(f"The head in {folder} does not match its config.json: {'; '.join(problems)}.")
 
 
-def _check_d2t(d2t: Tensor, kept: Tensor | None, config: LayerConfig) -> Tensor:
+def _check_values(folder: Path, tensors: dict[str, Tensor]) -> None:
+    weights = {name: tensor for name, tensor in tensors.items() if name != "d2t"}
+    problems = [f"{n} holds {t.dtype} instead of floats" for n, t in weights.items() if not t.is_floating_point()]
+    problems += [
+        f"{n} holds NaN or infinity" for n, t in weights.items() if t.is_floating_point() and not t.isfinite().all()
+    ]
+    if problems:
+        raise CheckpointError(f"The head in {folder} cannot be used: {'; '.join(problems)}.")
+
+
+def check_d2t(d2t: Tensor, kept: Tensor | None, vocab_size: int) -> Tensor:
     """d2t as int64 offsets, checked: target ids ascend strictly, lie in the vocabulary, and agree with t2d."""
     d2t = d2t.long()
     ids = d2t + torch.arange(d2t.shape[0])
-    if int(ids.min()) < 0 or int(ids.max()) >= config.vocab_size:
-        worst = int(torch.where((ids < 0) | (ids >= config.vocab_size))[0][0])
+    if kept is not None and kept.shape != (vocab_size,):
+        raise CheckpointError(f"t2d has shape {list(kept.shape)} instead of [{vocab_size}] (vocab_size).")
+    if kept is not None and torch.equal(kept.bool().nonzero()[:, 0], d2t) and not torch.equal(ids, d2t):
+        raise CheckpointError(
+            "d2t of the head holds target ids; it must hold offsets (target id - draft id), as every engine reads it."
+        )
+    if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
+        worst = int(torch.where((ids < 0) | (ids >= vocab_size))[0][0])
         raise CheckpointError(
             f"d2t[{worst}] = {int(d2t[worst])} maps draft token {worst} to target token {int(ids[worst])}; "
-            f"target tokens lie in 0..{config.vocab_size - 1} and d2t holds offsets (target id - draft id)."
+            f"target tokens lie in 0..{vocab_size - 1} and d2t holds offsets (target id - draft id)."
         )
     if not bool((ids.diff() > 0).all()):
         raise CheckpointError("d2t does not map draft tokens to strictly ascending target tokens; d2t holds offsets.")

@@ -5,13 +5,13 @@ from torch import Tensor
 from transformers import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
-from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.checkpoint import LayerConfig
 
 
 class RopeTable:
     """Tables [positions, head_dim / 2] float32 that grow on demand; transformers computes them, scaling included."""
 
-    def __init__(self, config: HeadConfig, device: torch.device):
+    def __init__(self, config: LayerConfig, device: torch.device):
         self.rotary = LlamaRotaryEmbedding(
             LlamaConfig(
                 hidden_size=config.hidden_size,

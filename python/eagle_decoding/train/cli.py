@@ -147,11 +147,19 @@ def train_plot(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="The out folder of a training run.")],
+    source: Annotated[Path, typer.Argument(help="The out folder of a training run, or a head directory.")],
     out: Annotated[Path, typer.Argument(help="Head directory to write.")],
+    format: Annotated[str, typer.Option(help="portable, vllm, sglang, speculators or safeailab.")] = "portable",
+    dtype: Dtype = "bfloat16",
+    target: Annotated[
+        str | None, typer.Option(help="Target's name in the files.", show_default="the one the run was trained for")
+    ] = None,
 ) -> None:
-    """Write the newest checkpoint as a head directory (bf16) and compare what reads back."""
+    """Write the newest checkpoint, or another head, as one engine reads it; logits are compared."""
+    from eagle_decoding.terminal.models import element_type
     from eagle_decoding.train.export import export_head
 
-    export_head(run, out)
+    difference = export_head(source, out, format, element_type(dtype), target)
     typer.echo(f"Wrote {out}")
+    if difference is not None:
+        typer.echo(f"Its logits differ from the source's by {difference:.2g} at most")

@@ -24,6 +24,13 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "unroll": {"steps": 3, "decay": 1.0, "detach": True},
         "loss": {"token": 0.1, "feature": 1.0, "topk": 1.0, "noise": 0.2},
     },
+    "medusa": {"unroll": {"steps": 4}},
+    "hydra": {"unroll": {"steps": 4}},
+    "hydra++": {
+        "head": {"blocks": 4},
+        "unroll": {"steps": 4},
+        "optim": {"lr": 5e-4, "weight_decay": 0.1, "min_lr": 0.33},
+    },
 }
 
 
@@ -36,7 +43,7 @@ class HeadOptions:
     """kind: the method, one of KINDS. draft_vocab_size: rows of the lm_head kept (0: all).
     num_kv_heads: key-value heads (0: as many as the target). fc_norm, norm_output: EAGLE-3.1.
     features: what the first step reads: "fused" (three layers' inputs, EAGLE-3) or "final" (the state after the final
-    norm). warm_start: from the target's last layer."""
+    norm). blocks: residual blocks in each Medusa or Hydra head. warm_start: from the target's last layer."""
 
     kind: str = "eagle3"
     features: str = "fused"
@@ -44,6 +51,7 @@ class HeadOptions:
     num_kv_heads: int = 0
     fc_norm: bool = False
     norm_output: bool = False
+    blocks: int = 1
     warm_start: bool = True
 
     def __post_init__(self) -> None:

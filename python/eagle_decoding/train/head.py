@@ -49,17 +49,8 @@ class LayerHead(DraftHead):
     def __init__(self, config: LayerConfig, embed_tokens: Tensor, lm_head: Tensor, target_ids: Tensor):
         super().__init__(embed_tokens, lm_head, target_ids)
         self.config = config
-        rotary = LlamaRotaryEmbedding(
-            LlamaConfig(
-                hidden_size=config.hidden_size,
-                num_attention_heads=config.num_heads,
-                head_dim=config.head_dim,
-                max_position_embeddings=config.max_position_embeddings,
-                rope_parameters=dict(config.rope_parameters),
-            )
-        )
-        self.register_buffer("inv_freq", rotary.inv_freq.float(), persistent=False)
-        self.rope_scaling = float(rotary.attention_scaling)
+        inv_freq, self.rope_scaling = rotary(config)
+        self.register_buffer("inv_freq", inv_freq, persistent=False)
 
     @property
     def layer(self) -> Any:
@@ -77,6 +68,20 @@ class LayerHead(DraftHead):
     def finish(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(state for the lm_head, state fed back to the next step) from the layer's output; each [R, H]."""
         raise NotImplementedError
+
+
+def rotary(config: LayerConfig) -> tuple[Tensor, float]:
+    """Inverse frequencies [d / 2], float, and the factor on cosines and sines of the layer's rotary embedding."""
+    embedding = LlamaRotaryEmbedding(
+        LlamaConfig(
+            hidden_size=config.hidden_size,
+            num_attention_heads=config.num_heads,
+            head_dim=config.head_dim,
+            max_position_embeddings=config.max_position_embeddings,
+            rope_parameters=dict(config.rope_parameters),
+        )
+    )
+    return embedding.inv_freq.float(), float(embedding.attention_scaling)
 
 
 class Attention(nn.Module):

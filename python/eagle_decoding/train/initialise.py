@@ -62,7 +62,7 @@ def warm_eagle1(head: Eagle1Head, target: Any, aux: Tensor, final: Tensor) -> No
     hidden, norm = config.hidden_size, target.model.norm.weight
     stretch = torch.where(norm < 0, -1, 1) * norm.abs().clamp(min=LEAST_STRETCH)
     rms = _root_mean_square(aux[:, -1])
-    head.fc.weight[:, :hidden].normal_(std=EMBEDDING_STD)
+    head.fc.weight[:, :hidden].normal_(std=EMBEDDING_STD / _root_mean_square(head.embed_tokens))
     head.fc.weight[:, hidden:] = torch.eye(hidden)
     for name in ("q_proj", "k_proj", "v_proj"):
         mine, theirs = getattr(layer.self_attn, name), getattr(source.self_attn, name)

@@ -28,10 +28,10 @@ class Objective:
         target's features of the documents. generator: where noise and dropout come from; None evaluates: every
         supervised row is computed, and nothing is random.
     export(config, tensors, target, out, format, dtype): write the head directory from the tensors of a checkpoint, read
-        it back and compare.
+        it back and compare; the largest difference of logits, or None if tensors were compared.
     """
 
     build: Callable[[TrainConfig, Any, Tensor], DraftHead]
     warm_start: Callable[[Any, Any, Tensor, Tensor], None]
     unroll: Callable[[Any, Documents, Tensor, Tensor, TrainConfig, Generator | None], Iterator[StepOutput]]
-    export: Callable[[TrainConfig, dict[str, Tensor], Any, str | Path, str, torch.dtype], None]
+    export: Callable[[TrainConfig, dict[str, Tensor], Any, str | Path, str, torch.dtype], float | None]

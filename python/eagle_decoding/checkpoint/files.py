@@ -1,0 +1,51 @@
+"""The files of a head directory: config.json and one weight file, read safely and written whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from eagle_decoding.checkpoint.errors import CheckpointError
+
+
+def read_fields(folder: Path) -> dict[str, Any]:
+    """config.json of a head directory."""
+    try:
+        return json.loads((folder / "config.json").read_text())
+    except FileNotFoundError:
+        raise CheckpointError(f"There is no config.json in {folder}; give the directory of a draft head.") from None
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{folder / 'config.json'} is not JSON ({error}).") from None
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .safetensors file, or of a pickled state dict (read with weights_only=True)."""
+    try:
+        if file.suffix == ".safetensors":
+            return load_file(file)
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise CheckpointError(f"{file} cannot be read ({error}); it may be cut short, fetch it again.") from None
+
+
+def write_files(folder: Path, weights: str, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
+    """Write the tensors under the file name `weights` and the fields as config.json, each to a temporary name first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file, description = folder / weights, folder / "config.json"
+    temporary = {path: path.with_name(path.name + ".tmp") for path in (file, description)}
+    if file.suffix == ".safetensors":
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary[file], {"format": "pt"})
+    else:
+        torch.save(dict(tensors), temporary[file])
+    temporary[description].write_text(json.dumps(fields, indent=2) + "\n")
+    for path, written in temporary.items():
+        os.replace(written, path)

@@ -1,0 +1,108 @@
+"""The decoder layer of a draft head as it is served: weights, rotary tables, a cache, and a forward over tree rows."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+import eagle_kernels
+from eagle_decoding.cache import KvBuffer
+from eagle_decoding.checkpoint import LayerConfig
+from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.rope import RopeTable
+
+CHUNK = 64  # committed rows run at a time: one mask word
+
+
+class DecoderLayer:
+    """Runs rows of committed text or of a tree; keys and values stay in a cache of the layer's own.
+
+    tensors:   the head's, under normalised names; prefix: what precedes the layer's own names
+    lookahead: positions and cache rows that a tree takes behind the committed ones
+    """
+
+    def __init__(
+        self,
+        config: LayerConfig,
+        tensors: Mapping[str, Tensor],
+        prefix: str,
+        lookahead: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ):
+        self.config, self.lookahead, self.dtype, self.device = config, lookahead, dtype, device
+        self.rope = RopeTable(config, device)
+        self.causal_mask = causal_words(CHUNK, device)
+
+        def weight(name: str) -> Tensor:
+            return tensors[prefix + name].to(device, dtype).contiguous()
+
+        self.qkv = torch.cat([weight(f"self_attn.{x}_proj.weight") for x in "qkv"])
+        self.qkv_bias = (
+            torch.cat([weight(f"self_attn.{x}_proj.bias") for x in "qkv"]) if config.attention_bias else None
+        )
+        self.output = weight("self_attn.o_proj.weight")
+        self.mlp_norm = weight("post_attention_layernorm.weight")
+        self.gate_up = torch.cat([weight(f"mlp.{x}_proj.weight") for x in ("gate", "up")])
+        self.down = weight("mlp.down_proj.weight")
+
+    def start(self, batch: int) -> None:
+        """Forgets everything and makes room for new requests."""
+        self.cache = KvBuffer(1, batch, self.config.num_kv_heads, self.config.head_dim, self.dtype, self.device)
+
+    def commit(self, rows: Commit, enter: Callable[[slice], tuple[Tensor, Tensor]]) -> Tensor:
+        """Takes in committed rows, CHUNK at a time; returns the output at each [batch, rows, hidden].
+
+        enter: what attention reads of a slice of the rows [batch, slice, width], and its residual
+        """
+        self.cache.reserve(rows.committed + self.lookahead)
+        batch, count = rows.tokens.shape
+        outputs = []
+        for start in range(0, count, CHUNK):
+            chunk = slice(start, min(start + CHUNK, count))
+            index = torch.arange(chunk.start, chunk.stop, device=self.device, dtype=torch.int32)
+            outputs.append(
+                self.forward(
+                    *enter(chunk),
+                    rows.position_ids[:, chunk].contiguous(),
+                    rows.context_len + start,
+                    self.causal_mask[:, : len(index)].repeat(batch, 1, 1),
+                    torch.where(index < rows.num_rows[:, None], rows.context_len[:, None] + index, -1),
+                )
+            )
+        return torch.cat(outputs, dim=1)
+
+    def forward(
+        self,
+        x: Tensor,
+        residual: Tensor,
+        position_ids: Tensor,
+        context_len: Tensor,
+        ancestor_mask: Tensor,
+        cache_rows: Tensor,
+    ) -> Tensor:
+        """The layer's output [batch, rows, hidden].
+
+        x:             [batch, rows, width], what attention reads
+        residual:      [batch, rows, hidden], what its output is added to
+        position_ids:  [batch, rows] int32
+        context_len:   [batch] int32, committed rows, which every row attends
+        ancestor_mask: [batch, rows, words] int64, bits over cache rows behind context_len
+        cache_rows:    [batch, rows] int32, where each row's key and value go, -1 nowhere
+        """
+        config, eps = self.config, self.config.rms_norm_eps
+        keys, values = self.cache.keys[0], self.cache.values[0]
+        cos, sin = self.rope.up_to(self.cache.capacity + self.lookahead)
+        query = eagle_kernels.draft_qkv_rope(
+            x, self.qkv, self.qkv_bias, cos, sin, position_ids, keys, values, cache_rows, config.num_heads
+        )
+        attention = eagle_kernels.tree_attention(query, keys, values, context_len, ancestor_mask, config.head_dim**-0.5)
+        hidden, normed = eagle_kernels.draft_output(attention.flatten(2), self.output, residual, self.mlp_norm, eps)
+        return eagle_kernels.draft_mlp(normed, self.gate_up, self.down, hidden)
+
+
+def causal_words(rows: int, device: torch.device) -> Tensor:
+    """[1, rows, 1] int64 mask words of a chain: row i sees rows 0..i; rows <= 64."""
+    words = [(1 << (i + 1)) - 1 for i in range(rows)]
+    signed = [word - (1 << 64) if word >> 63 else word for word in words]
+    return torch.tensor(signed, dtype=torch.int64, device=device)[None, :, None]

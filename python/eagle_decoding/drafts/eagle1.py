@@ -1,0 +1,54 @@
+"""EAGLE-1: one decoder layer continues the target's last states, and its lm_head reads them (arXiv 2401.15077)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import eagle_kernels
+from eagle_decoding.checkpoint import Head
+from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts.layer_draft import LayerDraft
+
+
+class Eagle1Draft(LayerDraft):
+    """Runs an EAGLE-1, EAGLE-2 or HASS head: the same weights, whatever the tree and whatever trained them.
+
+    Features are the target's states after its final norm, and so is, nearly, what leaves the layer.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        embed_weight: Tensor,
+        lm_head_weight: Tensor,
+        num_target_layers: int,
+        tree: TreeConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+    ):
+        """embed_weight, lm_head_weight [V, H]: the target's; a draft vocabulary takes rows of the latter."""
+        super().__init__(head, tree, dtype, device)
+        tensors = head.tensors
+        self.feature_layers = (num_target_layers + 1,)
+        self.embed, self.lm_head = embed_weight, lm_head_weight
+        self.fc = tensors["fc.weight"].to(device, dtype).contiguous()
+        self.fc_bias = tensors["fc.bias"].to(device, dtype) if "fc.bias" in tensors else None
+        self.d2t = tensors["d2t"].to(device, torch.int32) if "d2t" in tensors else None
+        if self.d2t is not None:
+            self.lm_head = lm_head_weight[self.d2t + torch.arange(len(self.d2t), device=device)].contiguous()
+
+    def begin(self, features: Tensor) -> Tensor:
+        return features
+
+    def enter(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        entered = eagle_kernels.linear(torch.cat((F.embedding(tokens, self.embed), hidden), -1), self.fc, self.fc_bias)
+        return entered, entered
+
+    def logits(self, state: Tensor) -> Tensor:
+        return eagle_kernels.linear(state, self.lm_head)
+
+    def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+        logits = self.logits(state)
+        logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), topk, self.d2t)
+        shape = (*logits.shape[:2], topk)
+        return logprobs.view(shape), token_ids.view(shape), state

@@ -1,0 +1,108 @@
+"""Medusa-1, Hydra and Hydra++: a head per depth, distilled from the target along its own text.
+
+Cai et al. 2024, arXiv 2401.10774; Ankner et al. 2024, arXiv 2402.05109.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from eagle_decoding.checkpoint import DepthHeads, DepthHeadsConfig, layer_of, write_depth_heads
+from eagle_decoding.train.config import TrainConfig
+from eagle_decoding.train.data import pack_rows, read_token_rows, split_rows
+from eagle_decoding.train.depth_head import DepthHead
+from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.objectives.base import Objective
+from eagle_decoding.train.rank_accuracy import rank_accuracy
+from eagle_decoding.train.rows import Documents
+from eagle_decoding.train.step import StepOutput
+from eagle_decoding.train.unroll_heads import unroll_heads
+
+MEASURED_TOKENS = 16_384  # of training rows, for the accuracies that shape the tree
+
+
+def build(config: TrainConfig, target: Any, target_ids: Tensor) -> DepthHead:
+    """`unroll.steps` heads."""
+    embeddings, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
+    return DepthHead(heads_config(config, target), embeddings.detach(), lm_head.detach(), target_ids)
+
+
+def heads_config(config: TrainConfig, target: Any) -> DepthHeadsConfig:
+    """The shape of the heads that fit this target."""
+    text = target.config.get_text_config()
+    return DepthHeadsConfig(
+        method="medusa" if config.head.kind == "medusa" else "hydra",
+        hidden_size=text.hidden_size,
+        vocab_size=text.vocab_size,
+        draft_vocab_size=config.head.draft_vocab_size or text.vocab_size,
+        num_heads=config.unroll.steps,
+        num_layers=config.head.blocks,
+        shared_path=config.head.kind != "medusa",
+        output_map=True,
+        prefix=layer_of(text) if config.head.kind == "hydra++" else None,
+    )
+
+
+@torch.no_grad()
+def warm_start(head: DepthHead, target: Any, aux: Tensor, final: Tensor) -> None:
+    """Every head starts as the target's own prediction: blocks and path add nothing, a prefix layer passes the states
+    on.
+
+    The prefix layer is the target's last without its outputs; the norm behind it gives the states back their size.
+    """
+    for name, parameter in head.named_parameters():
+        if name.startswith(("heads.", "path.")):
+            nn.init.eye_(parameter) if name.endswith("map.weight") else nn.init.zeros_(parameter)
+    if head.config.prefix:
+        source, prefix = target.model.layers[-1], head.prefix
+        for name in ("q_proj", "k_proj", "v_proj"):
+            getattr(prefix.layer.self_attn, name).load_state_dict(getattr(source.self_attn, name).state_dict())
+        prefix.layer.mlp.load_state_dict(source.mlp.state_dict())
+        for projection in (prefix.layer.self_attn.o_proj, prefix.layer.mlp.down_proj):
+            projection.weight.zero_()
+        prefix.norm.weight.fill_(final.square().mean(-1).sqrt().mean())
+
+
+def run(
+    head: DepthHead, documents: Documents, aux: Tensor, final: Tensor, config: TrainConfig, generator: Generator | None
+) -> Iterator[StepOutput]:
+    """All heads; the path floor spares rows in training only."""
+    return unroll_heads(head, documents, final, config.unroll.steps, config.unroll.path_floor if generator else 0.0)
+
+
+def export(
+    config: TrainConfig, tensors: dict[str, Tensor], target: Any, out: str | Path, format: str, dtype: torch.dtype
+) -> None:
+    """The lm_head stays with the target; the features of the training rows, if still there, say which tree is best."""
+    stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in tensors.items()}
+    shape = replace(heads_config(config, target), rank_accuracy=measured_accuracy(config, tensors, target))
+    lm_head = target.get_output_embeddings().weight.detach()
+    write_depth_heads(out, DepthHeads(shape, stored), target.config, format, lm_head)
+
+
+def measured_accuracy(
+    config: TrainConfig, tensors: dict[str, Tensor], target: Any
+) -> tuple[tuple[float, ...], ...] | None:
+    """`rank_accuracy` on training rows, greedily decoded ones where there are any; None without their features."""
+    if not any(Path(config.data.features).glob("*.safetensors")):
+        return None
+    vocabulary = torch.arange(config.head.draft_vocab_size or target.config.get_text_config().vocab_size)
+    head = build(config, target, vocabulary + tensors.get("d2t", 0))
+    head.load_state_dict(tensors)
+    data = read_token_rows(config.data.tokens)
+    features = FeatureShards(config.data.features, data)
+    train = set(split_rows(range(len(data)), config.data.held_out, config.seed)[0])
+    rows = [row for row in features.rows if row in train]
+    rows = [row for row in rows if data.greedy[row]] or rows
+    packs = pack_rows(data, rows, config.data.pack_tokens, config.seed)
+    measured = packs[: max(1, MEASURED_TOKENS // config.data.pack_tokens)]
+    return rank_accuracy(head, ((data.pack(pack), features.read(pack)[1]) for pack in measured))
+
+
+DEPTH = Objective(build=build, warm_start=warm_start, unroll=run, export=export)
