@@ -38,7 +38,7 @@ def test_several_packs_in_one_step_are_one_large_pack(workplace, tmp_path, objec
 
 @pytest.mark.parametrize("shard", ["false", "true"])
 def test_two_processes_train_as_one_and_resume_exactly(workplace, tmp_path, shard):
-    options = (PACKS, f"optim.shard={shard}", "log.every=1")
+    options = (PACKS, f"optim.shard={shard}", "log.every=1", "optim.epochs=3")
     alone = config_for(workplace, tmp_path / "alone", *options)
     reports = []
     build_trainer(alone, reports.append)[0].run()

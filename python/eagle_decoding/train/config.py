@@ -101,7 +101,8 @@ class LossOptions:
 class OptimOptions:
     """AdamW with linear warmup and a cosine to min_lr (as shares of the run and of lr).
 
-    The run ends after `epochs`, or, if `minutes` is positive, when that much time was spent; the schedule follows.
+    The run ends after `epochs`; if `tokens` or `minutes` is positive, instead when it was trained on that many answer
+    tokens, repeated ones included, or when that much time was spent, whichever is first. The schedule follows.
     packs: packs per optimiser step, over all processes. bf16: matrix products in bf16, weights and sums in fp32.
     shard: processes share out the weights and the optimiser's state (FSDP2) instead of each keeping all of it."""
 
@@ -112,6 +113,7 @@ class OptimOptions:
     weight_decay: float = 0.0
     clip: float = 0.5
     epochs: float = 3.0
+    tokens: int = 0
     minutes: float = 0.0
     packs: int = 1
     bf16: bool = False

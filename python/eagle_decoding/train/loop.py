@@ -108,10 +108,12 @@ class Trainer:
         return pack_rows(self.data, self.train_rows, self.config.data.pack_tokens, seed)
 
     def _done(self, packs: int) -> float:
-        optim = self.config.optim
+        optim, spent = self.config.optim, []
+        if optim.tokens > 0:
+            spent.append(self.progress["tokens"] / optim.tokens)
         if optim.minutes > 0:
-            return self.processes.agree(self.progress["seconds"] / (60 * optim.minutes))
-        return (self.progress["epoch"] + self.progress["pack"] / packs) / optim.epochs
+            spent.append(self.processes.agree(self.progress["seconds"] / (60 * optim.minutes)))
+        return max(spent) if spent else (self.progress["epoch"] + self.progress["pack"] / packs) / optim.epochs
 
     def _step(self, group: list[list[int]], lr: float, figures: Acceptance) -> float:
         """One optimiser step over a group of packs; returns the norm of its gradient."""

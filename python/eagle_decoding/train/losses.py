@@ -74,7 +74,7 @@ def linear_soft_cross_entropy(
 
     The lm_head is frozen, so its weight gradient is never formed: one product for the logits, one for d hidden.
     """
-    return TokenScores(*_LinearSoftCrossEntropy.apply(hidden.to(lm_head.dtype), lm_head, teacher, teacher_row, token))
+    return TokenScores(*_LinearSoftCrossEntropy.apply(hidden.to(teacher.dtype), lm_head, teacher, teacher_row, token))
 
 
 def blended(teacher: Tensor, weights: LossOptions) -> tuple[Tensor, float | Tensor]:
