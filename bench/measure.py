@@ -19,7 +19,6 @@ from bench.timing import Call, Samples, Stopwatch, sample_in_turns
 from eagle_decoding.floor.ceilings import measure_ceilings
 from eagle_decoding.numerics.cases import Maker, Sizes
 
-
 NAMES = {
     "batch": "batch",
     "context_len": "context",
