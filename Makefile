@@ -35,7 +35,7 @@ format: $(VENV)/.dependencies
 	$(BIN)/clang-format -i $(CPP)
 
 bench: install
-	$(BIN)/python -m bench
+	$(BIN)/python -m bench $(BENCH_OPTIONS)
 
 # Tables, pictures and atlas of docs/results: TARGET and HEAD are directories, QUESTIONS a folder of .jsonl files.
 RESULTS := docs/results

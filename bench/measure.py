@@ -15,9 +15,17 @@ import eagle_kernels
 from bench.case import OPS, OpBenchmark
 from bench.machine import machine
 from bench.shapes import sizes
-from bench.timing import Samples, Stopwatch, sample_in_turns
+from bench.timing import Call, Samples, Stopwatch, sample_in_turns
 from eagle_decoding.floor.ceilings import measure_ceilings
 from eagle_decoding.numerics.cases import Maker, Sizes
+
+NAMES = {
+    "batch": "batch",
+    "context_len": "context",
+    "num_nodes": "nodes",
+    "max_depth": "depth",
+    "topk": "topk",
+}  # of sizes, in labels
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,16 @@ def cases(plan: Plan) -> Iterator[tuple[OpBenchmark, str, Sizes, str, str]]:
                     yield benchmark, variant, s, model, label
 
 
-NAMES = {"batch": "batch", "context_len": "context", "num_nodes": "nodes", "max_depth": "depth", "topk": "topk"}
+def add_samples(row: Row, rivals: dict[str, Call], plan: Plan, watch: Stopwatch) -> None:
+    """One pass over a case: samples of all rivals but those the plan leaves out and those that were too slow before."""
+    left_out = {*plan.without, *(name for name, taken in row.samples.items() if taken.too_slow)}
+    rivals = {name: call for name, call in rivals.items() if name not in left_out}
+    if "compiled" in rivals:
+        rivals["compiled"]()  # compiles here, before anything is timed
+    for name, samples in sample_in_turns(rivals, watch, plan.repeats).items():
+        kept = row.samples.setdefault(name, Samples())
+        kept.warm += samples.warm
+        kept.cold += samples.cold
 
 
 @torch.inference_mode()
@@ -100,16 +117,8 @@ def measure(plan: Plan) -> dict[str, Any]:
                 case = benchmark.case(variant, s, Maker(dtype, plan.device))
                 row = Row(benchmark.op, label, model, threads, case.bytes, case.flops)
                 row = rows.setdefault(row.key, row)
-                rivals = dict(benchmark.rivals(case, plan.device))
-                left_out = {*plan.without, *(name for name, taken in row.samples.items() if taken.too_slow)}
-                rivals = {name: call for name, call in rivals.items() if name not in left_out}
-                if "compiled" in rivals:
-                    rivals["compiled"]()  # compiles here, before anything is timed
-                for name, samples in sample_in_turns(rivals, watch, plan.repeats).items():
-                    kept = row.samples.setdefault(name, Samples())
-                    kept.warm += samples.warm
-                    kept.cold += samples.cold
-                del case, rivals
+                add_samples(row, dict(benchmark.rivals(case, plan.device)), plan, watch)
+                del case
                 gc.collect()
     torch.set_num_threads(before)
     return {
