@@ -24,7 +24,7 @@ FILTERS = [(1.0, 0, 1.0, 0.0), (0.6, 20, 0.9, 0.0), (1.5, 0, 1.0, 0.1), (0.0, 0,
 
 def check(round: dict[str, torch.Tensor], **options: object) -> tuple[torch.Tensor, ...]:
     actual = eagle_kernels.verify_rejection(**round, **options)
-    expected = eagle_kernels.verify_rejection(**round, **options, backend="reference")
+    expected = eagle_kernels.verify_rejection(**round, **(options | {"backend": "reference"}))
     for name, a, e in zip(NAMES, actual, expected, strict=True):
         assert_bitwise(a, e, name)
     return actual
@@ -52,6 +52,47 @@ def test_matches_reference(device, tree, rule, temperature, top_k, top_p, min_p)
     check(
         make_round(parents, strided(target), strided(draft), requests, num_fixed=fixed), traversal=rule == "traversal"
     )
+
+
+@pytest.mark.parametrize("rule", ["sampled", "hybrid", "traversal"])
+@pytest.mark.parametrize("backend", ["triton"])
+def test_triton_matches_reference(backend, device, rule):
+    """Greedy, plain, filtered and hot requests over a reduced vocabulary; few, because the interpreter is slow."""
+    parents, vocabulary = [-1, 0, 0, 1, 1], 131
+    drafts = torch.randperm(vocabulary)[:90].sort().values
+    requests = make_requests(
+        5,
+        device,
+        seed=torch.arange(5) - 3,
+        temperature=torch.tensor([0.0, 1.0, 0.8, 1.5, 0.9]),
+        top_k=torch.tensor([0, 0, 30, 0, 0]),
+        min_p=torch.tensor([0.0, 0.0, 0.0, 0.05, 0.0]),
+    )
+    target = 2.5 * torch.randn(5, len(parents), vocabulary)
+    draft = (target + torch.randn_like(target))[..., drafts].half().to(device)
+    target[4, 1] = torch.nan
+    d2t = (drafts - torch.arange(90)).to(device, torch.int32)
+    fixed = [1, 1, 0, 0, 0] if rule == "hybrid" else None
+    round = make_round(parents, strided(target.to(device)), strided(draft), requests, d2t=d2t, num_fixed=fixed)
+    _, accept_length, _ = check(round, traversal=rule == "traversal", backend=backend)
+    assert 0 < accept_length.sum() < 10
+
+
+@pytest.mark.parametrize("traversal", [False, True])
+@pytest.mark.parametrize("backend", ["triton"])
+def test_triton_walks_equal_laws_and_malformed_trees(backend, device, traversal):
+    target, draft = random_logits(3, 4, 70, device)
+    requests = make_requests(3, device, seed=torch.arange(3))
+    _, accept_length, _ = check(
+        make_round(TREES["chain"], target, target, requests), traversal=traversal, backend=backend
+    )
+    assert (accept_length == 3).all()
+    round = make_round([-1, 0, 0, 0], target, draft.half(), requests)
+    round["draft_tokens"][:, 1:] = torch.tensor([2**31 - 1, -1, 70])
+    round["parent"][:, 3] = torch.tensor([5, 2**31 - 1, -9])
+    _, accept_length, bonus_token = check(round, traversal=traversal, backend=backend)
+    assert (accept_length == 0).all() and (bonus_token >= 0).all()
+    check(make_round(TREES["chain"], target, target, requests), traversal=traversal, max_depth=1, backend=backend)
 
 
 @pytest.mark.parametrize("traversal", [False, True])

@@ -1,19 +1,35 @@
 """tree_attention in Triton: heads of a group packed with the tree's rows, the committed cache split among programs."""
 
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.common.launch import block_of, multiprocessors, row_block, tuned
+from eagle_kernels.triton.common.launch import block_of, multiprocessors, tuned
 
 ROWS_PER_SPLIT = 256  # no split gets fewer committed rows
 BLOCK_N = 32  # cache rows at a time: half a mask word
-CONFIGS = [triton.Config({}, num_warps=warps, num_stages=stages) for warps, stages in [(8, 2), (4, 2), (8, 3), (4, 3)]]
+CONFIGS = [
+    triton.Config({"BLOCK_M": rows}, num_warps=warps, num_stages=stages)
+    for rows, warps, stages in [(32, 8, 3), (16, 4, 3), (32, 8, 2), (64, 8, 3)]
+]
+
+
+def fitting(configs: list[triton.Config], arguments: dict[str, Any], **_: Any) -> list[triton.Config]:
+    """Configurations without idle blocks of rows, and with sums and queries of at most 16 KB of bfloat16 a block.
+
+    More does not fit into registers: on every GPU that tests/compile_gate.py knows, these do without spilling.
+    """
+    query = arguments["query_ptr"]
+    wanted = block_of(arguments["num_rows"] * arguments["group"], 16)
+    room = 16384 // (query.element_size() * block_of(arguments["head_dim"], 16))
+    return [config for config in configs if config.kwargs["BLOCK_M"] <= max(min(wanted, room), 16)]
 
 
 # grid: (blocks of packed rows, batch * kv heads, splits); packed row = tree row * group + head of the group
-@tuned(CONFIGS, key=["head_dim", "num_splits", "BLOCK_M"])
+@tuned(CONFIGS, key=["head_dim", "num_splits", "num_rows"], fitting=fitting)
 @triton.jit
 def attend_kernel(
     query_ptr,
@@ -41,9 +57,9 @@ def attend_kernel(
     value_batch_stride,
     value_head_stride,
     value_row_stride,
-    BLOCK_M: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    BLOCK_M: tl.constexpr,
 ):
     packed = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     b, kv_head = (tl.program_id(1) // num_kv_heads).to(tl.int64), tl.program_id(1) % num_kv_heads
@@ -132,13 +148,12 @@ def tree_attention(
     if not output.numel():
         return output
     group = num_heads // num_kv_heads
-    block_m, block_d = row_block(num_rows * group), block_of(head_dim, 16)
-    row_blocks = triton.cdiv(num_rows * group, block_m)
-    num_splits = choose_splits(row_blocks * batch * num_kv_heads, length, query.device)
+    packed_rows, block_d = num_rows * group, block_of(head_dim, 16)
+    num_splits = choose_splits(triton.cdiv(packed_rows, 64) * batch * num_kv_heads, length, query.device)
     top = torch.empty(num_splits, batch, num_rows, num_heads, dtype=torch.float32, device=query.device)
     mass = torch.empty_like(top)
     sums = torch.empty(*top.shape, head_dim, dtype=torch.float32, device=query.device)
-    attend_kernel[(row_blocks, batch * num_kv_heads, num_splits)](
+    attend_kernel[lambda meta: (triton.cdiv(packed_rows, meta["BLOCK_M"]), batch * num_kv_heads, num_splits)](
         query,
         key_cache,
         value_cache,
@@ -158,7 +173,6 @@ def tree_attention(
         *query.stride()[:3],
         *key_cache.stride()[:3],
         *value_cache.stride()[:3],
-        BLOCK_M=block_m,
         BLOCK_D=block_d,
         BLOCK_N=BLOCK_N,
     )

@@ -11,12 +11,21 @@ from torch import Tensor
 PRETENDED_MULTIPROCESSORS = 16  # where no GPU can be asked: the interpreter and the compile gate
 
 
-def tuned(configs: list[triton.Config], key: list[str]) -> Callable[[Any], Any]:
+def tuned(
+    configs: list[triton.Config], key: list[str], fitting: Callable[..., list[triton.Config]] | None = None
+) -> Callable[[Any], Any]:
     """Decorates a kernel: times `configs` once for each value of the arguments `key` and keeps the choice on disk.
 
     The interpreter takes the first. Tuning runs on the first call of a shape, so warm up before capturing a graph.
+
+    fitting: picks those of the configurations that are worth timing for a call's arguments
     """
-    return triton.autotune(configs[:1] if triton.knobs.runtime.interpret else configs, key=key, cache_results=True)
+    return triton.autotune(
+        configs[:1] if triton.knobs.runtime.interpret else configs,
+        key=key,
+        prune_configs_by={"early_config_prune": fitting} if fitting else None,
+        cache_results=True,
+    )
 
 
 def block_of(size: int, minimum: int = 1) -> int:

@@ -1,4 +1,4 @@
-"""A row of logits as a law: its maximum, and top-k, top-p and min-p as one threshold found by bisection, not by sorting.
+"""A row of logits as a law: its maximum, and top-k, top-p and min-p as one threshold, found by bisection, not sorting.
 
 All three filters keep a tail in the order (logit, token) (reference/filters.py). Logits are searched as ordered
 integers: at most 32 halvings find the exact threshold, each one pass over the row.

@@ -1,7 +1,7 @@
 """Runs every op on every backend of a device and measures the outputs against the references in float64."""
 
-import importlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -52,7 +52,9 @@ OUTPUTS = {
     ],
     "lm_head_topk": ["normed", "logprobs", "token_ids", "valid"],
     "rope": ["query", "key"],
+    "sample_children": ["child_tokens", "child_logprobs"],
     "topk_logprobs": ["logprobs", "token_ids", "valid"],
+    "verify_rejection": ["accept_index", "accept_length", "bonus_token"],
     "verify_tree": ["accept_index", "accept_length", "bonus_token"],
 }
 WRITTEN = {"compact_kv": [0], "draft_qkv_rope": [6, 7], "expand_tree": [5, 6, 7]}  # arguments that an op writes to
@@ -85,11 +87,7 @@ def runnable(op: str, device: str, dtype: torch.dtype) -> list[str]:
 def outputs_of(op: str, backend: str, inputs: tuple[Any, ...], exactly: bool = False) -> list[Tensor]:
     """What an op returns, then what it writes to, on copies of its inputs."""
     arguments = [widened(value) if exactly else copied(value) for value in inputs]
-    if exactly:
-        module = importlib.import_module(f"eagle_kernels.reference.{op}")
-        with InDouble():
-            result = getattr(module, op)(*arguments)
-    else:
+    with InDouble() if exactly else nullcontext():
         result = getattr(eagle_kernels, op)(*arguments, backend=backend)
     outputs = [] if result is None else [result] if isinstance(result, Tensor) else list(result)
     for place in WRITTEN.get(op, []):

@@ -54,7 +54,12 @@ def op_inputs(sizes: Sizes, dtype: torch.dtype, device: str) -> dict[str, tuple[
     """The positional arguments of every op, by name."""
     make = Maker(dtype, device)
     torch.manual_seed(0)
-    return {**dense_inputs(sizes, make), **vocabulary_inputs(sizes, make), **tree_inputs(sizes, make)}
+    return {
+        **dense_inputs(sizes, make),
+        **vocabulary_inputs(sizes, make),
+        **rejection_inputs(sizes, make),
+        **tree_inputs(sizes, make),
+    }
 
 
 def dense_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
@@ -126,15 +131,7 @@ def vocabulary_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
     d2t = make.tensor(torch.arange(s.draft_vocab_size) % 7)
     logits = make.normal(s.batch, s.num_nodes, s.vocab_size, scale=3.0)
     positions = make.tensor(s.context_len + torch.arange(s.batch * s.num_nodes).view(s.batch, s.num_nodes))
-    seed = make.tensor([2**40 + b for b in range(s.batch)], torch.int64)
-    every = [(0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (0.7, 20, 0.9, 0.0), (1.3, 0, 0.8, 0.02)]
-    settings = [every[b % len(every)] for b in range(s.batch)]
-    temperature, top_k, top_p, min_p = (
-        make.tensor(column, kind)
-        for column, kind in zip(
-            zip(*settings, strict=True), (torch.float32, torch.int32, torch.float32, torch.float32), strict=True
-        )
-    )
+    requests = sampling_settings(s, make)
     head = make.weight(s.draft_vocab_size, s.hidden_size)
     rows = make.normal(s.batch * s.topk, s.draft_vocab_size, scale=3.0)
     return {
@@ -147,8 +144,54 @@ def vocabulary_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
             d2t,
         ),
         "topk_logprobs": (rows, s.topk, d2t),
-        "sample_tokens": (logits, positions, seed, temperature, top_k, top_p, min_p),
-        "gumbel_noise": (seed, positions, s.vocab_size, 0),
+        "sample_tokens": (logits, positions, *requests),
+        "gumbel_noise": (requests[0], positions, s.vocab_size, 0),
+    }
+
+
+def sampling_settings(s: Sizes, make: Maker) -> list[Tensor]:
+    """seed, temperature, top_k, top_p, min_p: [batch] each; greedy, plain and filtered requests in turn."""
+    every = [(0.0, 0, 1.0, 0.0), (1.0, 0, 1.0, 0.0), (0.7, 20, 0.9, 0.0), (1.3, 0, 0.8, 0.02)]
+    columns = zip(*[every[b % len(every)] for b in range(s.batch)], strict=True)
+    dtypes = (torch.float32, torch.int32, torch.float32, torch.float32)
+    seed = make.tensor([2**40 + b for b in range(s.batch)], torch.int64)
+    return [seed, *(make.tensor(column, dtype) for column, dtype in zip(columns, dtypes, strict=True))]
+
+
+def rejection_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
+    """Drawing children, and verifying a tree of them; the first child of every other request's nodes is fixed."""
+    d2t = make.tensor(torch.arange(s.draft_vocab_size) // 3)
+    draft_logits = make.normal(s.batch, s.num_nodes, s.draft_vocab_size, scale=3.0)
+    target_logits = make.normal(s.batch, s.num_nodes, s.vocab_size)
+    node_ids = make.tensor(torch.arange(s.num_nodes).expand(s.batch, -1).contiguous())
+    parents = [random_parents(s.num_nodes, s.max_depth) for _ in range(s.batch)]
+    num_children = torch.tensor([[row.count(node) for node in range(s.num_nodes)] for row in parents])
+    num_fixed = num_children.clamp(max=1) * (torch.arange(s.batch)[:, None] % 2)
+    draft_tokens = make.integers(0, s.vocab_size, s.batch, s.num_nodes)
+    if make.device != "meta":
+        token_ids = torch.arange(s.draft_vocab_size, device=make.device) + d2t
+        target_logits[..., token_ids] += draft_logits
+        noise = -torch.rand(draft_logits.shape).log().log().neg().to(make.device)
+        order = (draft_logits + noise).argsort(-1, descending=True)
+        for b, row in enumerate(parents):
+            for node, parent in enumerate(row[1:], 1):
+                draft_tokens[b, node] = token_ids[order[b, parent, row[:node].count(parent)]]
+    context = make.tensor([s.context_len - b for b in range(s.batch)])
+    requests = sampling_settings(s, make)
+    counts, fixed = make.tensor(num_children.clamp(max=s.topk)), make.tensor(num_fixed)
+    return {
+        "sample_children": (draft_logits, node_ids, counts, context, *requests, s.topk, d2t, fixed),
+        "verify_rejection": (
+            target_logits,
+            draft_logits,
+            draft_tokens,
+            make.tensor(parents),
+            context,
+            *requests,
+            d2t,
+            fixed,
+            s.max_depth,
+        ),
     }
 
 
