@@ -173,7 +173,7 @@ def info() -> None:
 def tree_shape(num_nodes: int | None, max_depth: int | None, topk: int | None) -> TreeConfig | None:
     """The tree that was asked for, None for the method's own."""
     asked = {"num_nodes": num_nodes, "max_depth": max_depth, "topk": topk}
-    given = {name: value for name, value in asked.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
     return TreeConfig(**given) if given else None
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from eagle_decoding.checkpoint import DepthHeads, DepthHeadsConfig, TargetFacts, layer_of, write_depth_heads
+from eagle_decoding.checkpoint import DepthHeads, DepthHeadsConfig, layer_of, write_depth_heads
 from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import pack_rows, read_token_rows, split_rows
 from eagle_decoding.train.depth_head import DepthHead
@@ -89,7 +89,6 @@ def export(
     config: TrainConfig,
     tensors: dict[str, Tensor],
     target: Any,
-    facts: TargetFacts,
     out: str | Path,
     format: str,
     dtype: torch.dtype,
