@@ -1,6 +1,5 @@
 """The training verbs, from prompts to export. Heavy imports wait until a verb runs, so that help is quick."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
