@@ -209,6 +209,32 @@ def test_damaged_d2t(tmp_path, damage, message):
         read_head(save(tmp_path, FLAT, file))
 
 
+def test_d2t_with_target_ids_instead_of_offsets(tmp_path):
+    file = stored(random_tensors(CONFIG), CONFIG)
+    file["d2t"] = file["t2d"].nonzero()[:, 0]
+    with pytest.raises(CheckpointError, match="holds target ids; it must hold offsets"):
+        read_head(save(tmp_path, FLAT, file))
+    file["t2d"] = file["t2d"][:-1]
+    with pytest.raises(CheckpointError, match=r"t2d has shape \[49\] instead of \[50\]"):
+        read_head(save(tmp_path, FLAT, file))
+
+
+@pytest.mark.parametrize(
+    "fields, extra, message",
+    [
+        ({"eagle_config": {"use_aux_hidden_state": False}}, {}, "last hidden state alone"),
+        ({}, {"midlayer.self_attn.kv_a_proj_with_mqa.weight": torch.ones(1)}, "latent attention"),
+        ({}, {"midlayer.self_attn.q_norm.weight": torch.ones(6)}, "norms of queries and keys"),
+        ({}, {"fc.weight": torch.full((16, 48), torch.nan)}, "fc.weight holds NaN or infinity"),
+        ({}, {"norm.weight": torch.ones(16, dtype=torch.int8)}, "norm.weight holds torch.int8 instead of floats"),
+    ],
+)
+def test_heads_that_cannot_run_here(tmp_path, fields, extra, message):
+    file = stored(random_tensors(CONFIG), CONFIG) | extra
+    with pytest.raises(CheckpointError, match=message):
+        read_head(save(tmp_path, FLAT | fields, file))
+
+
 def test_unreadable_directories(tmp_path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
         read_head(tmp_path)

@@ -131,8 +131,8 @@ def test_a_warm_head_guesses_states_that_follow_linearly(kind):
         states.append(turn @ states[-1])
     final = torch.stack(states)
     final = final * 3 / final.square().mean(-1, keepdim=True).sqrt()
-    OBJECTIVES[kind].warm_start(head, target, torch.empty(0), final)
     documents, _ = make_documents([401], [0])
+    OBJECTIVES[kind].warm_start(head, target, documents, torch.empty(0), final)
     state = head.begin(final, documents)[:390]
     torch.testing.assert_close(state, final[:390], rtol=1e-4, atol=1e-4)
     for step in range(HEADS):

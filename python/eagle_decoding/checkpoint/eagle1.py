@@ -1,23 +1,15 @@
-"""Shape of an EAGLE-1 head, which EAGLE-2 and HASS share, and its `config.json` as each engine expects it."""
+"""Shape of an EAGLE-1 head, which EAGLE-2 and HASS share, read from `config.json`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from eagle_decoding.checkpoint.config import LayerConfig
 from eagle_decoding.checkpoint.errors import CheckpointError
-from eagle_decoding.checkpoint.fields import layer_from_fields, layer_to_fields
-
-ARCHITECTURES = {
-    "portable": "LlamaForCausalLM",
-    "safeailab": "LlamaForCausalLM",
-    "vllm": "LlamaForCausalLM",
-    "sglang": "LlamaForCausalLMEagle",
-}
+from eagle_decoding.checkpoint.fields import layer_from_fields
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,42 +54,3 @@ def eagle1_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> Ea
         draft_vocab_size=fields.get("draft_vocab_size") or fields["vocab_size"],
         fc_bias="fc.bias" in tensors,
     )
-
-
-def eagle1_layout(
-    config: Eagle1Config, tensors: dict[str, Tensor], format: str
-) -> tuple[Eagle1Config, dict[str, Tensor]]:
-    """What one of the formats in ARCHITECTURES can hold of a head, as a head that drafts the same.
-
-    "portable": everything. The others have no draft vocabulary, so `d2t` goes and the whole of it is drafted.
-    "safeailab": fc with or without bias. "vllm": fc without (raises CheckpointError for one that is not zero).
-    "sglang": fc with; a zero one is added, because SGLang leaves a missing one at random.
-    """
-    if format not in ARCHITECTURES:
-        raise CheckpointError(f"The export format is {format!r}; known for EAGLE-1: {', '.join(ARCHITECTURES)}.")
-    if format == "portable":
-        return config, tensors
-    tensors = {name: tensor for name, tensor in tensors.items() if name != "d2t"}
-    if format == "vllm" and config.fc_bias:
-        if tensors.pop("fc.bias").any():
-            raise CheckpointError("The head's fc.bias is not zero and vLLM's EAGLE-1 has none; export for 'sglang'.")
-    elif format == "sglang" and not config.fc_bias:
-        tensors["fc.bias"] = torch.zeros_like(tensors["fc.weight"][:, 0])
-    config = replace(config, draft_vocab_size=config.vocab_size, fc_bias="fc.bias" in tensors)
-    return config, tensors
-
-
-def fields_from_eagle1(config: Eagle1Config, dtype: str, format: str) -> dict[str, Any]:
-    """config.json of one of the formats in ARCHITECTURES.
-
-    SafeAILab reads `bias` (of fc, true where absent) and `qkv_bias`, vLLM `attention_bias`; SGLang's fc always has one.
-    """
-    fields = layer_to_fields(config, dtype) | {
-        "architectures": [ARCHITECTURES[format]],
-        "qkv_bias": config.attention_bias,
-    }
-    if format != "sglang":
-        fields["bias"] = config.fc_bias
-    if config.has_reduced_vocab:
-        fields["draft_vocab_size"] = config.draft_vocab_size
-    return fields

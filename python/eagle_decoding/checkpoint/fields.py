@@ -17,12 +17,13 @@ def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> He
     """The head's configuration from config.json and, where files leave things out, from its normalised tensors."""
     if "transformer_layer_config" in fields:
         fields = _flatten_speculators(fields)
+    nested = fields.get("eagle_config") or {}
+    shape = layer_from_fields(fields, tensors)
+    check_supported(nested, tensors)
     if "fc.weight" not in tensors or "lm_head.weight" not in tensors:
         raise CheckpointError(
             "The head has no fc.weight or no lm_head.weight; this reader takes EAGLE-3 heads, which have both."
         )
-    nested = fields.get("eagle_config") or {}
-    shape = layer_from_fields(fields, tensors)
     target_hidden = fields.get("target_hidden_size") or shape["hidden_size"]
     return HeadConfig(
         **shape,
@@ -62,6 +63,19 @@ def layer_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> dic
     }
 
 
+def check_supported(nested: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raises CheckpointError for kinds of EAGLE-3 heads that exist elsewhere and are known not to run here."""
+    if nested.get("use_aux_hidden_state") is False:
+        raise CheckpointError(
+            "The head drafts from the last hidden state alone (use_aux_hidden_state is false); "
+            "this reader takes heads over fused features."
+        )
+    for part, kind in (("kv_a_proj", "latent attention"), ("q_norm", "norms of queries and keys")):
+        name = next((name for name in tensors if part in name), None)
+        if name:
+            raise CheckpointError(f"The head has {kind} ({name}); this reader takes Llama-type layers.")
+
+
 def _flatten_speculators(fields: dict[str, Any]) -> dict[str, Any]:
     """A speculators configuration as a flat one: the layer's shape on top, its own default for the residual."""
     kind = fields.get("speculators_model_type")
@@ -97,8 +111,8 @@ def _aux_layer_ids(fields: dict[str, Any], nested: dict[str, Any]) -> tuple[int,
     return None
 
 
-def layer_to_fields(config: LayerConfig, dtype: str) -> dict[str, Any]:
-    """What config.json says of any head's layer; rope in all three spellings, because each engine reads another."""
+def layer_fields(config: LayerConfig) -> dict[str, Any]:
+    """The head's own layer as transformers describes a Llama model; rope in all three spellings."""
     rope = dict(config.rope_parameters)
     scaling = (
         None if rope.get("rope_type", "default") == "default" else {k: v for k, v in rope.items() if k != "rope_theta"}
@@ -121,27 +135,22 @@ def layer_to_fields(config: LayerConfig, dtype: str) -> dict[str, Any]:
         "rope_theta": rope.get("rope_theta", 10000.0),
         "rope_scaling": scaling,
         "rope_parameters": rope,
-        "torch_dtype": dtype,
     }
 
 
 def fields_from_config(config: HeadConfig, dtype: str) -> dict[str, Any]:
-    """config.json of the portable format: one file that SafeAILab, vLLM and SGLang understand alike.
+    """config.json of a flat EAGLE-3 head, but for layer ids: these differ from engine to engine.
 
-    Layer ids are written, in both conventions, only if they are not the default.
+    `target_hidden_size` is written only where it differs from the head's: SafeAILab's loader takes its presence to mean
+    that the file holds embeddings of its own.
     """
-    fields = layer_to_fields(config, dtype) | {
-        "architectures": ["LlamaForCausalLMEagle3"],
-        "draft_vocab_size": config.draft_vocab_size,
-        "target_hidden_size": config.target_hidden_size,
-    }
+    fields = {"architectures": ["LlamaForCausalLMEagle3"], **layer_fields(config)}
+    fields |= {"draft_vocab_size": config.draft_vocab_size, "torch_dtype": dtype}
     for flag in ("fc_norm", "norm_before_fc", "norm_output", "norm_before_residual"):
         if getattr(config, flag):
             fields[flag] = True
+    if config.target_hidden_size != config.hidden_size:
+        fields["target_hidden_size"] = config.target_hidden_size
     if config.num_aux != 3:
-        fields["num_aux_hidden_states"] = config.num_aux
-    if config.aux_layer_ids is not None:
-        fields[AUX_KEY] = list(config.aux_layer_ids)
-        fields["eagle_config"] = {AUX_KEY: [i - 1 for i in config.aux_layer_ids], "use_aux_hidden_state": True}
         fields["num_aux_hidden_states"] = config.num_aux
     return fields

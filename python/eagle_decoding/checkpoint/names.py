@@ -40,8 +40,3 @@ def normalise_tensors(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             raise CheckpointError(f"Two tensors of the head are both {new!r}; one of them is stored as {name!r}.")
         result[new] = tensor
     return result
-
-
-def portable_name(name: str) -> str:
-    """The spelling that SafeAILab, vLLM and SGLang all read: `midlayer.*` for the first layer."""
-    return "midlayer." + name.removeprefix("layers.0.") if name.startswith("layers.0.") else name

@@ -47,6 +47,7 @@ def read_head(path: str | Path) -> Head:
     if "embed_tokens.weight" not in expected:
         tensors.pop("embed_tokens.weight", None)
     check_shapes(folder, tensors, expected)
+    _check_values(folder, tensors)
     if config.has_reduced_vocab:
         tensors["d2t"] = check_d2t(tensors["d2t"], kept, config.vocab_size)
     return Head(config, tensors)
@@ -74,10 +75,26 @@ def check_shapes(folder: Path, tensors: dict[str, Tensor], expected: dict[str, t
         raise CheckpointError(f"The head in {folder} does not match its config.json: {'; '.join(problems)}.")
 
 
+def _check_values(folder: Path, tensors: dict[str, Tensor]) -> None:
+    weights = {name: tensor for name, tensor in tensors.items() if name != "d2t"}
+    problems = [f"{n} holds {t.dtype} instead of floats" for n, t in weights.items() if not t.is_floating_point()]
+    problems += [
+        f"{n} holds NaN or infinity" for n, t in weights.items() if t.is_floating_point() and not t.isfinite().all()
+    ]
+    if problems:
+        raise CheckpointError(f"The head in {folder} cannot be used: {'; '.join(problems)}.")
+
+
 def check_d2t(d2t: Tensor, kept: Tensor | None, vocab_size: int) -> Tensor:
     """d2t as int64 offsets, checked: target ids ascend strictly, lie in the vocabulary, and agree with t2d."""
     d2t = d2t.long()
     ids = d2t + torch.arange(d2t.shape[0])
+    if kept is not None and kept.shape != (vocab_size,):
+        raise CheckpointError(f"t2d has shape {list(kept.shape)} instead of [{vocab_size}] (vocab_size).")
+    if kept is not None and torch.equal(kept.bool().nonzero()[:, 0], d2t) and not torch.equal(ids, d2t):
+        raise CheckpointError(
+            "d2t of the head holds target ids; it must hold offsets (target id - draft id), as every engine reads it."
+        )
     if int(ids.min()) < 0 or int(ids.max()) >= vocab_size:
         worst = int(torch.where((ids < 0) | (ids >= vocab_size))[0][0])
         raise CheckpointError(

@@ -1,18 +1,22 @@
-"""Write a draft head so that SafeAILab, vLLM, SGLang and this project read it, and prove that it came through."""
+"""Write a draft head as an engine reads it, and prove that it came through before anything else is replaced."""
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
-from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig
-from eagle_decoding.checkpoint.eagle1 import Eagle1Config, eagle1_layout, fields_from_eagle1
+from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
+from eagle_decoding.checkpoint.eagle1 import Eagle1Config
+from eagle_decoding.checkpoint.eagle1_formats import EAGLE1_FORMATS, eagle1_layout
 from eagle_decoding.checkpoint.errors import CheckpointError
-from eagle_decoding.checkpoint.fields import fields_from_config
-from eagle_decoding.checkpoint.files import write_files
-from eagle_decoding.checkpoint.names import portable_name
+from eagle_decoding.checkpoint.formats import FORMATS, Format, TargetFacts, check_expressible
 from eagle_decoding.checkpoint.read import check_shapes, read_head
 
 
@@ -21,53 +25,59 @@ def write_head(
     config: HeadConfig | Eagle1Config,
     tensors: dict[str, Tensor],
     format: str = "portable",
-    embed_tokens: Tensor | None = None,
+    target: TargetFacts | None = None,
 ) -> None:
-    """Write config.json and model.safetensors into a directory, each to a temporary name first, then reload and
-    compare.
+    """Write a head directory: into a temporary one first, which is read back and compared, then renamed.
 
     config: the head's shape and conventions. tensors: normalised names as in `config.tensor_shapes()`; `d2t` as
         offsets.
-    format: "portable": for EAGLE-3 one directory for every engine (flat, `midlayer.*` names, `d2t` and `t2d` for a
-        reduced vocabulary, no embeddings unless head and target differ in width); for EAGLE-1 the smallest that this
-        project reads. EAGLE-1 has no directory for every engine: see `eagle1_layout`.
-    embed_tokens [V, H]: the target's embeddings, which the engines' EAGLE-1 formats store.
+    format: a key of `FORMATS` for EAGLE-3. All hold `d2t` and `t2d` for a reduced vocabulary, and embeddings only if
+        head and target differ in width or the format wants the target's. For EAGLE-1 a key of `EAGLE1_FORMATS`; see
+        `eagle1_layout`. target: what some formats say about it.
 
-    Raises CheckpointError if a tensor is missing, unexpected or misshapen, if the format cannot hold the head, or if
-    what was written reads back differently.
+    Layer ids that are the target's default three are left out: every engine knows those. Other files of an earlier
+    directory at `path`, such as a README, stay. Raises CheckpointError if the format cannot express the head, if a
+    tensor is missing, unexpected or misshapen, or if what was written reads back differently.
     """
     folder = Path(path)
     check_shapes(folder, tensors, config.tensor_shapes())
-    dtype = str(tensors["fc.weight"].dtype).removeprefix("torch.")
     if isinstance(config, Eagle1Config):
         config, tensors = eagle1_layout(config, tensors, format)
-        stored, fields = dict(tensors), fields_from_eagle1(config, dtype, format)
-        if format != "portable":
-            stored["embed_tokens.weight"] = _embeddings(embed_tokens, config, format).to(tensors["fc.weight"].dtype)
-    else:
-        if format != "portable":
-            raise CheckpointError(f"The export format is {format!r}; known for EAGLE-3: 'portable'.")
-        stored, fields = _eagle3_layout(config, tensors), fields_from_config(config, dtype)
-    write_files(folder, "model.safetensors", {name: tensor.detach() for name, tensor in stored.items()}, fields)
-    _check_written(folder, config, tensors)
+    elif target and config.aux_layer_ids == default_aux_layer_ids(target.num_layers):
+        config = replace(config, aux_layer_ids=None)
+    kind = check_expressible(EAGLE1_FORMATS if isinstance(config, Eagle1Config) else FORMATS, format, config, target)
+    _check_replaceable(folder)
+    temporary = folder.with_name(folder.name + ".tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    try:
+        fields = kind.fields(config, str(tensors["fc.weight"].dtype).removeprefix("torch."), target)
+        (temporary / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
+        _save(_stored(kind, config, tensors, target), temporary / kind.weights)
+        _check_written(temporary, config, tensors)
+        _replace(folder, temporary)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _eagle3_layout(config: HeadConfig, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    stored = {portable_name(name): tensor for name, tensor in tensors.items()}
+def _stored(
+    kind: Format, config: HeadConfig | Eagle1Config, tensors: dict[str, Tensor], target: TargetFacts | None
+) -> dict[str, Tensor]:
+    """The tensors of the file under the names of its format."""
+    stored = {kind.tensor_name(name): tensor.detach().contiguous() for name, tensor in tensors.items()}
     if config.has_reduced_vocab:
         stored["t2d"] = torch.zeros(config.vocab_size, dtype=torch.bool)
         stored["t2d"][tensors["d2t"] + torch.arange(config.draft_vocab_size)] = True
+    if kind.embedded and target is not None and "embed_tokens.weight" not in stored:
+        stored["embed_tokens.weight"] = target.embed_tokens.detach().to(tensors["fc.weight"].dtype).contiguous()
     return stored
 
 
-def _embeddings(embed_tokens: Tensor | None, config: Eagle1Config, format: str) -> Tensor:
-    shape = (config.vocab_size, config.hidden_size)
-    if embed_tokens is None or tuple(embed_tokens.shape) != shape:
-        given = None if embed_tokens is None else list(embed_tokens.shape)
-        raise CheckpointError(
-            f"The format {format!r} stores the target's embeddings, of shape {list(shape)}; given: {given}."
-        )
-    return embed_tokens
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    if file.suffix == ".bin":
+        torch.save(tensors, file)
+    else:
+        save_file(tensors, file, {"format": "pt"})
 
 
 def _check_written(folder: Path, config: LayerConfig, tensors: dict[str, Tensor]) -> None:
@@ -79,3 +89,29 @@ def _check_written(folder: Path, config: LayerConfig, tensors: dict[str, Tensor]
     ]
     if changed:
         raise CheckpointError(f"Tensors written to {folder} read back differently: {', '.join(changed)}.")
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Only an empty directory or an earlier head gives way to a new one."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    try:
+        fields = json.loads((folder / "config.json").read_text())
+    except (OSError, ValueError):
+        fields = {}
+    if not {"draft_vocab_size", "eagle_version"} & fields.keys():
+        raise CheckpointError(f"{folder} exists and is no draft head; give a new directory to write to.")
+
+
+def _replace(folder: Path, temporary: Path) -> None:
+    """Puts the new directory in the place of an earlier one, whose other files move along."""
+    if not folder.exists():
+        os.replace(temporary, folder)
+        return
+    for file in folder.iterdir():
+        if file.suffix not in (".safetensors", ".bin") and file.name != "config.json":
+            (shutil.copytree if file.is_dir() else shutil.copy2)(file, temporary / file.name)
+    old = folder.with_name(folder.name + ".old")
+    os.replace(folder, old)
+    os.replace(temporary, folder)
+    shutil.rmtree(old)

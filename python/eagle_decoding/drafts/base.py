@@ -27,6 +27,12 @@ class Commit(NamedTuple):
     committed: int
 
 
+def last_rows(rows: Tensor, num_rows: Tensor) -> Tensor:
+    """The last real row of each request: [batch, rows, width] -> [batch, 1, width]."""
+    index = (num_rows.long() - 1)[:, None, None]
+    return rows.gather(1, index.expand(-1, 1, rows.shape[-1]))
+
+
 class Draft(Protocol):
     """A drafting method, stateful for one batch of requests."""
 

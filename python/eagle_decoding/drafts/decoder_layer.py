@@ -1,6 +1,6 @@
 """The decoder layer of a draft head as it is served: weights, rotary tables, a cache, and a forward over tree rows."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -8,6 +8,7 @@ from torch import Tensor
 import eagle_kernels
 from eagle_decoding.cache import KvBuffer
 from eagle_decoding.checkpoint import LayerConfig
+from eagle_decoding.drafts.base import Commit
 from eagle_decoding.drafts.rope import RopeTable
 
 CHUNK = 64  # committed rows run at a time: one mask word
@@ -31,6 +32,7 @@ class DecoderLayer:
     ):
         self.config, self.lookahead, self.dtype, self.device = config, lookahead, dtype, device
         self.rope = RopeTable(config, device)
+        self.causal_mask = causal_words(CHUNK, device)
 
         def weight(name: str) -> Tensor:
             return tensors[prefix + name].to(device, dtype).contiguous()
@@ -48,9 +50,27 @@ class DecoderLayer:
         """Forgets everything and makes room for new requests."""
         self.cache = KvBuffer(1, batch, self.config.num_kv_heads, self.config.head_dim, self.dtype, self.device)
 
-    def reserve(self, committed: int) -> None:
-        """Makes room for that many committed rows and a tree."""
-        self.cache.reserve(committed + self.lookahead)
+    def commit(self, rows: Commit, enter: Callable[[slice], tuple[Tensor, Tensor]]) -> Tensor:
+        """Takes in committed rows, CHUNK at a time; returns the output at each [batch, rows, hidden].
+
+        enter: what attention reads of a slice of the rows [batch, slice, width], and its residual
+        """
+        self.cache.reserve(rows.committed + self.lookahead)
+        batch, count = rows.tokens.shape
+        outputs = []
+        for start in range(0, count, CHUNK):
+            chunk = slice(start, min(start + CHUNK, count))
+            index = torch.arange(chunk.start, chunk.stop, device=self.device, dtype=torch.int32)
+            outputs.append(
+                self.forward(
+                    *enter(chunk),
+                    rows.position_ids[:, chunk].contiguous(),
+                    rows.context_len + start,
+                    self.causal_mask[:, : len(index)].repeat(batch, 1, 1),
+                    torch.where(index < rows.num_rows[:, None], rows.context_len[:, None] + index, -1),
+                )
+            )
+        return torch.cat(outputs, dim=1)
 
     def forward(
         self,

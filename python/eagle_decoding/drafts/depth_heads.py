@@ -10,12 +10,6 @@ from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.static_tree import StaticTree, best_paths, published_paths
 
 
-def last_rows(rows: Tensor, num_rows: Tensor) -> Tensor:
-    """The last real row of each request: [batch, rows, width] -> [batch, 1, width]."""
-    index = (num_rows.long() - 1)[:, None, None]
-    return rows.gather(1, index.expand(-1, 1, rows.shape[-1]))
-
-
 class HeadStack:
     """The heads' weights on a device, and their forward (Cai et al. 2024, arXiv 2401.10774, section 3.1)."""
 

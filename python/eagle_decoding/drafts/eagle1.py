@@ -3,7 +3,6 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
 
 import eagle_kernels
 from eagle_decoding.checkpoint import Head
@@ -17,19 +16,26 @@ class Eagle1Draft(LayerDraft):
     Features are the target's states after its final norm, and so is, nearly, what leaves the layer.
     """
 
-    def __init__(self, head: Head, target: PreTrainedModel, tree: TreeConfig):
-        """target: its embeddings and lm_head are used, rows of the latter if the head names a draft vocabulary."""
-        dtype, device = target.dtype, target.device
+    def __init__(
+        self,
+        head: Head,
+        embed_weight: Tensor,
+        lm_head_weight: Tensor,
+        num_target_layers: int,
+        tree: TreeConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+    ):
+        """embed_weight, lm_head_weight [V, H]: the target's; a draft vocabulary takes rows of the latter."""
         super().__init__(head, tree, dtype, device)
         tensors = head.tensors
-        self.feature_layers = (target.config.num_hidden_layers + 1,)
-        self.embed = target.get_input_embeddings().weight.detach()
+        self.feature_layers = (num_target_layers + 1,)
+        self.embed, self.lm_head = embed_weight, lm_head_weight
         self.fc = tensors["fc.weight"].to(device, dtype).contiguous()
         self.fc_bias = tensors["fc.bias"].to(device, dtype) if "fc.bias" in tensors else None
         self.d2t = tensors["d2t"].to(device, torch.int32) if "d2t" in tensors else None
-        self.lm_head = target.get_output_embeddings().weight.detach()
         if self.d2t is not None:
-            self.lm_head = self.lm_head[self.d2t + torch.arange(len(self.d2t), device=device)].contiguous()
+            self.lm_head = lm_head_weight[self.d2t + torch.arange(len(self.d2t), device=device)].contiguous()
 
     def begin(self, features: Tensor) -> Tensor:
         return features
@@ -38,8 +44,11 @@ class Eagle1Draft(LayerDraft):
         entered = eagle_kernels.linear(torch.cat((F.embedding(tokens, self.embed), hidden), -1), self.fc, self.fc_bias)
         return entered, entered
 
+    def logits(self, state: Tensor) -> Tensor:
+        return eagle_kernels.linear(state, self.lm_head)
+
     def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
-        logits = eagle_kernels.linear(state, self.lm_head)
+        logits = self.logits(state)
         logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), topk, self.d2t)
         shape = (*logits.shape[:2], topk)
         return logprobs.view(shape), token_ids.view(shape), state

@@ -59,6 +59,9 @@ class Eagle3Draft(LayerDraft):
         residual = x[..., -self.config.hidden_size :].contiguous() if self.config.norm_before_residual else hidden
         return x, residual
 
+    def logits(self, state: Tensor) -> Tensor:
+        return eagle_kernels.linear(eagle_kernels.rms_norm(state, self.norm, self.config.rms_norm_eps), self.lm_head)
+
     def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
         normed, logprobs, token_ids, _ = eagle_kernels.lm_head_topk(
             state, self.norm, self.config.rms_norm_eps, self.lm_head, topk, self.d2t

@@ -6,8 +6,8 @@ from torch import Tensor
 import eagle_kernels
 from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
-from eagle_decoding.drafts.decoder_layer import CHUNK, DecoderLayer, causal_words
+from eagle_decoding.drafts.base import Commit, last_rows
+from eagle_decoding.drafts.decoder_layer import DecoderLayer
 from eagle_decoding.drafts.layer_steps import Step, steps_of
 from eagle_decoding.drafts.static_tree import Level, StaticTree
 from eagle_decoding.sampling import SamplingParams
@@ -35,7 +35,6 @@ class LayerDraft:
         self.static = static_tree(tree, device) if tree.static else None
         self.steps: list[Step] = steps_of(self.static) if self.static else []
         self.layer = DecoderLayer(head.config, head.tensors, "layers.0.", tree.max_depth * tree.topk, dtype, device)
-        self.causal_mask = causal_words(CHUNK, device)
 
     def begin(self, features: Tensor) -> Tensor:
         """Hidden states [batch, rows, hidden] from captured features [batch, rows, width]."""
@@ -43,6 +42,10 @@ class LayerDraft:
 
     def enter(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """(what attention reads, its residual) from tokens [batch, rows] int32 and hidden states."""
+        raise NotImplementedError
+
+    def logits(self, state: Tensor) -> Tensor:
+        """[batch, rows, draft vocabulary] after the layer's output."""
         raise NotImplementedError
 
     def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -54,24 +57,14 @@ class LayerDraft:
 
     def extend(self, commit: Commit) -> None:
         """Rebuilds the draft cache from true features and keeps the state that predicts the root's children."""
-        rows = commit.tokens.shape[1]
-        self.layer.reserve(commit.committed)
+        self.root_state = last_rows(self.read(commit), commit.num_rows)
+
+    def read(self, commit: Commit) -> Tensor:
+        """The layer's output [batch, rows, hidden] at every row of true features; they stay in the cache."""
         hidden = self.begin(commit.features)
-        outputs = []
-        for start in range(0, rows, CHUNK):
-            chunk = slice(start, min(start + CHUNK, rows))
-            index = torch.arange(chunk.start, chunk.stop, device=self.device, dtype=torch.int32)
-            outputs.append(
-                self.layer.forward(
-                    *self.enter(commit.tokens[:, chunk].contiguous(), hidden[:, chunk].contiguous()),
-                    commit.position_ids[:, chunk].contiguous(),
-                    commit.context_len + start,
-                    self.causal_mask[:, : len(index)].repeat(len(hidden), 1, 1),
-                    torch.where(index < commit.num_rows[:, None], commit.context_len[:, None] + index, -1),
-                )
-            )
-        last = (commit.num_rows.long() - 1)[:, None, None].expand(-1, 1, hidden.shape[-1])
-        self.root_state = torch.cat(outputs, dim=1).gather(1, last)
+        return self.layer.commit(
+            commit, lambda rows: self.enter(commit.tokens[:, rows].contiguous(), hidden[:, rows].contiguous())
+        )
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         return self._fill(root_tokens, context_len) if self.static else self._grow(root_tokens, context_len)

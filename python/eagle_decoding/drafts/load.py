@@ -23,7 +23,8 @@ def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig) -> 
         return HydraDraft(heads, target, tree) if heads.config.reads_path else MedusaDraft(heads, target, tree)
     head = read_head(draft)
     check_fits(head.config, target.config)
+    embedding, layers = target.get_input_embeddings().weight, target.config.num_hidden_layers
     if isinstance(head.config, Eagle1Config):
-        return Eagle1Draft(head, target, tree)
-    embedding = target.get_input_embeddings().weight
-    return Eagle3Draft(head, embedding, target.config.num_hidden_layers, tree, target.dtype, target.device)
+        lm_head = target.get_output_embeddings().weight
+        return Eagle1Draft(head, embedding, lm_head, layers, tree, target.dtype, target.device)
+    return Eagle3Draft(head, embedding, layers, tree, target.dtype, target.device)

@@ -5,8 +5,8 @@ from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import DepthHeads
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
-from eagle_decoding.drafts.depth_heads import HeadStack, last_rows, static_tree
+from eagle_decoding.drafts.base import Commit, last_rows
+from eagle_decoding.drafts.depth_heads import HeadStack, static_tree
 from eagle_decoding.drafts.static_tree import Level
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree

@@ -55,8 +55,7 @@ def load_models(
     Raises ValueError or OSError, in one sentence, for what cannot be found or does not fit.
     """
     logging.disable_progress_bar()
-    if dtype not in DTYPES:
-        raise ValueError(f"--dtype {dtype} is unknown, choose one of {', '.join(DTYPES)}.")
+    weights = element_type(dtype)
     if draft is None and target is not None and speculate:
         raise ValueError("--target needs the --draft head that was trained for it, or --no-speculate.")
     path = existing(target) if target is not None else str(bundled_target())
@@ -64,12 +63,19 @@ def load_models(
     if speculate:
         head = existing(draft) if draft is not None else str(bundled_head())
     if path.endswith(".gguf"):
-        path = str(converted(Path(path), DTYPES[dtype], notice))
-    model = load_target(path, dtype=DTYPES[dtype])
+        path = str(converted(Path(path), weights, notice))
+    model = load_target(path, dtype=weights)
     tokenizer = AutoTokenizer.from_pretrained(path)
     if head is None:
         return Models(SpeculativeDecoder(model, NoDraft()), tokenizer)
     return Models(SpeculativeDecoder.from_pretrained(model, head, tree=tree), tokenizer)
+
+
+def element_type(name: str) -> torch.dtype:
+    """The element type of --dtype. Raises ValueError for any other name."""
+    if name not in DTYPES:
+        raise ValueError(f"--dtype {name} is unknown, choose one of {', '.join(DTYPES)}.")
+    return DTYPES[name]
 
 
 def existing(path: str) -> str:

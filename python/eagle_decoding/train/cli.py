@@ -5,9 +5,16 @@ from typing import Annotated
 
 import typer
 
+from eagle_decoding.config import TreeConfig
+
 app = typer.Typer(no_args_is_help=True)
 
 ConfigFile = Annotated[Path, typer.Argument(help="YAML file; docs/training.md names every key.", dir_okay=False)]
+Target = Annotated[
+    str | None,
+    typer.Option(help="Target model: directory, hub id or .gguf file.", show_default="SmolLM2-135M-Instruct"),
+]
+Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, any number.")]
 
 
@@ -29,6 +36,49 @@ def prepare(
         f"{facts['dropped']} dropped"
     )
     typer.echo(f"Supervised text of the first row: {facts['sample']!r}")
+
+
+@app.command()
+def regenerate(
+    out: Annotated[Path, typer.Option(help="Token shard to write (.safetensors).")],
+    files: Annotated[list[str] | None, typer.Argument(help="JSONL files with prompt, turns or messages.")] = None,
+    target: Target = None,
+    draft: Annotated[str | None, typer.Option(help="Head to speculate with; pays for small batches only.")] = None,
+    self_asked: Annotated[int, typer.Option(help="Questions that the target writes itself, then answers.")] = 0,
+    exclude: Annotated[list[str] | None, typer.Option(help="Token shard whose prompts are left out.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
+    max_length: Annotated[int, typer.Option(help="Longest row, in tokens; longer prompts are left out.")] = 2048,
+    greedy: Annotated[float, typer.Option(help="Share of conversations answered at temperature 0.")] = 0.5,
+    temperature: Annotated[float, typer.Option(help="Temperature of the others.")] = 0.8,
+    batch: Annotated[int, typer.Option(help="Conversations decoded at once.")] = 32,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Let the target answer prompts (or questions of its own): token rows to train on. Run again to resume."""
+    from eagle_decoding.terminal.console import notice
+    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.train.answering import PlainAnswering, SpeculativeAnswering
+    from eagle_decoding.train.data import read_token_rows
+    from eagle_decoding.train.progress import row_progress
+    from eagle_decoding.train.prompts import read_prompts
+    from eagle_decoding.train.regenerate import AnswerOptions, without_answered
+    from eagle_decoding.train.regenerate import regenerate as answer_prompts
+
+    prompts = [*read_prompts(files or [], notice), *[None] * self_asked]
+    models = load_models(target, draft, dtype, TreeConfig(), speculate=draft is not None)
+    if exclude:
+        given, prompts = len(prompts), without_answered(prompts, models.tokenizer, read_token_rows(exclude))
+        notice(f"{given - len(prompts)} of {given} prompts are answered already")
+    options = AnswerOptions(max_new_tokens, greedy, temperature, max_length, seed)
+    answering = (SpeculativeAnswering if draft else PlainAnswering)(models.decoder, batch, max_new_tokens)
+    with row_progress(len(prompts)) as report:
+        facts = answer_prompts(models.decoder, models.tokenizer, prompts, options, answering, out, report)
+    typer.echo(
+        f"{facts['rows']} rows from {facts['prompts']} prompts, {facts['tokens']} tokens, "
+        f"{facts['supervised'] / facts['tokens']:.1%} supervised"
+    )
+    rows = read_token_rows([out])
+    typer.echo(f"First row: {models.tokenizer.decode(rows.ids[: rows.starts[1]])!r}")
 
 
 @app.command()
@@ -77,11 +127,19 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="The out folder of a training run.")],
+    source: Annotated[Path, typer.Argument(help="The out folder of a training run, or a head directory.")],
     out: Annotated[Path, typer.Argument(help="Head directory to write.")],
+    format: Annotated[str, typer.Option(help="portable, vllm, sglang, speculators or safeailab.")] = "portable",
+    dtype: Dtype = "bfloat16",
+    target: Annotated[
+        str | None, typer.Option(help="Target's name in the files.", show_default="the one the run was trained for")
+    ] = None,
 ) -> None:
-    """Write the newest checkpoint as a head directory (bf16) and compare what reads back."""
+    """Write the newest checkpoint, or another head, as one engine reads it; logits are compared."""
+    from eagle_decoding.terminal.models import element_type
     from eagle_decoding.train.export import export_head
 
-    export_head(run, out)
+    difference = export_head(source, out, format, element_type(dtype), target)
     typer.echo(f"Wrote {out}")
+    if difference is not None:
+        typer.echo(f"Its logits differ from the source's by {difference:.2g} at most")

@@ -14,13 +14,6 @@ import yaml
 # What the published recipe of each kind of head sets differently from the defaults below.
 KINDS: dict[str, dict[str, dict[str, Any]]] = {
     "eagle3": {},
-    "medusa": {"unroll": {"steps": 4}},
-    "hydra": {"unroll": {"steps": 4}},
-    "hydra++": {
-        "head": {"blocks": 4},
-        "unroll": {"steps": 4},
-        "optim": {"lr": 5e-4, "weight_decay": 0.1, "min_lr": 0.33},
-    },
     "eagle1": {
         "head": {"features": "final"},
         "unroll": {"steps": 1},
@@ -30,6 +23,13 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
         "head": {"features": "final"},
         "unroll": {"steps": 3, "decay": 1.0, "detach": True},
         "loss": {"token": 0.1, "feature": 1.0, "topk": 1.0, "noise": 0.2},
+    },
+    "medusa": {"unroll": {"steps": 4}},
+    "hydra": {"unroll": {"steps": 4}},
+    "hydra++": {
+        "head": {"blocks": 4},
+        "unroll": {"steps": 4},
+        "optim": {"lr": 5e-4, "weight_decay": 0.1, "min_lr": 0.33},
     },
 }
 

@@ -1,4 +1,4 @@
-"""From a training checkpoint to a head directory that inference engines read."""
+"""From a training checkpoint, or a head in any format that reads, to a head directory in the format of one engine."""
 
 from __future__ import annotations
 
@@ -6,22 +6,40 @@ from pathlib import Path
 
 import torch
 
-from eagle_decoding.checkpoint import CheckpointError
+from eagle_decoding.checkpoint import CheckpointError, check_fits, read_head
 from eagle_decoding.train.config import load_config
 from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.state import newest_state
 from eagle_decoding.train.target import frozen_target
+from eagle_decoding.train.written import write_compared
 
 
 def export_head(
-    run: str | Path, out: str | Path, format: str = "portable", dtype: torch.dtype = torch.bfloat16
-) -> None:
-    """Write the newest checkpoint of a training run as a head directory; what was written is read back and compared.
+    source: str | Path,
+    out: str | Path,
+    format: str = "portable",
+    dtype: torch.dtype = torch.bfloat16,
+    target: str | None = None,
+) -> float | None:
+    """Write a head directory; what was written is read back, and its logits are compared on random features.
 
-    run: the `out` folder of a training run. out: the directory to write. dtype: element type of the weights.
+    source: the `out` folder of a training run, whose newest checkpoint is taken, or a head directory. out: the
+        directory to write. format: a key of `FORMATS`, or what the head's kind has. dtype: element type of the weights.
+        target: the target's name in the files; a run knows its own, a head directory needs it for formats that say
+        something about the target.
+    Returns the largest difference between the logits in fp32 of the source and of what was written, that of rounding to
+    dtype; None for heads that are compared tensor by tensor. Raises CheckpointError if the format cannot hold the head
+    or if it does not read back.
     """
-    config = load_config(Path(run) / "config.yaml")
-    state = newest_state(Path(run) / "checkpoints")
-    if state is None:
-        raise CheckpointError(f"There is no whole checkpoint in {Path(run) / 'checkpoints'}; train first.")
-    OBJECTIVES[config.head.kind].export(config, state.head, frozen_target(config.target), out, format, dtype)
+    if (Path(source) / "config.yaml").exists():
+        config = load_config(Path(source) / "config.yaml")
+        state = newest_state(Path(source) / "checkpoints")
+        if state is None:
+            raise CheckpointError(f"There is no whole checkpoint in {Path(source) / 'checkpoints'}; train first.")
+        config.target = target or config.target
+        model = frozen_target(config.target)
+        return OBJECTIVES[config.head.kind].export(config, state.head, model, out, format, dtype)
+    head, model = read_head(source), frozen_target(target) if target else None
+    if model is not None:
+        check_fits(head.config, model.config)
+    return write_compared(head, out, format, dtype, target, model)

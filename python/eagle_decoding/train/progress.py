@@ -3,12 +3,38 @@
 from __future__ import annotations
 
 import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+@contextmanager
+def row_progress(total: int) -> Iterator[Callable[[int, int], None]]:
+    """A bar over rows with tokens a second and the time that is left; report(rows finished, tokens written)."""
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("rows  {task.fields[tokens]} tokens  {task.fields[speed]:.0f} tokens/s"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("rows", total=total, tokens=0, speed=0.0)
+        start, written = time.perf_counter(), 0
+
+        def report(rows: int, tokens: int) -> None:
+            nonlocal written
+            written += tokens
+            speed = written / max(time.perf_counter() - start, 1e-9)
+            bar.update(task, advance=rows, tokens=written, speed=speed)
+
+        yield report
 
 
 class RunLog:

@@ -18,13 +18,13 @@ from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import pack_rows, read_token_rows, split_rows
 from eagle_decoding.train.depth_head import DepthHead
 from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.initialise import ridge
 from eagle_decoding.train.objectives.base import Objective
 from eagle_decoding.train.rank_accuracy import rank_accuracy
 from eagle_decoding.train.rows import Documents
 from eagle_decoding.train.step import StepOutput
 from eagle_decoding.train.unroll_heads import unroll_heads
 
-RIDGE = 0.1  # of the mean variance of a state's values
 MEASURED_TOKENS = 16_384  # of training rows, for the accuracies that shape the tree
 
 
@@ -51,23 +51,20 @@ def heads_config(config: TrainConfig, target: Any) -> DepthHeadsConfig:
 
 
 @torch.no_grad()
-def warm_start(head: DepthHead, target: Any, aux: Tensor, final: Tensor) -> None:
+def warm_start(head: DepthHead, target: Any, documents: Documents, aux: Tensor, final: Tensor) -> None:
     """Every head starts as the best linear guess: its map takes the state at t to what the target's state at t + 1 + j
     will be, by ridge regression over the sample, and the target's lm_head reads that. Blocks and path add nothing yet.
 
     The prefix layer is the target's last without its outputs; the norm behind it gives the states back their size.
 
-    final [R, H]: consecutive states; those few pairs that two documents' ends and beginnings make do not matter.
+    documents, final [T, H]: a sample of the text, and the target's states after its final norm.
     """
     for name, parameter in head.named_parameters():
         if name.startswith(("heads.", "path.")):
             nn.init.zeros_(parameter)
     for step in range(head.config.num_heads):
-        now, later = final[: -1 - step], final[1 + step :]
-        gram = now.T @ now
-        ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
-        guess = torch.linalg.solve(gram + ridge, now.T @ later).T
-        head.get_parameter(f"heads.{step}.map.weight").copy_(guess)
+        now = torch.nonzero(torch.arange(len(final)) + 1 + step < documents.ends)[:, 0]
+        head.get_parameter(f"heads.{step}.map.weight").copy_(ridge(final[now], final[now + 1 + step]))
     if head.config.prefix:
         source, prefix = target.model.layers[-1], head.prefix
         for name in ("q_proj", "k_proj", "v_proj"):
@@ -114,4 +111,4 @@ def measured_accuracy(
     return rank_accuracy(head, ((data.pack(pack), features.read(pack)[1]) for pack in measured))
 
 
-DEPTH = Objective(build=build, warm_start=warm_start, unroll=run, export=export)
+DEPTH = Objective(build=build, warm_start=warm_start, unroll=run, export=export, warm_rows=64)

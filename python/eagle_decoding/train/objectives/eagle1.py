@@ -12,13 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from eagle_decoding.checkpoint import Eagle1Config, write_head
+from eagle_decoding.checkpoint import Eagle1Config, Head
 from eagle_decoding.train.config import ConfigError, TrainConfig
 from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.initialise import warm_eagle1
 from eagle_decoding.train.objectives.base import Objective
 from eagle_decoding.train.objectives.eagle3 import run
 from eagle_decoding.train.target import layer_shape
+from eagle_decoding.train.written import write_compared
 
 
 def build(config: TrainConfig, target: Any, target_ids: Tensor) -> Eagle1Head:
@@ -40,10 +41,9 @@ def head_config(config: TrainConfig, target: Any) -> Eagle1Config:
 
 def export(
     config: TrainConfig, tensors: dict[str, Tensor], target: Any, out: str | Path, format: str, dtype: torch.dtype
-) -> None:
+) -> float:
     """The engines' formats store the target's embeddings; nothing else of it is written."""
-    stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in tensors.items()}
-    write_head(out, head_config(config, target), stored, format, target.get_input_embeddings().weight)
+    return write_compared(Head(head_config(config, target), tensors), out, format, dtype, config.target, target)
 
 
-EAGLE1 = Objective(build=build, warm_start=warm_eagle1, unroll=run, export=export)
+EAGLE1 = Objective(build=build, warm_start=warm_eagle1, unroll=run, export=export, warm_rows=64)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from eagle_decoding.checkpoint import HeadConfig, write_head
+from eagle_decoding.checkpoint import Head, HeadConfig
 from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.initialise import warm_eagle3
@@ -18,6 +18,7 @@ from eagle_decoding.train.rows import Documents
 from eagle_decoding.train.step import StepOutput
 from eagle_decoding.train.target import layer_shape
 from eagle_decoding.train.unroll import unroll
+from eagle_decoding.train.written import write_compared
 
 
 def build(config: TrainConfig, target: Any, target_ids: Tensor) -> Eagle3Head:
@@ -61,16 +62,13 @@ def run(
 
 def export(
     config: TrainConfig, tensors: dict[str, Tensor], target: Any, out: str | Path, format: str, dtype: torch.dtype
-) -> None:
+) -> float:
     """The lm_head is the target's own rows of the draft vocabulary, so it is taken from the target again."""
     shape = head_config(config, target)
-    target_ids = torch.arange(shape.draft_vocab_size)
-    if shape.has_reduced_vocab:
-        target_ids = target_ids + tensors["d2t"]
-    lm_head = target.get_output_embeddings().weight[target_ids]
-    tensors = tensors | {"lm_head.weight": lm_head}
-    stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in tensors.items()}
-    write_head(out, shape, stored, format)
+    target_ids = torch.arange(shape.draft_vocab_size) + tensors.get("d2t", 0)
+    lm_head = target.get_output_embeddings().weight[target_ids].detach()
+    head = Head(shape, tensors | {"lm_head.weight": lm_head})
+    return write_compared(head, out, format, dtype, config.target, target)
 
 
 EAGLE3 = Objective(build=build, warm_start=warm_eagle3, unroll=run, export=export)
