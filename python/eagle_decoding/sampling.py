@@ -79,14 +79,15 @@ class NodeSampler:
 
         logits: [batch, num_nodes, vocab], the target's after each node
         """
-        if tree.proposal is None and self.typical_acceptance is None:
+        if self.typical_acceptance is not None:
+            scores = self.process_nodes(logits, tree, output)
+            verdict = verify_typically(self.typical_acceptance, scores, tree, vars(self.params))
+        elif tree.proposal is not None:
+            scores = self.process_nodes(logits, tree, output)
+            verdict = self.reject(scores, tree, tree.proposal)
+        else:
             target_tokens = self.choose(logits, tree, output)
             return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, target_tokens, tree.max_depth)
-        scores = self.process_nodes(logits, tree, output)
-        if self.typical_acceptance is not None:
-            verdict = verify_typically(self.typical_acceptance, scores, tree, vars(self.params))
-        else:
-            verdict = self.reject(scores, tree, tree.proposal)
         if self.record:
             accept_index = verdict[0].tolist()
             for b in output.active_rows():

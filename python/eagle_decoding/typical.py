@@ -1,6 +1,7 @@
 """Typical acceptance, which is LOSSY: what a draft proposes is kept when the target finds it plausible enough."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,7 +29,7 @@ class TypicalAcceptance:
 
 
 def verify_typically(
-    rule: TypicalAcceptance, logits: Tensor, tree: DraftTree, params: dict[str, Tensor]
+    rule: TypicalAcceptance, logits: Tensor, tree: DraftTree, params: dict[str, Any]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """LOSSY. Returns accept_index, accept_length and bonus_token as `verify_tree` does.
 
@@ -48,17 +49,17 @@ def verify_typically(
     for node in range(1, tree.num_nodes):
         kept[:, node] = plausible[:, node] & kept.gather(1, parent[:, node : node + 1]).squeeze(1)
     accept_length = torch.where(kept, tree.depth, 0)
-    node = accept_length.argmax(1, keepdim=True)  # the first of the deepest
-    bonus_token = target_tokens.gather(1, node).squeeze(1)
+    last = accept_length.argmax(1, keepdim=True)  # the first of the deepest
+    bonus_token = target_tokens.gather(1, last).squeeze(1)
     accept_length = accept_length.amax(1).int()
     accept_index = torch.full((len(parent), tree.max_depth + 1), -1, dtype=torch.int32, device=parent.device)
     for _ in range(tree.max_depth + 1):
-        accept_index.scatter_(1, tree.depth.gather(1, node).long(), node.int())
-        node = parent.gather(1, node)
+        accept_index.scatter_(1, tree.depth.gather(1, last).long(), last.int())
+        last = parent.gather(1, last)
     return accept_index, accept_length, bonus_token
 
 
-def node_laws(logits: Tensor, params: dict[str, Tensor]) -> Tensor:
+def node_laws(logits: Tensor, params: dict[str, Any]) -> Tensor:
     """The target's law after each node, float64 [batch, num_nodes, vocab]; one-hot for greedy requests."""
     temperature, *filters = (params[name][:, None] for name in ("temperature", "top_k", "top_p", "min_p"))
     greedy = (temperature <= 0)[..., None]
