@@ -14,7 +14,7 @@ from eagle_decoding.train.data import DataError, draft_vocabulary, pack_rows, re
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.losses import TokenScores
 from eagle_decoding.train.metrics import Acceptance
-from eagle_decoding.train.prepare import prepare, tokenise
+from eagle_decoding.train.prepare import prepare, token_rows, tokenise
 from eagle_decoding.train.unroll import StepOutput
 
 
@@ -162,7 +162,7 @@ def test_assistant_turns_are_supervised_up_to_their_end():
 
 
 def test_a_template_that_rewrites_history_is_refused():
-    with pytest.raises(DataError, match="changes earlier turns"):
+    with pytest.raises(DataError, match="changes what comes before an answer"):
         tokenise(WordTokenizer(rewrite=True), CHAT)
 
 
@@ -172,27 +172,54 @@ def test_prepare_reads_every_row_format_and_reports(tmp_path):
         {"conversations": [{"from": "human", "value": "a b"}, {"from": "gpt", "value": "c"}]},
         {"prompt": "x", "response": "y"},
         {"messages": CHAT[:1]},
+        {"text": "all of it"},
     ]
     source = tmp_path / "rows.jsonl"
     source.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
     facts = prepare(WordTokenizer(), [str(source)], tmp_path / "out" / "rows.safetensors", max_length=100)
-    assert (facts["rows"], facts["dropped"]) == (3, 1)
+    assert (facts["rows"], facts["dropped"]) == (4, 1)
     assert facts["sample"] == "this </assistant> that too </assistant>"
     data = read_token_rows([tmp_path / "out" / "rows.safetensors"])
-    assert len(data) == 3 and facts["supervised"] == pytest.approx(data.supervised.float().mean().item())
+    assert (
+        len(data) == 4
+        and data.supervised[-3:].tolist() == [False, True, True]
+        and facts["supervised"] == pytest.approx(data.supervised.float().mean().item())
+    )
 
 
-def test_prepare_names_the_bad_line_and_refuses_nothing_supervised(tmp_path):
-    source = tmp_path / "rows.jsonl"
+def test_prepare_leaves_out_bad_lines_by_number_and_refuses_nothing_supervised(tmp_path):
+    source, warnings = tmp_path / "rows.jsonl", []
     source.write_text(json.dumps({"messages": CHAT[:1]}) + "\n")
     with pytest.raises(DataError, match="None of the rows"):
         prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100)
-    source.write_text(json.dumps({"messages": CHAT}) + "\n[1, 2]\n")
-    with pytest.raises(DataError, match=r"Line 2 of .* is no conversation"):
-        prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100)
-    source.write_text('{"messages": [{"role": "robot", "content": "x"}]}\n')
-    with pytest.raises(DataError, match="Line 1 of"):
-        prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100)
+    bad = ["[1, 2]", '{"messages": [{"role": "robot", "content": "x"}]}', "{", '{"prompt": "x"}']
+    source.write_text("\n".join([json.dumps({"messages": CHAT}), *bad, json.dumps({"messages": CHAT})]))
+    facts = prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100, warnings.append)
+    assert facts["rows"] == 2 and [warning.split(" of ")[0] for warning in warnings] == [
+        f"Line {i}" for i in range(2, 6)
+    ]
+    assert "no JSON" in warnings[2] and "KeyError('response')" in warnings[3]
+    source.write_text("\n".join(["?"] * 9))
+    with pytest.raises(DataError, match="None of the rows"):
+        prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100, warnings.append)
+    assert len(warnings) == 4 + 5 + 1 and "9 lines" in warnings[-1]
+
+
+class ForgetfulTokenizer(WordTokenizer):
+    """A template that leaves out earlier answers, as templates for reasoning models do."""
+
+    def apply_chat_template(self, messages, tokenize, add_generation_prompt):
+        last = len(messages) - 1
+        kept = [m for i, m in enumerate(messages) if m["role"] == "user" or i == last]
+        return super().apply_chat_template(kept, tokenize, add_generation_prompt)
+
+
+def test_a_template_that_forgets_answers_gives_one_row_per_answer():
+    tokenizer = ForgetfulTokenizer()
+    rows = token_rows(tokenizer, {"messages": CHAT})
+    learnt = [tokenizer.decode([i for i, flag in zip(*row, strict=True) if flag]) for row in rows]
+    assert learnt == ["this </assistant>", "that too </assistant>"]
+    assert tokenizer.decode(rows[1][0]).startswith("<user> what now </user> <user> and then </user> <assistant>")
 
 
 def test_survival_needs_every_earlier_hit_of_the_same_row():

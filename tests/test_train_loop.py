@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -199,6 +201,32 @@ def test_capture_refuses_more_than_the_limit_and_keeps_finished_shards(workplace
     before = {path: path.stat().st_mtime_ns for path in (workplace / "features").iterdir()}
     capture(target, data, workplace / "features", max_gb=1.0)
     assert before == {path: path.stat().st_mtime_ns for path in (workplace / "features").iterdir()}
+
+
+def test_a_full_disk_leaves_whole_shards_and_says_so(workplace, tmp_path, monkeypatch):
+    data = read_token_rows([workplace / "rows.safetensors"])
+    target = frozen_target(workplace / "target")
+    monkeypatch.setattr("eagle_decoding.train.capture.ROWS_PER_SHARD", 10)
+    written = []
+
+    def save(tensors, path):
+        written.append(path)
+        if len(written) == 2:
+            path.write_bytes(b"half")
+            raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+        save_file(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("eagle_decoding.train.files.save_file", save)
+        with pytest.raises(DataError, match=r"The disk is full: .*00001.safetensors was not written"):
+            capture(target, data, tmp_path, max_gb=1.0)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000.safetensors"]
+    usage = shutil.disk_usage(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(DataError, match=r"has 0\.0 GB free; make room"):
+        patch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=0))
+        capture(target, data, tmp_path, max_gb=1.0)
+    capture(target, data, tmp_path, max_gb=1.0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"0000{i}.safetensors" for i in range(3)]
 
 
 def test_a_diverging_run_stops_with_a_reason(workplace, tmp_path):

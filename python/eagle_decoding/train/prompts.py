@@ -51,18 +51,23 @@ def chat_messages(row: Any) -> list[Message]:
     ]
 
 
-def read_prompts(paths: list[str], warn: Callable[[str], None]) -> list[list[Message] | None]:
+def read_prompts(paths: list[str], warn: Callable[[str], None]) -> list[list[Message]]:
     """What the rows of prompt files ask, in order.
 
     warn: told about rows that cannot be used, which are left out. Raises DataError if a file has no usable row.
     """
-    prompts: list[list[Message] | None] = []
+    prompts: list[list[Message]] = []
     for path in paths:
         usable = list(usable_rows(path, asked, warn))
         if not usable:
             raise DataError(f"{path} has no row with a prompt; a line holds prompt, turns, messages or conversations.")
         prompts += usable
     return prompts
+
+
+def read_questions(paths: list[str], limit: int | None, warn: Callable[[str], None]) -> dict[str, list[list[Message]]]:
+    """The first `limit` questions of each file by the file's name without its ending; as `read_prompts`."""
+    return {Path(path).stem: read_prompts([path], warn)[:limit] for path in paths}
 
 
 def usable_rows(path: str | Path, convert: Callable[[Any], T], warn: Callable[[str], None]) -> Iterator[T]:
@@ -73,11 +78,14 @@ def usable_rows(path: str | Path, convert: Callable[[Any], T], warn: Callable[[s
             if not line.strip():
                 continue
             try:
-                yield convert(json.loads(line))
+                converted = convert(json.loads(line))
             except ValueError as error:
+                reason = f"it is no JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
                 skipped += 1
                 if skipped <= SHOWN_PROBLEMS:
-                    warn(f"Line {number} of {path} was left out: {error}.")
+                    warn(f"Line {number} of {path} was left out: {reason}.")
+                continue
+            yield converted
     if skipped > SHOWN_PROBLEMS:
         warn(f"{skipped} lines of {path} were left out altogether.")
 
