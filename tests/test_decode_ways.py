@@ -7,7 +7,9 @@ import torch
 from models import VOCAB, eagle_decoder, prompts, tiny_target
 from test_decode_sampling import SETTINGS, chi_square, sample
 
+import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance
+from eagle_decoding.drafts import coupled
 from eagle_decoding.drafts.coupled import coupled_topk, threshold
 from eagle_decoding.drafts.drawn import level_widths
 from eagle_decoding.drafts.rules import RuleChooser, fixed_children
@@ -46,10 +48,9 @@ def request_params(batch: int, **values: float) -> SamplingParams:
 
 
 @pytest.mark.parametrize("d2t", [False, True])
-def test_a_perfect_draft_proposes_what_will_be_sampled(d2t):
-    """With the target's own logits the likeliest child is the token that sample_tokens chooses; greedy rows too."""
-    import eagle_kernels
-
+def test_a_perfect_draft_proposes_what_will_be_sampled(d2t, monkeypatch):
+    """With the target's own logits and weight 1 the likeliest child is what sample_tokens chooses; greedy rows too."""
+    monkeypatch.setattr(coupled, "NOISE_WEIGHT", 1.0)
     logits, positions = 3 * torch.randn(6, 2, 80), torch.arange(6, dtype=torch.int32)
     params = request_params(6, top_k=40, top_p=0.9)
     params.temperature[:2] = 0

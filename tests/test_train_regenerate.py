@@ -189,6 +189,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(target, tmp_path, monk
     answer_all(models, prompts, tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == (tmp_path / "whole").read_bytes()
     assert not (tmp_path / "out.parts").exists()
+    with pytest.raises(DataError, match="exists already"):
+        answer_all(models, prompts, tmp_path / "out")
 
 
 def test_self_asked_questions_follow_the_templates_user_turn(target, tmp_path):

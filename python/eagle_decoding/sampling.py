@@ -79,15 +79,15 @@ class NodeSampler:
 
         logits: [batch, num_nodes, vocab], the target's after each node
         """
-        proposal, typical = tree.proposal, self.typical_acceptance
-        if proposal is None and typical is None:
+        if self.typical_acceptance is not None:
+            scores = self.process_nodes(logits, tree, output)
+            verdict = verify_typically(self.typical_acceptance, scores, tree, vars(self.params))
+        elif tree.proposal is not None:
+            scores = self.process_nodes(logits, tree, output)
+            verdict = self.reject(scores, tree, tree.proposal)
+        else:
             tree.target_tokens = self.choose(logits, tree, output)
             return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, tree.target_tokens, tree.max_depth)
-        scores = self.process_nodes(logits, tree, output)
-        if typical is not None:
-            verdict = verify_typically(typical, scores, tree, vars(self.params))
-        elif proposal is not None:
-            verdict = self.reject(scores, tree, proposal)
         if self.record:
             accept_index = verdict[0].tolist()
             for b in output.active_rows():

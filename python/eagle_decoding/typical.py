@@ -49,13 +49,13 @@ def verify_typically(
     for child in range(1, tree.num_nodes):
         kept[:, child] = plausible[:, child] & kept.gather(1, parent[:, child : child + 1]).squeeze(1)
     accept_length = torch.where(kept, tree.depth, 0)
-    node = accept_length.argmax(1, keepdim=True)  # the first of the deepest
-    bonus_token = target_tokens.gather(1, node).squeeze(1)
+    last = accept_length.argmax(1, keepdim=True)  # the first of the deepest
+    bonus_token = target_tokens.gather(1, last).squeeze(1)
     accept_length = accept_length.amax(1).int()
     accept_index = torch.full((len(parent), tree.max_depth + 1), -1, dtype=torch.int32, device=parent.device)
     for _ in range(tree.max_depth + 1):
-        accept_index.scatter_(1, tree.depth.gather(1, node).long(), node.int())
-        node = parent.gather(1, node)
+        accept_index.scatter_(1, tree.depth.gather(1, last).long(), last.int())
+        last = parent.gather(1, last)
     return accept_index, accept_length, bonus_token
 
 

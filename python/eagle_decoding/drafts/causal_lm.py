@@ -75,8 +75,8 @@ class CausalLmDraft(GrowingDraft):
         last = (commit.num_rows.long() - 1 - first)[:, None, None]
         self.root_state = logits.gather(1, last.expand(-1, 1, logits.shape[-1]))
 
-    def logits(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        return state, state
+    def logits(self, state: Tensor) -> Tensor:
+        return state
 
     def run(
         self,

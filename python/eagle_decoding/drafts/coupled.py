@@ -2,10 +2,15 @@
 
 The walk emits argmax(target_logits / temperature + G), where the Gumbel noise G depends on (seed, position, token)
 alone. A draft may look at G: whatever it proposes, the text is that of plain sampling (drafter-invariant coupling:
-Daliri, Musco and Suresh, arXiv 2408.07978). Where the target's logits are the draft's plus independent Gumbel errors of
-scale s, a token wins with probability softmax((draft_logits + temperature * G) / s). At temperature 0 a head that was
-trained by cross-entropy has s = 1, and s = 1 is also what sampled text makes likeliest (bench/coupling_scale.py), so
-the tree is grown and re-ranked with log_softmax(draft_logits + temperature * G).
+Daliri, Musco and Suresh, arXiv 2408.07978). Children and trees are ranked by
+
+    log_softmax(draft_logits + NOISE_WEIGHT * temperature * G)
+
+Why the weight: let the target's logits be a * draft_logits plus independent errors, close to Gumbel noise of scale s. A
+token then wins with probability softmax((a * draft_logits + temperature * G) / s). Without noise the draft's own law is
+right, so a = s; and a > 1, because a law that is the average over the errors is flatter than each of the target's. The
+weight is 1 / a: 1 for a perfect draft, smaller for one that knows less (bench/coupling_weight.py measures it). At
+temperature 0 the ranking is the draft's own.
 """
 
 import torch
@@ -14,6 +19,7 @@ from torch import Tensor
 import eagle_kernels
 from eagle_decoding.sampling import SamplingParams
 
+NOISE_WEIGHT = 0.85
 CANDIDATES = 256  # a row's top-p threshold is looked for among so many tokens
 
 
@@ -39,7 +45,7 @@ def coupled_topk(
         noise = noise[..., torch.arange(len(d2t), device=d2t.device) + d2t]
     temperature = params.temperature[:, None, None].clamp(min=0)
     logits = logits.float()
-    scores = logits + temperature * noise
+    scores = logits + NOISE_WEIGHT * temperature * noise
     if filtered:
         scores = scores.masked_fill(logits < threshold(logits, params), -torch.inf)
     logprobs, tokens, _ = eagle_kernels.topk_logprobs(scores.flatten(0, 1), k, d2t)

@@ -28,66 +28,85 @@ if TYPE_CHECKING:
 ELSEWHERE = 0.1  # share of the target's law that is taken to lie anywhere but where the draft's law is
 
 
+class DrawnNodes:
+    """The nodes of a batch of trees, filled level by level; places without a node are padding."""
+
+    def __init__(self, root_tokens: Tensor, num_nodes: int, draft_vocab: int, dtype: torch.dtype):
+        batch, device = len(root_tokens), root_tokens.device
+        self.draft_tokens = root_tokens[:, None].repeat(1, num_nodes)
+        self.parent, self.depth = torch.full_like(self.draft_tokens, -1), torch.zeros_like(self.draft_tokens)
+        self.ancestor_mask = single_bits(num_nodes, device).repeat(batch, 1, 1)
+        self.scores = torch.full((batch, num_nodes), -torch.inf, device=device)  # log of how probably each is reached
+        self.scores[:, 0] = 0
+        self.num_fixed = torch.zeros_like(self.draft_tokens)
+        self.draft_logits = torch.zeros(batch, num_nodes, draft_vocab, dtype=dtype, device=device)
+        self.filled = 1
+
+    def note_laws(self, frontier: Tensor, logits: Tensor, num_fixed: Tensor) -> None:
+        """Keeps what the children of the frontier's nodes are drawn from."""
+        self.draft_logits.scatter_(1, frontier.long()[..., None].expand_as(logits), logits)
+        self.num_fixed.scatter_(1, frontier.long(), num_fixed)
+
+    def add_level(self, level: int, width: int, frontier: Tensor, children: Tensor, scores: Tensor) -> Tensor:
+        """Places the drawn children, at most `width` of them, in draw order; returns each place's frontier index.
+
+        frontier: [batch, F] nodes; children: [batch, F, K] tokens, -1 for none; scores: [batch, F, K]
+        """
+        drawn = (children >= 0).flatten(1)
+        places = (~drawn).byte().argsort(dim=1, stable=True)[:, :width]  # drawn ones first
+        exists, origin = drawn.gather(1, places), places // children.shape[2]
+        at, above = slice(self.filled, self.filled + width), frontier.gather(1, origin)
+        tokens = children.flatten(1).gather(1, places)
+        self.draft_tokens[:, at] = torch.where(exists, tokens, self.draft_tokens[:, :1])
+        self.parent[:, at] = torch.where(exists, above, -1)
+        self.depth[:, at] = exists * (level + 1)
+        self.scores[:, at] = torch.where(exists, scores.flatten(1).gather(1, places), -torch.inf)
+        words = self.ancestor_mask.shape[2]
+        inherited = self.ancestor_mask.gather(1, above.long()[..., None].expand(-1, -1, words))
+        self.ancestor_mask[:, at] |= torch.where(exists[..., None], inherited, 0)
+        self.filled += width
+        return origin
+
+
 def propose_drawn(draft: GrowingDraft, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
     """Grows a tree level by level, with as many nodes in each level as `level_widths` says."""
-    tree, device, batch, k = draft.tree, root_tokens.device, len(root_tokens), draft.tree.topk
-    nodes = tree.num_nodes
-    own_bit = single_bits(nodes, device)
-    draft_tokens = root_tokens[:, None].repeat(1, nodes)
-    parent, depth = torch.full_like(draft_tokens, -1), torch.zeros_like(draft_tokens)
-    ancestor_mask = own_bit.repeat(batch, 1, 1)
-    scores = torch.full((batch, nodes), -torch.inf, device=device)
-    scores[:, 0] = 0
-    num_fixed = torch.zeros_like(draft_tokens)
-    draft_logits = torch.zeros(batch, nodes, draft.draft_vocab_size, dtype=draft.dtype, device=device)
-    frontier = torch.zeros(batch, 1, dtype=torch.int32, device=device)
-    state, offset, row, row_bit = draft.root_state, 1, 0, single_bits(tree.max_depth * k, device)
-    seen = torch.zeros(batch, 1, row_bit.shape[1], dtype=torch.int64, device=device)
+    tree, device, k = draft.tree, root_tokens.device, draft.tree.topk
+    nodes = DrawnNodes(root_tokens, tree.num_nodes, draft.draft_vocab_size, draft.dtype)
+    frontier = torch.zeros_like(root_tokens)[:, None]
+    row_bit = single_bits(tree.max_depth * k, device)  # rows of the draft's tree cache
+    seen = torch.zeros(len(root_tokens), 1, row_bit.shape[1], dtype=torch.int64, device=device)
+    state, row = draft.root_state, 0
     for level, width in enumerate(level_widths(tree)):
-        logits, fed_back = draft.logits(state)
-        draft_logits.scatter_(1, frontier.long()[..., None].expand_as(logits), logits)
-        reach = scores.gather(1, frontier.long())
+        logits = draft.logits(state)
+        reach = nodes.scores.gather(1, frontier.long())
         worth = place_worth(draft, logits, frontier, context_len)
         counts = child_budget(reach, worth, width)
         fixed = fixed_children(draft.rule, counts)
-        num_fixed.scatter_(1, frontier.long(), fixed)
+        nodes.note_laws(frontier, logits, fixed)
         children, logprobs = eagle_kernels.sample_children(
             logits, frontier, counts, context_len, **vars(draft.params), max_children=k, d2t=draft.d2t, num_fixed=fixed
         )
         gain = torch.where(torch.arange(k, device=device) < fixed[..., None], logprobs, worth)
-        drawn = (children >= 0).flatten(1)
-        places = (~drawn).byte().argsort(dim=1, stable=True)[:, :width]  # drawn ones first, in draw order
-        exists, origin = drawn.gather(1, places), places // k
-        level_nodes = slice(offset, offset + width)
-        above = frontier.gather(1, origin)
-        draft_tokens[:, level_nodes] = torch.where(exists, children.flatten(1).gather(1, places), root_tokens[:, None])
-        parent[:, level_nodes] = torch.where(exists, above, -1)
-        depth[:, level_nodes] = exists * (level + 1)
-        inherited = ancestor_mask.gather(1, above.long()[..., None].expand(-1, -1, own_bit.shape[1]))
-        ancestor_mask[:, level_nodes] |= torch.where(exists[..., None], inherited, 0)
-        cumulative = (reach[..., None] + gain).flatten(1).gather(1, places)
-        scores[:, level_nodes] = torch.where(exists, cumulative, -torch.inf)
-        offset += width
-        if offset == nodes:
+        origin = nodes.add_level(level, width, frontier, children, reach[..., None] + gain)
+        if nodes.filled == tree.num_nodes:
             break
-        best = scores[:, level_nodes].argsort(dim=1, descending=True, stable=True)[:, :k]
-        frontier = (offset - width + best).int()
-        expanded = origin.gather(1, best)
-        rows = slice(row, row + best.shape[1])
-        seen = seen.gather(1, expanded[..., None].expand(-1, -1, row_bit.shape[1])) | row_bit[rows]
-        state = draft.run(
-            draft_tokens.gather(1, frontier.long()), fed_back, expanded, level + 1, context_len, seen, row
-        )
-        row = rows.stop
+        first = nodes.filled - width
+        best = nodes.scores[:, first : nodes.filled].argsort(dim=1, descending=True, stable=True)[:, :k]
+        frontier, origin = (first + best).int(), origin.gather(1, best)
+        rows = torch.arange(row, row + best.shape[1], device=device)
+        seen = seen.gather(1, origin[..., None].expand(-1, -1, row_bit.shape[1])) | row_bit[rows]
+        tokens = nodes.draft_tokens.gather(1, frontier.long())
+        state = draft.run(tokens, draft.fed_back(state), origin, level + 1, context_len, seen, row)
+        row += best.shape[1]
     return DraftTree(
-        draft_tokens,
-        parent,
-        depth,
-        context_len[:, None] + depth,
-        ancestor_mask,
-        scores,
+        nodes.draft_tokens,
+        nodes.parent,
+        nodes.depth,
+        context_len[:, None] + nodes.depth,
+        nodes.ancestor_mask,
+        nodes.scores,
         tree.max_depth,
-        Proposal(draft_logits, None if tree.children == "sampled" else num_fixed, draft.d2t),
+        Proposal(nodes.draft_logits, None if tree.children == "sampled" else nodes.num_fixed, draft.d2t),
     )
 
 

@@ -44,5 +44,5 @@ class Eagle1Draft(LayerDraft):
         entered = eagle_kernels.linear(torch.cat((F.embedding(tokens, self.embed), hidden), -1), self.fc, self.fc_bias)
         return entered, entered
 
-    def logits(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        return eagle_kernels.linear(state, self.lm_head), state
+    def logits(self, state: Tensor) -> Tensor:
+        return eagle_kernels.linear(state, self.lm_head)

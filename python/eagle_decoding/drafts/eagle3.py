@@ -59,12 +59,14 @@ class Eagle3Draft(LayerDraft):
         residual = x[..., -self.config.hidden_size :].contiguous() if self.config.norm_before_residual else hidden
         return x, residual
 
-    def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    def logits(self, state: Tensor) -> Tensor:
+        return eagle_kernels.linear(eagle_kernels.rms_norm(state, self.norm, self.config.rms_norm_eps), self.lm_head)
+
+    def likeliest(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
         normed, logprobs, token_ids, _ = eagle_kernels.lm_head_topk(
             state, self.norm, self.config.rms_norm_eps, self.lm_head, topk, self.d2t
         )
         return logprobs, token_ids, normed if self.config.norm_output else state
 
-    def logits(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        normed = eagle_kernels.rms_norm(state, self.norm, self.config.rms_norm_eps)
-        return eagle_kernels.linear(normed, self.lm_head), normed if self.config.norm_output else state
+    def fed_back(self, state: Tensor) -> Tensor:
+        return eagle_kernels.rms_norm(state, self.norm, self.config.rms_norm_eps) if self.config.norm_output else state

@@ -15,8 +15,9 @@ from eagle_decoding.tree import DraftTree
 class GrowingDraft:
     """Grows a tree level by level from `root_state`, in one of the ways of TreeConfig.children.
 
-    A subclass runs nodes (`run`) and says what follows them: `logits`, and `children` where a fused op finds the
-    likeliest without storing logits. A state is whatever a row of the model left behind: [batch, rows, width].
+    A subclass runs nodes (`run`) and says what follows them: `logits`, what children continue from (`fed_back`), and
+    `likeliest` where a fused op finds them without storing logits. A state is whatever a row of the model left behind:
+    [batch, rows, width].
 
     root_state: the state that predicts the root's children
     vocab_size: the target's; draft_vocab_size: columns of `logits`
@@ -31,9 +32,13 @@ class GrowingDraft:
     d2t: Tensor | None = None
     root_state: Tensor
 
-    def logits(self, state: Tensor) -> tuple[Tensor, Tensor]:
-        """(logits [batch, rows, draft_vocab_size], what children continue from) after each row."""
+    def logits(self, state: Tensor) -> Tensor:
+        """[batch, rows, draft_vocab_size] after each row."""
         raise NotImplementedError
+
+    def fed_back(self, state: Tensor) -> Tensor:
+        """What a child of each row continues from."""
+        return state
 
     def run(
         self,
@@ -56,12 +61,12 @@ class GrowingDraft:
         """
         raise NotImplementedError
 
-    def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    def likeliest(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
         """(log-probabilities, target ids int32, both [batch, rows, topk], what they continue from) after each row."""
-        logits, fed_back = self.logits(state)
+        logits = self.logits(state)
         logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), topk, self.d2t)
         shape = (*logits.shape[:2], topk)
-        return logprobs.view(shape), token_ids.view(shape), fed_back
+        return logprobs.view(shape), token_ids.view(shape), self.fed_back(state)
 
     def begin_requests(self, batch: int, params: SamplingParams) -> None:
         """Forgets what earlier requests taught, and takes in how the new ones sample."""
@@ -86,13 +91,16 @@ class GrowingDraft:
             self.rule = self.chooser.choose()
         return propose_drawn(self, root_tokens, context_len)
 
-    def predict(self, state: Tensor, topk: int, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """As `children`, at positions [batch] int32; coupled drafting ranks by the noise of these positions too."""
+    def children(self, state: Tensor, topk: int, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `likeliest`; in coupled drafting once the noise is known that chooses the target's token.
+
+        position_ids: [batch] int32, position of the children
+        """
         if not self.coupled:
-            return self.children(state, topk)
-        logits, fed_back = self.logits(state)
-        ranked = coupled_topk(logits, position_ids, self.params, topk, self.d2t, self.vocab_size, self.filtered)
-        return *ranked, fed_back
+            return self.likeliest(state, topk)
+        logits, vocab_size = self.logits(state), self.vocab_size
+        best = coupled_topk(logits, position_ids, self.params, topk, self.d2t, vocab_size, self.filtered)
+        return *best, self.fed_back(state)
 
     def grow(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         """Looks at topk children of the topk best nodes of each level, then keeps the best num_nodes of all it saw.
@@ -112,7 +120,7 @@ class GrowingDraft:
         state, slot = self.root_state, 1
         for depth in range(1, tree.max_depth + 1):
             row = (depth - 1) * tree.topk
-            logprobs, children, fed_back = self.predict(state, tree.topk, context_len + depth)
+            logprobs, children, fed_back = self.children(state, tree.topk, context_len + depth)
             next_scores, next_slots, next_tokens, origin, mask = eagle_kernels.expand_tree(
                 *frontier, logprobs, children, scores, tokens, parents, slot, row
             )

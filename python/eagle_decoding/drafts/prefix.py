@@ -26,8 +26,8 @@ class PrefixLayer:
         """Runs the committed states through the layer; [batch, 1, hidden], normed, after each request's last one."""
 
         def enter(rows: slice) -> tuple[Tensor, Tensor]:
-            part = commit.features[:, rows].contiguous()
-            return eagle_kernels.rms_norm(part, self.input_norm, self.eps), part
+            states = commit.features[:, rows].contiguous()
+            return eagle_kernels.rms_norm(states, self.input_norm, self.eps), states
 
         last = last_rows(self.layer.commit(commit, enter), commit.num_rows)
         return eagle_kernels.rms_norm(last, self.norm, self.eps)

@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import Head, HeadConfig, read_head
+from eagle_decoding.checkpoint import Eagle1Config, Head, HeadConfig, read_head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.decoder import SpeculativeDecoder
 from eagle_decoding.drafts import load_draft
 from eagle_decoding.train.config import load_config
 from eagle_decoding.train.data import DataError, TokenRows, read_token_rows, split_rows
+from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.eagle3_head import Eagle3Head
+from eagle_decoding.train.head import LayerHead
 from eagle_decoding.train.metrics import Acceptance
 from eagle_decoding.train.target import frozen_target, target_features
 from eagle_decoding.train.unroll import unroll
@@ -98,31 +100,35 @@ def compare(
     return Agreement(steps, len(rows), rounds, tau_sim, 1 + walk[1] / max(walk[0], 1), 1 + accepted / max(rounds, 1))
 
 
-def head_module(head: Head, target: PreTrainedModel) -> Eagle3Head:
-    """An EAGLE-3 head from a directory as the trainer's module, with the lm_head that the directory holds."""
-    if not isinstance(head.config, HeadConfig):
-        raise DataError("The comparison with training takes an EAGLE-3 head, got one of another kind.")
+def head_module(head: Head, target: PreTrainedModel) -> LayerHead:
+    """A head from a directory as the trainer's module, with the lm_head that the directory holds or the target's."""
     embed, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
     target_ids = torch.arange(head.config.draft_vocab_size)
     if head.config.has_reduced_vocab:
         target_ids = target_ids + head.tensors["d2t"]
-    module = Eagle3Head(head.config, embed.detach(), lm_head.detach(), target_ids)
+    parts = embed.detach(), lm_head.detach(), target_ids
+    module: Eagle1Head | Eagle3Head
     tensors = {name: t if name == "d2t" else t.float() for name, t in head.tensors.items()}
-    module.lm_head.copy_(tensors.pop("lm_head.weight"))
+    if isinstance(head.config, Eagle1Config):
+        module = Eagle1Head(head.config, *parts)
+    else:
+        module = Eagle3Head(head.config, *parts)
+        module.lm_head.copy_(tensors.pop("lm_head.weight"))
     module.load_state_dict(tensors)
     return module
 
 
 @torch.no_grad()
 def accepted_by_position(
-    head: Eagle3Head, target: PreTrainedModel, data: TokenRows, row: int, steps: int, figures: Acceptance
+    head: LayerHead, target: PreTrainedModel, data: TokenRows, row: int, steps: int, figures: Acceptance
 ) -> Tensor:
     """[T], int64: how many greedy drafts after each source position of a row are the row's own tokens.
 
     figures: counts the row as training does
     """
     documents = data.pack([row])
-    layer_ids = head.config.layer_ids(target.config.get_text_config().num_hidden_layers)
+    num_layers, config = target.config.get_text_config().num_hidden_layers, head.config
+    layer_ids = config.layer_ids(num_layers) if isinstance(config, HeadConfig) and config.num_aux > 1 else ()
     states = target_features(target, documents.input_ids[None], layer_ids)[0]
     total = documents.input_ids.shape[0]
     figures.start(total)

@@ -40,8 +40,8 @@ class Eagle3Head(LayerHead):
         self.norm = nn.RMSNorm(config.hidden_size, config.rms_norm_eps)
 
     def features(self, aux: Tensor, final: Tensor) -> Tensor:
-        """[R, A, Ht]: the default three features, or the final state alone where the configuration names a layer."""
-        return aux if self.config.aux_layer_ids is None else final[:, None]
+        """[R, A, Ht]: the fused features, or for a head over a single one the final state."""
+        return aux if self.config.num_aux > 1 else final[:, None]
 
     def begin(self, aux: Tensor, final: Tensor) -> Tensor:
         """fc over the features, each normed first if the configuration says so."""

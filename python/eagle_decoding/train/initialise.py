@@ -67,7 +67,7 @@ def warm_eagle1(head: Eagle1Head, target: Any, documents: Documents, aux: Tensor
     last = documents.starts[1:] - 1
     within = torch.ones_like(documents.input_ids, dtype=torch.bool).index_fill(0, last, False).nonzero()[:, 0]
     pairs = torch.cat((head.embed_tokens[documents.input_ids[within + 1]], final[within]), -1)
-    head.fc.weight.copy_(_ridge(pairs, final[within + 1]))
+    head.fc.weight.copy_(ridge(pairs, final[within + 1]))
     for name in ("q_proj", "k_proj", "v_proj"):
         mine, theirs = getattr(layer.self_attn, name), getattr(source.self_attn, name)
         weight = theirs.weight * (source.input_layernorm.weight / stretch)
@@ -81,7 +81,7 @@ def warm_eagle1(head: Eagle1Head, target: Any, documents: Documents, aux: Tensor
     layer.post_attention_layernorm.weight.copy_(shrunk)
 
 
-def _ridge(inputs: Tensor, outputs: Tensor) -> Tensor:
+def ridge(inputs: Tensor, outputs: Tensor) -> Tensor:
     """W [O, I] with inputs [N, I] @ W^T near outputs [N, O]; every input counts alike, whatever its size."""
     size = inputs.square().mean(0).sqrt().clamp(min=1e-6)
     scaled = inputs / size

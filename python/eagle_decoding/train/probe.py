@@ -91,7 +91,7 @@ def probe(
     report: called with answers finished and new tokens. Raises DataError if nothing could be scored.
     """
     if not isinstance(head.config, HeadConfig):
-        raise DataError("Only EAGLE-3 heads name the layers they read; this head is of another kind.")
+        raise DataError("The head is an EAGLE-1 head, which has no layer ids to probe; give an EAGLE-3 head.")
     readings = variants(head.config, target.config.num_hidden_layers)
     boundaries = tuple(sorted({i for variant in readings for i in variant.config.aux_layer_ids or ()}))
     logprobs: list[list[Tensor]] = [[] for _ in readings]

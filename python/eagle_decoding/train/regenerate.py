@@ -57,12 +57,15 @@ def regenerate(
     report: called with conversations finished and tokens written since the last call.
 
     Returns prompts, rows, tokens and supervised (counts; repeated prompts and those over max_length give no row).
-    Raises DataError if the parts belong to other prompts or options, if nothing was answered, and on a full disk.
+    Raises DataError if the shard is there already, if the parts belong to other prompts or options, if nothing was
+    answered, and on a full disk.
     """
     if not prompts:
         raise DataError("There is no prompt left to answer; give prompt files, or a number of --self-asked questions.")
     out = Path(out)
     folder = out.with_name(out.name + ".parts")
+    if out.exists() and not folder.exists():
+        raise DataError(f"{out} exists already and is complete; give another --out, or delete it to begin again.")
     _keep_plan(folder / "plan.json", prompts, options, decoder)
     order = torch.randperm(len(prompts), generator=torch.Generator().manual_seed(options.seed)).tolist()
     paths: list[Path] = []

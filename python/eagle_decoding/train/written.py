@@ -9,8 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import CheckpointError, Eagle1Config, Head, TargetFacts, read_head, write_head
-from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts import Commit, Eagle1Draft, Eagle3Draft
+from eagle_decoding.train.serving import serving_logits
 
 ROWS = 16  # of random input that logits are compared on
 
@@ -37,31 +36,19 @@ def write_compared(
 
 
 def logits(head: Head) -> Tensor:
-    """[1, ROWS, Vd], fp32: what the serving code computes for a few rows of random features and tokens.
+    """[ROWS, Vd], fp32: what the serving code computes for a few rows of random features and tokens.
 
     Random embeddings and, for EAGLE-1, a random lm_head of the whole vocabulary stand for the target's.
     """
     config, generator = head.config, torch.Generator().manual_seed(0)
-    tree, dtype, device = TreeConfig(2, 1, 1), torch.float32, torch.device("cpu")
     embed = torch.randn(config.vocab_size, config.hidden_size, generator=generator)
-    draft: Eagle1Draft | Eagle3Draft
+    tokens, width = torch.randint(config.vocab_size, (ROWS,), generator=generator), config.hidden_size
     if isinstance(config, Eagle1Config):
-        whole = Head(config, {name: tensor for name, tensor in head.tensors.items() if name != "d2t"})
-        draft, width = Eagle1Draft(whole, embed, embed, 1, tree, dtype, device), config.hidden_size
+        head = Head(config, {name: tensor for name, tensor in head.tensors.items() if name != "d2t"})
     else:
-        draft = Eagle3Draft(head, embed, config.num_layers, tree, dtype, device)
         width = config.num_aux * config.target_hidden_size
-    index = torch.arange(ROWS, dtype=torch.int32)[None]
-    commit = Commit(
-        tokens=torch.randint(config.vocab_size, (1, ROWS), generator=generator, dtype=torch.int32),
-        features=torch.randn(1, ROWS, width, generator=generator),
-        position_ids=index,
-        context_len=torch.zeros(1, dtype=torch.int32),
-        num_rows=torch.full((1,), ROWS, dtype=torch.int32),
-        committed=ROWS,
-    )
-    draft.layer.start(1)
-    return draft.logits(draft.read(commit))[0]
+    features = torch.randn(ROWS, width, generator=generator)
+    return serving_logits(head, embed, features, tokens, embed / config.hidden_size**0.5)
 
 
 def _facts(name: str, target: PreTrainedModel) -> TargetFacts:

@@ -18,13 +18,13 @@ from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import pack_rows, read_token_rows, split_rows
 from eagle_decoding.train.depth_head import DepthHead
 from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.initialise import ridge
 from eagle_decoding.train.objectives.base import Objective
 from eagle_decoding.train.rank_accuracy import rank_accuracy
 from eagle_decoding.train.rows import Documents
 from eagle_decoding.train.step import StepOutput
 from eagle_decoding.train.unroll_heads import unroll_heads
 
-RIDGE = 0.1  # of the mean variance of a state's values
 MEASURED_TOKENS = 16_384  # of training rows, for the accuracies that shape the tree
 
 
@@ -57,17 +57,14 @@ def warm_start(head: DepthHead, target: Any, documents: Documents, aux: Tensor, 
 
     The prefix layer is the target's last without its outputs; the norm behind it gives the states back their size.
 
-    final [R, H]: consecutive states; those few pairs that two documents' ends and beginnings make do not matter.
+    documents, final [T, H]: a sample of the text, and the target's states after its final norm.
     """
     for name, parameter in head.named_parameters():
         if name.startswith(("heads.", "path.")):
             nn.init.zeros_(parameter)
     for step in range(head.config.num_heads):
-        now, later = final[: -1 - step], final[1 + step :]
-        gram = now.T @ now
-        ridge = RIDGE * gram.diagonal().mean() * torch.eye(len(gram))
-        guess = torch.linalg.solve(gram + ridge, now.T @ later).T
-        head.get_parameter(f"heads.{step}.map.weight").copy_(guess)
+        now = torch.nonzero(torch.arange(len(final)) + 1 + step < documents.ends)[:, 0]
+        head.get_parameter(f"heads.{step}.map.weight").copy_(ridge(final[now], final[now + 1 + step]))
     if head.config.prefix:
         source, prefix = target.model.layers[-1], head.prefix
         for name in ("q_proj", "k_proj", "v_proj"):

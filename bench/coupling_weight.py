@@ -1,9 +1,9 @@
-"""Measures the error scale s of coupled drafting: for which s sampled text is likeliest under the coupled draft.
+"""Measures NOISE_WEIGHT of coupled drafting: with which weight sampled text is likeliest under the coupled draft.
 
-python -m bench.coupling_scale TARGET HEAD --tokens ROWS.safetensors [--rows 7] [--new-tokens 64]
+python -m bench.coupling_weight TARGET HEAD --tokens ROWS.safetensors [--rows 7] [--new-tokens 64]
 
-Decodes held-out training rows, and at each root compares log softmax((draft_logits + temperature * G) / s) of the token
-that was emitted, over a grid of s; tokens outside the draft's vocabulary are left out.
+Decodes held-out training rows, and at each root compares log_softmax(draft_logits + weight * temperature * G) of the
+token that was emitted over a grid of weights; tokens outside the draft's vocabulary are left out.
 """
 
 import json
@@ -21,7 +21,7 @@ from eagle_decoding.drafts.coupled import coupled_topk
 from eagle_decoding.target import load_target
 from eagle_decoding.train.data import read_token_rows, split_rows
 
-SCALES = (0.4, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.4, 1.7, 2.2)
+WEIGHTS = (0.0, 0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 1.0, 1.1, 1.2)
 
 
 def main(
@@ -60,8 +60,8 @@ def main(
             text = decoder.generate(prompt, max_new_tokens=new_tokens, **settings)[0]
             losses += token_losses(text, seen, decoder.draft.d2t, temperature)
         mean = torch.stack(losses).mean(0)
-        result[temperature] = {"tokens": len(losses)} | dict(zip(SCALES, mean.tolist(), strict=True))
-        print(temperature, len(losses), " ".join(f"{s}: {m:.3f}" for s, m in zip(SCALES, mean, strict=True)))
+        result[temperature] = {"tokens": len(losses)} | dict(zip(WEIGHTS, mean.tolist(), strict=True))
+        print(temperature, len(losses), " ".join(f"{s}: {m:.3f}" for s, m in zip(WEIGHTS, mean, strict=True)))
     if out is not None:
         out.write_text(json.dumps(result, indent=1))
 
@@ -71,13 +71,13 @@ def target_ids(d2t: Tensor) -> Tensor:
 
 
 def token_losses(text: Tensor, seen: list, d2t: Tensor | None, temperature: float) -> list[Tensor]:
-    """[scales] negative log-likelihood of each token that the draft has."""
+    """[weights] negative log-likelihood of each token that the draft has."""
     losses = []
     for position, logits, noise in seen:
         ids = torch.arange(len(logits)) if d2t is None else target_ids(d2t)
         where = (ids == text[position]).nonzero() if position < len(text) else []
         if len(where):
-            scores = torch.stack([(logits + temperature * noise) / s for s in SCALES])
+            scores = torch.stack([logits + weight * temperature * noise for weight in WEIGHTS])
             losses.append(-scores.log_softmax(-1)[:, int(where[0])])
     return losses
 
