@@ -129,7 +129,9 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
 def export(
     source: Annotated[Path, typer.Argument(help="The out folder of a training run, or a head directory.")],
     out: Annotated[Path, typer.Argument(help="Head directory to write.")],
-    format: Annotated[str, typer.Option(help="portable, vllm, sglang, speculators or safeailab.")] = "portable",
+    format: Annotated[
+        str, typer.Option(help="portable, vllm, sglang, speculators, safeailab; published for Medusa, Hydra.")
+    ] = "portable",
     dtype: Dtype = "bfloat16",
     target: Annotated[
         str | None, typer.Option(help="Target's name in the files.", show_default="the one the run was trained for")

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from eagle_decoding.checkpoint import DepthHeads, DepthHeadsConfig, layer_of, write_depth_heads
+from eagle_decoding.checkpoint import (
+    CheckpointError,
+    DepthHeads,
+    DepthHeadsConfig,
+    layer_of,
+    read_depth_heads,
+    write_depth_heads,
+)
 from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import pack_rows, read_token_rows, split_rows
 from eagle_decoding.train.depth_head import DepthHead
@@ -23,6 +30,7 @@ from eagle_decoding.train.objectives.base import Objective
 from eagle_decoding.train.rank_accuracy import rank_accuracy
 from eagle_decoding.train.rows import Documents
 from eagle_decoding.train.step import StepOutput
+from eagle_decoding.train.target import frozen_target
 from eagle_decoding.train.unroll_heads import unroll_heads
 
 MEASURED_TOKENS = 16_384  # of training rows, for the accuracies that shape the tree
@@ -86,10 +94,22 @@ def export(
     config: TrainConfig, tensors: dict[str, Tensor], target: Any, out: str | Path, format: str, dtype: torch.dtype
 ) -> None:
     """The lm_head stays with the target; the features of the training rows, if still there, say which tree is best."""
-    stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in tensors.items()}
     shape = replace(heads_config(config, target), rank_accuracy=measured_accuracy(config, tensors, target))
+    _write(out, DepthHeads(shape, tensors), target, format, dtype)
+
+
+def rewrite(source: str | Path, out: str | Path, format: str, dtype: torch.dtype, target: str | None) -> None:
+    """Write the heads of one directory into another, in another format; target: directory or hub id of their target."""
+    if target is None:
+        raise CheckpointError("Medusa and Hydra heads leave their widths and lm_head to the target: name it too.")
+    model = frozen_target(target)
+    _write(out, read_depth_heads(source, model.config), model, format, dtype)
+
+
+def _write(out: str | Path, heads: DepthHeads, target: Any, format: str, dtype: torch.dtype) -> None:
+    stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in heads.tensors.items()}
     lm_head = target.get_output_embeddings().weight.detach()
-    write_depth_heads(out, DepthHeads(shape, stored), target.config, format, lm_head)
+    write_depth_heads(out, DepthHeads(heads.config, stored), target.config, format, lm_head)
 
 
 def measured_accuracy(
