@@ -34,7 +34,9 @@ def verify_rejection(
     instead and accepts more (Weng et al., arXiv 2505.12398; on a chain: block verification, Sun et al., 2403.10444).
 
     Both laws are softmax(logits / temperature) under the request's filters, in transformers' order. At temperature
-    <= 0 the walk follows the argmax. Noise is keyed by (seed, context_len, node): nothing of a round is used again.
+    <= 0 the walk follows the argmax. Laws and residuals are held as logs, log(p - q) = log p + log(1 - exp(log q -
+    log p)), so that nothing underflows at low temperatures. Noise is keyed by (seed, context_len, node): nothing of a
+    round is used again.
 
     target_logits: [batch, num_nodes, vocabulary] float32, bfloat16 or float16: the target's logits after each node
     draft_logits:  [batch, num_nodes, draft_vocabulary] float, before temperature, as given to sample_children: row n

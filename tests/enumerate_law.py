@@ -94,17 +94,17 @@ class ScriptedRound:
         return self.tokens[node]
 
     def target(self, node: int) -> Tensor:
-        return self.laws[self.context(node)]
+        return self.laws[self.context(node)].log()
 
     def draft(self, node: int) -> Tensor:
-        return self.proposals[self.context(node)]
+        return self.proposals[self.context(node)].log()
 
     def coin(self, node: int, probability: float) -> bool:
         probability = min(probability, 1.0)
         return self.script.choose([probability, 1 - probability]) == 0
 
-    def draw(self, node: int, weights: Tensor) -> int:
-        return self.script.choose((weights / weights.sum()).tolist())
+    def draw(self, node: int, log_law: Tensor) -> int:
+        return self.script.choose(log_law.softmax(-1).tolist())
 
 
 def output_law(

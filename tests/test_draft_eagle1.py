@@ -17,6 +17,7 @@ from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import CheckpointError, TargetFacts, check_fits, read_head, write_head
 from eagle_decoding.drafts import Commit, Eagle1Draft, Eagle3Draft, load_draft
 from eagle_decoding.drafts.layer_draft import PUBLISHED_PATHS, static_tree
+from eagle_decoding.sampling import SamplingParams
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
 DYNAMIC = TreeConfig(12, 3, 3)
@@ -50,6 +51,28 @@ def test_the_published_tree_and_its_cuts():
     assert static_tree(TreeConfig(9, 8, 1, static=True), torch.device("cpu")).paths == [(0,) * n for n in range(1, 6)]
 
 
+@pytest.mark.parametrize("tree", [DYNAMIC, STATIC], ids=["dynamic", "static"])
+def test_sampled_text_is_that_of_plain_sampling(tree):
+    target = tiny_target()
+    inputs, settings = prompts(3), {"do_sample": True, "temperature": 0.8, "top_k": 20, "max_new_tokens": 30, "seed": 7}
+    decoder = SpeculativeDecoder(target, eagle1_draft(random_eagle1(target, 60), target, tree))
+    plain = decoder.generate(**inputs, speculate=False, **settings)
+    assert torch.equal(decoder.generate(**inputs, **settings), plain)
+
+
+@pytest.mark.parametrize("children", ["sampled", "hybrid", "auto"])
+def test_trees_of_drawn_children(children):
+    """A request at temperature 0 beside sampled ones gets the target's own text, whatever the tree is made of."""
+    target = tiny_target()
+    inputs = prompts(3)
+    draft = eagle1_draft(random_eagle1(target, 60), target, replace(DYNAMIC, children=children))
+    decoder = SpeculativeDecoder(target, draft)
+    settings = {"max_new_tokens": 30, "seed": 7, "eos_token_id": None}
+    text = decoder.generate(**inputs, temperature=[0.8, 0.0, 1.0], **settings)
+    greedy = target.generate(**inputs, do_sample=False, max_new_tokens=30, eos_token_id=None)
+    assert torch.equal(text[1], greedy[1]) and not torch.equal(text[0], greedy[0])
+
+
 def eagle1_draft(head, target, tree):
     embed, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
     return Eagle1Draft(head, embed, lm_head, 4, tree, target.dtype, target.device)
@@ -57,6 +80,11 @@ def eagle1_draft(head, target, tree):
 
 def facts(target):
     return TargetFacts("org/target", ["LlamaForCausalLM"], 4, target.get_input_embeddings().weight)
+
+
+def greedy_params(batch):
+    zeros, ones = torch.zeros(batch), torch.ones(batch)
+    return SamplingParams(zeros.long(), zeros, zeros.int(), ones, zeros)
 
 
 def joined(first: Commit, second: Commit, b: int) -> tuple[list[int], torch.Tensor]:
@@ -75,7 +103,7 @@ def test_every_node_scores_what_the_plain_forward_says(tree, options):
     draft = eagle1_draft(head, target, tree)
     first = random_commit(target, [70, 5, 3], [0, 0, 0])
     second = random_commit(target, [2, 1, 4], [70, 5, 3])
-    draft.start(first.tokens, first.num_rows, None)
+    draft.start(first.tokens, first.num_rows, greedy_params(3))
     draft.extend(first)
     draft.propose(first.tokens[:, 0].contiguous(), first.num_rows)
     draft.extend(second)

@@ -128,17 +128,17 @@ def block_verification(round) -> tuple[list[int], int]:
     for i in range(length + 1):
         if i > 0:
             before, token = i - 1, round.token(i)
-            reach = min(reach * float(round.target(before)[token]) / float(round.draft(before)[token]), 1.0)
-        target = round.target(i)
+            reach = min(reach * float((round.target(before)[token] - round.draft(before)[token]).exp()), 1.0)
+        target = round.target(i).exp()
         if i == length:
             threshold, weights = reach, target
         else:
-            weights = (reach * target - round.draft(i)).clamp(min=0)
+            weights = (reach * target - round.draft(i).exp()).clamp(min=0)
             mass = float(weights.sum())
             threshold = mass / (mass + 1 - reach) if mass + 1 - reach > 0 else 1.0
         if i == 0 or round.coin(i, threshold):
             accepted, law = i, weights
-    return list(range(accepted + 1)), round.draw(accepted, law)
+    return list(range(accepted + 1)), round.draw(accepted, law.log())
 
 
 @pytest.mark.parametrize("length", [1, 2, 3])
@@ -155,7 +155,7 @@ class UnfilteredBonus(ScriptedRound):
 
     def target(self, node: int) -> torch.Tensor:
         law = super().target(node)
-        return law if self.children(node) else rejection.normalise(law + 0.1)
+        return law if self.children(node) else rejection.normalise((law.exp() + 0.1).log())
 
 
 class PrunedByValue(ScriptedRound):
@@ -166,7 +166,7 @@ class PrunedByValue(ScriptedRound):
         if node in self.looked_at:
             return drawn
         self.looked_at.add(node)
-        return [child for child in drawn if float(self.draft(node)[self.token(child)]) >= 0.25]
+        return [child for child in drawn if float(self.draft(node)[self.token(child)].exp()) >= 0.25]
 
     def __init__(self, *args) -> None:
         super().__init__(*args)
@@ -196,7 +196,7 @@ def test_broken_rounds_are_noticed(broken):
 def test_broken_residuals_are_noticed(monkeypatch, name):
     """Residual without renormalising, proposal without excluding what was rejected."""
     if name == "normalise":
-        monkeypatch.setattr(rejection, "normalise", lambda weights: weights)
+        monkeypatch.setattr(rejection, "normalise", lambda log_law: log_law)
     else:
         monkeypatch.setattr(rejection.Residual, "exclude", lambda self, token: None)
     errors = [distance(RECURSIVE, [-1, 0, 0, 0], 4) for _ in range(6)]

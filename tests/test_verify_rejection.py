@@ -1,14 +1,17 @@
 """verify_rejection: the kernel equals the reference on the same bits, output laws by chi-square, edge cases."""
 
+import mmap
+
 import pytest
 import torch
 from compare import assert_bitwise, strided
 from sampled_rounds import chi_square, emitted_tokens, make_requests, make_round
 
 import eagle_kernels
-from eagle_kernels.reference.philox import RESIDUAL, gumbel, philox_bits
-from eagle_kernels.reference.verify_rejection import law
+from eagle_kernels.reference.philox import ACCEPT, RESIDUAL, gumbel, philox_bits, uniform
+from eagle_kernels.reference.verify_rejection import log_law
 
+MAP_NORESERVE = 0x4000  # the mmap module names it from Python 3.13 on
 NAMES = ("accept_index", "accept_length", "bonus_token")
 TREES = {
     "root": [-1],
@@ -73,7 +76,7 @@ def sample_outputs(device, draws, vocabulary, tree, rule="sampled", temperature=
     draft = target + torch.randn_like(target)
     requests = make_requests(draws, device, seed=torch.arange(draws), temperature=temperature, top_k=12)
     params = [requests[name][0].cpu() for name in ("temperature", "top_k", "top_p", "min_p")]
-    laws = torch.stack([law(row, *params) for row in target])[:2]
+    laws = torch.stack([log_law(row, *params).exp() for row in target])[:2]
     target, draft = (rows[depth].expand(draws, -1, -1).to(device) for rows in (target, draft))
     counts = [parents.count(node) for node in range(len(parents))]
     fixed = {"hybrid": [max(c - 1, 0) for c in counts], "deterministic": counts}.get(rule)
@@ -181,6 +184,83 @@ def test_max_depth_cuts_the_walk(device):
         accept_index, accept_length, _ = check(round, max_depth=depth)
         assert accept_index.shape == (4, depth + 1)
         assert (accept_length == depth).all()
+
+
+@pytest.mark.parametrize("traversal", [False, True])
+def test_nothing_underflows_at_low_temperatures(device, traversal):
+    """The draft's second choice is the target's first, and both laws leave exp(-200) for everything else."""
+    target, draft = torch.zeros(2, 1, 4, 70)
+    target[..., 5], target[..., 9] = 4.0, 2.0
+    draft[..., 9], draft[..., 5] = 4.0, 2.0
+    round = make_round([-1, 0, 0, 2], target.to(device), draft.to(device), make_requests(1, device, temperature=0.01))
+    assert round["draft_tokens"][0, 1:].tolist() == [9, 5, 9]
+    accept_index, accept_length, bonus_token = check(round, traversal=traversal)
+    assert accept_index[0, :2].tolist() == [0, 2] and accept_length.item() == 1 and bonus_token.item() == 5
+
+
+def extreme_seeds() -> torch.Tensor:
+    """Two seeds of 2^16: node 1's coin in context 10 is closest to 0 with the first, to 1 with the second."""
+    seeds = torch.arange(2**16)
+    bits = philox_bits(seeds, torch.full((2**16, 1), 10, dtype=torch.int32), 2, ACCEPT)[:, 0, 1]
+    return seeds[torch.stack([bits.argmin(), bits.argmax()])]
+
+
+@pytest.mark.parametrize("traversal", [False, True])
+def test_extreme_coins(device, traversal):
+    """What the target forbids is refused by the smallest coin, what is certain is accepted by the largest."""
+    for child, accepted in ((3, 0), (4, 1)):  # the target never emits 3, and emits 4 exactly as the draft does
+        seeds = extreme_seeds()
+        target, draft = torch.full((2, 2, 2, 70), -torch.inf)
+        target[..., 4], draft[..., child] = 1.0, 1.0
+        round = make_round([-1, 0], target.to(device), draft.to(device), make_requests(2, device, seed=seeds))
+        round["context_len"].fill_(10)
+        _, accept_length, bonus_token = check(round, traversal=traversal)
+        assert accept_length.tolist() == [accepted, accepted] and bonus_token.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize("bits, coin", [(0, 2.0**-33), (2**32 - 1, 1 - 2.0**-33)])
+def test_coins_are_never_0_and_never_1(bits, coin):
+    assert float(uniform(torch.tensor(bits))) == coin
+
+
+def far_apart(logits: torch.Tensor) -> torch.Tensor:
+    """The same values, the rows of successive requests more than 2^31 elements apart in address space alone."""
+    batch, nodes, vocabulary = logits.shape
+    distance = 2**31 + 64 * 1001
+    size = ((batch - 1) * distance + nodes * vocabulary) * logits.element_size()
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | MAP_NORESERVE
+    buffer = torch.frombuffer(mmap.mmap(-1, size, flags=flags), dtype=logits.dtype)
+    view = buffer.as_strided(logits.shape, (distance, vocabulary, 1))
+    return view.copy_(logits)
+
+
+@pytest.mark.parametrize("traversal", [False, True])
+def test_offsets_beyond_32_bits(traversal):
+    """Logits spread over 2^32 elements and more: pages that are not touched take no memory."""
+    target, draft = random_logits(3, 4, 70, "cpu")
+    round = make_round(TREES["chain"], target, draft, make_requests(3, "cpu", seed=torch.arange(3)))
+    expected = eagle_kernels.verify_rejection(**round, traversal=traversal)
+    spread = round | {"target_logits": far_apart(target), "draft_logits": far_apart(draft)}
+    assert spread["target_logits"].stride(0) * 2 > 2**32
+    for name, a, e in zip(NAMES, check(spread, traversal=traversal), expected, strict=True):
+        assert_bitwise(a, e, name)
+
+
+def test_shapes_beyond_32_bits():
+    """Batch * nodes * vocabulary above 2^32: shapes follow without a buffer."""
+    batch, nodes, vocabulary = 512, 64, 152_064
+    assert batch * nodes * vocabulary > 2**32
+    with torch.device("meta"):
+        logits = torch.empty(batch, nodes, vocabulary, dtype=torch.bfloat16)
+        per_node = torch.empty(batch, nodes, dtype=torch.int32)
+        requests = make_requests(batch, "meta")
+        context_len = torch.empty(batch, dtype=torch.int32)
+        verdict = torch.ops.eagle_kernels.verify_rejection(
+            logits, logits, per_node, per_node, per_node, context_len, *requests.values(), None, 8, False
+        )
+        tokens = torch.ops.eagle_kernels.sample_tokens(logits, per_node, *requests.values())
+    assert [tuple(t.shape) for t in verdict] == [(batch, 9), (batch,), (batch,)]
+    assert tokens.shape == per_node.shape
 
 
 def test_opcheck(device):

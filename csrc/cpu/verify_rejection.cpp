@@ -62,7 +62,7 @@ struct Request {
   }
 };
 
-EAGLE_INLINE bool fill_law(const LogitsView& logits, int64_t vocabulary, Request& request, int32_t node, Law& law) {
+EAGLE_INLINE bool fill_law(const LogitsView& logits, int64_t vocabulary, Request& request, int32_t node, LogLaw& law) {
   const int64_t offset = request.b * logits.batch_stride + node * logits.row_stride;
   switch (logits.dtype) {
     case DType::kFloat32:
@@ -79,7 +79,7 @@ EAGLE_INLINE bool fill_law(const LogitsView& logits, int64_t vocabulary, Request
 
 // What a node's target law still owes, and the law of its next child.
 struct Residual {
-  Law law, proposal;
+  LogLaw law, proposal;
   bool valid;
 };
 
@@ -88,17 +88,14 @@ EAGLE_MULTIVERSION void begin(Request& request, int32_t node, Residual& residual
   residual.valid = fill_law(p.target_logits, p.vocabulary, request, node, residual.law);
   const std::vector<int32_t>& children = request.children[node];
   const size_t fixed = request.num_fixed(node);
-  residual.proposal.total = 0;
+  residual.proposal.log_total = kNever;
   if (!residual.valid || fixed == children.size()) return;
-  if (!fill_law(p.draft_logits, p.draft_vocabulary, request, node, residual.proposal)) {
-    residual.proposal.total = 0;
-    return;
-  }
+  if (!fill_law(p.draft_logits, p.draft_vocabulary, request, node, residual.proposal)) return;
   for (size_t i = 0; i < fixed; ++i) {
     const int64_t draft_token = request.draft_token(request.token(children[i]));
     if (draft_token >= 0) residual.proposal.exclude(draft_token);
   }
-  sum_weights(residual.proposal);
+  if (fixed > 0) normalise(residual.proposal);
 }
 
 // law = max(scale * law - proposal, 0), and `draft_token` leaves the proposal; returns the mass that is left.
@@ -106,7 +103,7 @@ EAGLE_MULTIVERSION double reject(Request& request, Residual& residual, int64_t d
   const double left =
       subtract(residual.law, scale, residual.proposal, request.p.d2t, request.p.draft_vocabulary, request.difference);
   residual.proposal.exclude(draft_token);
-  sum_weights(residual.proposal);
+  normalise(residual.proposal);
   return left;
 }
 
@@ -122,11 +119,10 @@ struct Test {
 
 Test test(const Request& request, const Residual& residual, int32_t child) {
   const int32_t token = request.token(child);
-  if (residual.proposal.total <= 0 || token < 0 || token >= request.p.vocabulary) return {-1, -1};
+  if (residual.proposal.empty() || token < 0 || token >= request.p.vocabulary) return {-1, -1};
   const int64_t draft_token = request.draft_token(token);
-  if (draft_token < 0 || residual.proposal.weight[draft_token] <= 0) return {-1, -1};
-  const double owed = residual.law.weight[token] / residual.law.total;
-  return {draft_token, owed / (residual.proposal.weight[draft_token] / residual.proposal.total)};
+  if (draft_token < 0 || residual.proposal.log_weight[draft_token] <= kNever) return {-1, -1};
+  return {draft_token, std::exp(residual.law.log_probability(token) - residual.proposal.log_probability(draft_token))};
 }
 
 // The accepted sampled child of a node, or -1 with the residual that all of them left.

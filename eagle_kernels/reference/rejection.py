@@ -1,5 +1,6 @@
-"""Exact verification of sampled drafts as an algorithm on probabilities, apart from where laws and noise come from."""
+"""Exact verification of sampled drafts as an algorithm on log-laws, apart from where laws and noise come from."""
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,21 +21,24 @@ class Round(Protocol):
         """The node's draft token."""
 
     def target(self, node: int) -> Tensor | None:
-        """The target's law after the node, float64 [vocabulary]; None if its logits are invalid."""
+        """The log of the target's law after the node, float64 [vocabulary]; None if its logits are invalid."""
 
     def draft(self, node: int) -> Tensor:
-        """The law that the node's first sampled child was drawn from, before fixed children were excluded."""
+        """The log of the law that the node's first sampled child was drawn from, before fixed ones were excluded."""
 
     def coin(self, node: int, probability: float) -> bool:
         """True with the given probability (1 or more: always); one coin per node."""
 
-    def draw(self, node: int, weights: Tensor) -> int:
-        """A token with probability proportional to its weight."""
+    def draw(self, node: int, log_law: Tensor) -> int:
+        """A token with this law."""
 
 
 @dataclass
 class Residual:
-    """What a node's target law still owes (`law`), and the law of its next child (`proposal`), both normalised."""
+    """What a node's target law still owes (`law`), and the law of its next child (`proposal`): logs, both normalised.
+
+    In logs nothing underflows: at low temperatures a law without its likeliest tokens is still a law.
+    """
 
     law: Tensor
     proposal: Tensor
@@ -44,8 +48,9 @@ class Residual:
 
         When nothing is left, law is what it was: the two laws agree up to rounding.
         """
-        left = (scale * self.law - self.proposal).clamp(min=0)
-        mass = float(left.sum())
+        owed = self.law + math.log(scale) if scale > 0 else torch.full_like(self.law, -torch.inf)
+        left = torch.where(self.proposal < owed, owed + torch.log(-torch.expm1(self.proposal - owed)), -torch.inf)
+        mass = float(left.logsumexp(-1).exp())
         if mass > 0:
             self.law = normalise(left)
         self.exclude(token)
@@ -54,24 +59,26 @@ class Residual:
     def exclude(self, token: int) -> None:
         if not 0 <= token < len(self.proposal):
             return
-        self.proposal = self.proposal.index_fill(0, torch.tensor(token, device=self.law.device), 0)
-        if self.proposal.sum() > 0:
+        self.proposal = self.proposal.index_fill(0, torch.tensor(token, device=self.law.device), -torch.inf)
+        if (self.proposal > -torch.inf).any():
             self.proposal = normalise(self.proposal)
 
-    def proposed(self, token: int) -> float:
-        """The probability with which the next child is `token`; 0 for what is no token."""
-        return float(self.proposal[token]) if 0 <= token < len(self.proposal) else 0.0
+    def ratio(self, token: int) -> float | None:
+        """law(token) / proposal(token), None where the next child cannot be `token`."""
+        if not 0 <= token < len(self.proposal) or self.proposal[token] == -torch.inf:
+            return None
+        return float((self.law[token] - self.proposal[token]).exp())
 
 
-def normalise(weights: Tensor) -> Tensor:
-    return weights / weights.sum()
+def normalise(log_law: Tensor) -> Tensor:
+    return log_law - log_law.logsumexp(-1)
 
 
 def _begin(round: Round, node: int, law: Tensor) -> tuple[Residual, list[int], list[int]]:
     """The node's residual, its fixed and its sampled children; those that the draft cannot have drawn are left out."""
     children = round.children(node)
     fixed, sampled = children[: round.num_fixed(node)], children[round.num_fixed(node) :]
-    residual = Residual(law, round.draft(node) if sampled else torch.zeros_like(law))
+    residual = Residual(law, round.draft(node) if sampled else torch.full_like(law, -torch.inf))
     for child in fixed:
         if sampled:
             residual.exclude(round.token(child))
@@ -104,11 +111,10 @@ def verify_recursively(round: Round) -> tuple[list[int], int]:
 
 def _first_accepted(round: Round, residual: Residual, sampled: list[int]) -> int | None:
     for child in sampled:
-        token = round.token(child)
-        proposed = residual.proposed(token)
-        if proposed <= 0:
+        ratio = residual.ratio(round.token(child))
+        if ratio is None:
             continue
-        if round.coin(child, float(residual.law[token]) / proposed) or residual.reject(token, 1.0) <= 0:
+        if round.coin(child, ratio) or residual.reject(round.token(child), 1.0) <= 0:
             return child
     return None
 
@@ -134,15 +140,14 @@ def _traverse(round: Round, node: int, reach: float, path: list[int]) -> int | N
         return -1 if _accept(round, node, reach, path) else None
     residual, _, sampled = _begin(round, node, law)
     for child in sampled:
-        token = round.token(child)
-        proposed = residual.proposed(token)
-        if proposed <= 0:
+        ratio = residual.ratio(round.token(child))
+        if ratio is None:
             continue
-        found = _traverse(round, child, min(reach * float(residual.law[token]) / proposed, 1.0), path)
+        found = _traverse(round, child, min(reach * ratio, 1.0), path)
         if found is not None:
             path.append(node)
             return found
-        left = residual.reject(token, reach)
+        left = residual.reject(round.token(child), reach)
         reach = 1.0 if reach >= 1 else left / (left + 1 - reach)
     return round.draw(node, residual.law) if _accept(round, node, reach, path) else None
 

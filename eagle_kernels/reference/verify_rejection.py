@@ -9,13 +9,13 @@ from eagle_kernels.reference.rejection import verify_by_traversal, verify_recurs
 from eagle_kernels.reference.sample_tokens import lowest_argmax
 
 
-def law(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor | None:
-    """The filtered law of one row, float64 [vocabulary]; one-hot at temperature <= 0; None for an invalid row."""
+def log_law(logits: Tensor, temperature: Tensor, top_k: Tensor, top_p: Tensor, min_p: Tensor) -> Tensor | None:
+    """Log of one row's filtered law, float64 [vocabulary]; one-hot at temperature <= 0; None for an invalid row."""
     if not valid_rows(logits):
         return None
     if temperature <= 0:
-        return torch.nn.functional.one_hot(lowest_argmax(logits), len(logits)).double()
-    return filtered_scores(logits, temperature, top_k, top_p, min_p).softmax(-1)
+        return torch.nn.functional.one_hot(lowest_argmax(logits), len(logits)).double().log()
+    return filtered_scores(logits, temperature, top_k, top_p, min_p).log_softmax(-1)
 
 
 class Request:
@@ -54,11 +54,12 @@ class Request:
         return self.tokens[node]
 
     def target(self, node: int) -> Tensor | None:
-        return law(self.target_logits[node], *self.params)
+        return log_law(self.target_logits[node], *self.params)
 
     def draft(self, node: int) -> Tensor:
-        proposal = torch.zeros(self.target_logits.shape[-1], dtype=torch.float64, device=self.target_logits.device)
-        drafted = law(self.draft_logits[node], *self.params)
+        never = torch.full(self.target_logits.shape[-1:], -torch.inf, dtype=torch.float64)
+        proposal = never.to(self.target_logits.device)
+        drafted = log_law(self.draft_logits[node], *self.params)
         if drafted is None:
             return proposal
         token_ids = torch.arange(len(drafted), device=proposal.device)
@@ -67,11 +68,11 @@ class Request:
     def coin(self, node: int, probability: float) -> bool:
         return bool(uniform(philox_bits(self.seed, self.context_len, node + 1, ACCEPT)[..., node]) < probability)
 
-    def draw(self, node: int, weights: Tensor) -> int:
+    def draw(self, node: int, log_law: Tensor) -> int:
         stream = RESIDUAL if self.offspring[node] else BONUS
         node_ids = torch.full_like(self.context_len, node)
-        noise = gumbel(philox_bits(self.seed, self.context_len, len(weights), stream, node_ids))[0, 0]
-        return int(lowest_argmax(weights.log() + noise))
+        noise = gumbel(philox_bits(self.seed, self.context_len, len(log_law), stream, node_ids))[0, 0]
+        return int(lowest_argmax(log_law + noise))
 
 
 def verify_rejection(

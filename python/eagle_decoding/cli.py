@@ -54,6 +54,13 @@ Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token, m
 TopP = Annotated[float, typer.Option(help="Share of the probability to sample from.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text, with and without drafting.")]
 Speculate = Annotated[bool, typer.Option("--speculate/--no-speculate", help="Draft, or decode plainly.")]
+Typical = Annotated[
+    bool,
+    typer.Option(
+        "--typical-acceptance",
+        help="LOSSY: keep drafts that the model finds plausible (Medusa's rule), for more tokens a round.",
+    ),
+]
 Chat = Annotated[
     bool | None,
     typer.Option(
@@ -93,6 +100,7 @@ def generate(
     top_p: TopP = 1.0,
     seed: Seed = None,
     speculate: Speculate = True,
+    typical_acceptance: Typical = False,
     chat: Chat = None,
     num_nodes: NumNodes = TreeConfig.num_nodes,
     max_depth: MaxDepth = TreeConfig.max_depth,
@@ -104,11 +112,14 @@ def generate(
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.models import load_models
     from eagle_decoding.terminal.report import summary
+    from eagle_decoding.typical import TypicalAcceptance
 
     text = sys.stdin.read() if prompt is None else prompt
     if not text.strip():
         raise ValueError("The prompt is empty: give one as an argument or on the standard input.")
     settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
+    if typical_acceptance:
+        settings["typical_acceptance"] = TypicalAcceptance()
     models = load_models(target, draft, dtype, TreeConfig(num_nodes, max_depth, topk), speculate=speculate)
     inputs = models.encode_prompt(text, chat)
     start = time.perf_counter()

@@ -1,7 +1,9 @@
 """How a draft tree is grown."""
 
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+Children = Literal["likeliest", "coupled", "sampled", "hybrid", "auto"]
 MAX_NODES = 128  # two 64-bit ancestor words a node
 
 
@@ -12,6 +14,11 @@ class TreeConfig:
     num_nodes: nodes verified by the target, the root (the last committed token) included
     max_depth: levels below the root, one draft forward each
     topk:      children looked at per node, and nodes expanded per level; 1 drafts a chain
+    children:  which tokens become a node's children when sampling; greedy requests always draft the likeliest.
+               "likeliest" and "coupled" (the likeliest once the noise is known that will choose the target's token)
+               give the text of plain sampling with the same seed; trees with drawn children give text of the same law:
+               "sampled", "hybrid" (all but one are the likeliest) and "auto" (the best of these two and the likeliest,
+               by what a request's earlier rounds accepted)
     static:    EAGLE heads fill EAGLE-1's published tree, cut to the other three, instead of growing what is likeliest
 
     SGLang's names for the same: speculative_num_draft_tokens, speculative_num_steps, speculative_eagle_topk.
@@ -20,9 +27,12 @@ class TreeConfig:
     num_nodes: int = 8
     max_depth: int = 4
     topk: int = 4
+    children: Children = "coupled"
     static: bool = False
 
     def __post_init__(self) -> None:
+        if self.children not in get_args(Children):
+            raise ValueError(f"children must be one of {', '.join(get_args(Children))}, got {self.children!r}.")
         if self.max_depth < 1 or self.topk < 1:
             raise ValueError(f"max_depth and topk must be at least 1, got {self.max_depth} and {self.topk}.")
         if not 2 <= self.num_nodes <= min(MAX_NODES, self.num_candidates):

@@ -21,7 +21,8 @@ def decode(
 
     A round drafts a tree on the last committed token (its root), runs the target once over all nodes, chooses the token
     after each node, and walks from the root as long as a child holds the chosen token. The text is that of plain
-    decoding whatever was drafted: only the number of rounds depends on the draft.
+    decoding whatever was drafted: only the number of rounds depends on the draft. Trees with sampled children are
+    verified by rejection sampling instead: then the text has the law of plain decoding.
 
     prompt:  [batch, tokens] int64, right-padded
     lengths: [batch] int32, real tokens of each prompt
@@ -40,10 +41,7 @@ def decode(
             cache.buffer.reserve(committed + tree.num_nodes)
             verified = target.verify(tree, context_len, cache)
         with stats.phase("sample"):
-            target_tokens = sampler.choose(verified.logits, tree, output)
-            accept_index, accept_length, bonus_token = eagle_kernels.verify_tree(
-                tree.draft_tokens, tree.parent, target_tokens, tree.max_depth
-            )
+            accept_index, accept_length, bonus_token = sampler.verify(verified.logits, tree, output)
         with stats.phase("commit"):
             cache.compact(accept_index, accept_length, context_len)
             emitted, features, position_ids, next_context_len = eagle_kernels.commit_step(

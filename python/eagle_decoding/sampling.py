@@ -1,5 +1,6 @@
-"""From generation settings to one chosen token per node: fused sampling, or processors on each node's own prefix."""
+"""From generation settings to the accepted path: fused sampling, or processors on each node's own prefix."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from transformers import (
 
 import eagle_kernels
 from eagle_decoding.output import Output
-from eagle_decoding.tree import DraftTree
+from eagle_decoding.tree import DraftTree, Proposal
+from eagle_decoding.typical import TypicalAcceptance, verify_typically
 
 FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
 
@@ -36,11 +38,11 @@ class SamplingParams:
 
 
 class NodeSampler:
-    """Chooses the token that the target would emit after each node.
+    """Chooses the token that the target would emit after each node, and with it the path that is accepted.
 
     The temperature, top-k, top-p and min-p warpers that transformers prepared are fused into one op for all nodes. Any
-    other processor sees what it would see in plain decoding: it is called along the walk only, once per emitted token,
-    with the tokens that really precede it.
+    other processor sees what it would see in plain decoding: the tokens that really precede a node. It is called along
+    the walk only, once per emitted token; for trees with sampled children on every node, with the node's own path.
     """
 
     def __init__(
@@ -49,6 +51,8 @@ class NodeSampler:
         generation_config: GenerationConfig,
         seeds: list[int],
         device: torch.device,
+        per_request: Mapping[str, Sequence[float] | Tensor] | None = None,
+        typical_acceptance: TypicalAcceptance | None = None,
     ):
         self.record = bool(
             generation_config.return_dict_in_generate
@@ -61,6 +65,50 @@ class NodeSampler:
             split = len(warpers)
         self.processors = LogitsProcessorList(warpers[:split])
         self.params = fused_params(warpers[split:], generation_config.do_sample, seeds, device)
+        self.typical_acceptance = typical_acceptance
+        if per_request and not fusible:
+            raise ValueError(
+                f"{', '.join(per_request)} differ by request, which goes with no other warper than temperature, top_k, "
+                "top_p and min_p and without output_scores and output_logits: leave these out, or pass one value."
+            )
+        for name, values in (per_request or {}).items():
+            setattr(self.params, name, one_per_request(name, values, getattr(self.params, name)))
+
+    def verify(self, logits: Tensor, tree: DraftTree, output: Output) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns accept_index, accept_length and bonus_token as `verify_tree` does.
+
+        logits: [batch, num_nodes, vocab], the target's after each node
+        """
+        if self.typical_acceptance is not None:
+            scores = self.process_nodes(logits, tree, output)
+            verdict = verify_typically(self.typical_acceptance, scores, tree, vars(self.params))
+        elif tree.proposal is not None:
+            scores = self.process_nodes(logits, tree, output)
+            verdict = self.reject(scores, tree, tree.proposal)
+        else:
+            target_tokens = self.choose(logits, tree, output)
+            return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, target_tokens, tree.max_depth)
+        if self.record:
+            accept_index = verdict[0].tolist()
+            for b in output.active_rows():
+                for node in (n for n in accept_index[b] if n >= 0):
+                    output.record(b, logits[b : b + 1, node].float(), scores[b : b + 1, node])
+        return verdict
+
+    def reject(self, scores: Tensor, tree: DraftTree, proposal: Proposal) -> tuple[Tensor, Tensor, Tensor]:
+        """Rejection sampling of a tree with drawn children, by traversal where all of them were drawn."""
+        return eagle_kernels.verify_rejection(
+            scores,
+            proposal.draft_logits,
+            tree.draft_tokens,
+            tree.parent,
+            context_len=tree.position_ids[:, 0].contiguous(),
+            **vars(self.params),
+            d2t=proposal.d2t,
+            num_fixed=proposal.num_fixed,
+            max_depth=tree.max_depth,
+            traversal=proposal.num_fixed is None,
+        )
 
     def choose(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
         """Returns [batch, num_nodes] int32: the token after each node, -1 for NaN logits or where no walk came by.
@@ -91,11 +139,35 @@ class NodeSampler:
             children = range(node + 1, tree.num_nodes)
             node = next((n for n in children if parent[n] == node and draft_tokens[n] == token), None)
 
+    def process_nodes(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
+        """Runs the processors on every node of the tree, each with the tokens of its own path as prefix."""
+        if not self.processors:
+            return logits.float() if self.record else logits
+        scores = logits.to(torch.float32, copy=True)
+        for b in output.active_rows():
+            draft_tokens, parent = tree.draft_tokens[b].tolist(), tree.parent[b].tolist()
+            prefixes = {0: output.prefix(b)}
+            for node in range(tree.num_nodes):
+                if node > 0 and parent[node] in prefixes:
+                    prefix = prefixes[parent[node]]
+                    prefixes[node] = torch.cat([prefix, prefix.new_tensor(draft_tokens[node : node + 1])])
+                if node in prefixes:
+                    scores[b, node] = self.process(b, prefixes[node], scores[b : b + 1, node], batch=logits.shape[0])[0]
+        return scores
+
     def process(self, b: int, prefix: Tensor, scores: Tensor, batch: int) -> Tensor:
         """Runs the processors on one request, in its own place of the batch: some processors look at the place."""
         if not self.processors:
             return scores
         return self.processors(prefix.expand(batch, -1), scores.repeat(batch, 1))[b : b + 1]
+
+
+def one_per_request(name: str, values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+    """A parameter's values, one for each request, as `sample_tokens` takes them."""
+    tensor = torch.as_tensor(values, dtype=like.dtype, device=like.device).contiguous()
+    if tensor.shape != like.shape:
+        raise ValueError(f"{name} must be one number or one per request: got {len(values)} for a batch of {len(like)}.")
+    return tensor
 
 
 def fused_params(warpers: list[Any], do_sample: bool, seeds: list[int], device: torch.device) -> SamplingParams:

@@ -7,6 +7,22 @@ from torch import Tensor
 
 
 @dataclass
+class Proposal:
+    """The laws that a tree's children were drawn from, where they were drawn and not chosen: what exactness needs.
+
+    draft_logits: [batch, num_nodes, draft_vocab] before temperature: row n is what n's children were drawn from by
+                  `sample_children`; rows of leaves are not read
+    num_fixed:    [batch, num_nodes] int32, how many of a node's children, its first, were chosen without noise; None
+                  where all were drawn
+    d2t:          [draft_vocab] int32, offset from a draft id to the target's; None where they are the same
+    """
+
+    draft_logits: Tensor
+    num_fixed: Tensor | None = None
+    d2t: Tensor | None = None
+
+
+@dataclass
 class DraftTree:
     """Nodes of a batch of trees; node 0 is the root, a parent comes before its children.
 
@@ -17,6 +33,7 @@ class DraftTree:
     ancestor_mask: [batch, num_nodes, words] int64, bit j set when node j is an ancestor or the node itself
     node_scores:   [batch, num_nodes] float32, cumulative draft log-probability; None when nothing was drafted
     max_depth:     bound on depth
+    proposal:      what sampled children were drawn from, siblings in draw order; None for trees without sampled ones
     """
 
     draft_tokens: Tensor
@@ -26,6 +43,7 @@ class DraftTree:
     ancestor_mask: Tensor
     node_scores: Tensor | None
     max_depth: int
+    proposal: Proposal | None = None
 
     @property
     def num_nodes(self) -> int:

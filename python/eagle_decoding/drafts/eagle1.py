@@ -47,8 +47,11 @@ class Eagle1Draft(LayerDraft):
     def logits(self, state: Tensor) -> Tensor:
         return eagle_kernels.linear(state, self.lm_head)
 
-    def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    def likeliest(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
         logits = self.logits(state)
         logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), topk, self.d2t)
         shape = (*logits.shape[:2], topk)
         return logprobs.view(shape), token_ids.view(shape), state
+
+    def fed_back(self, state: Tensor) -> Tensor:
+        return state

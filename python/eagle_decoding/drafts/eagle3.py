@@ -62,8 +62,11 @@ class Eagle3Draft(LayerDraft):
     def logits(self, state: Tensor) -> Tensor:
         return eagle_kernels.linear(eagle_kernels.rms_norm(state, self.norm, self.config.rms_norm_eps), self.lm_head)
 
-    def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    def likeliest(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
         normed, logprobs, token_ids, _ = eagle_kernels.lm_head_topk(
             state, self.norm, self.config.rms_norm_eps, self.lm_head, topk, self.d2t
         )
         return logprobs, token_ids, normed if self.config.norm_output else state
+
+    def fed_back(self, state: Tensor) -> Tensor:
+        return eagle_kernels.rms_norm(state, self.norm, self.config.rms_norm_eps) if self.config.norm_output else state

@@ -7,8 +7,11 @@ import eagle_kernels
 from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, last_rows
+from eagle_decoding.drafts.coupled import coupled_topk
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
+from eagle_decoding.drafts.drawn import propose_drawn
 from eagle_decoding.drafts.layer_steps import Step, steps_of
+from eagle_decoding.drafts.rules import RULES, RuleChooser
 from eagle_decoding.drafts.static_tree import Level, StaticTree
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
@@ -25,13 +28,18 @@ class LayerDraft:
     The pair (feature of position i, token at i + 1) occupies row i of the draft cache. Committed rows always come
     from the target's true features; rows of a tree under construction lie behind them, until the next commit.
 
-    A subclass says what the layer reads of a pair (`begin`, `enter`) and what its output predicts (`children`).
+    A subclass says what the layer reads of a pair (`begin`, `enter`) and what its output predicts (`logits`,
+    `likeliest`) and feeds back (`fed_back`).
+
+    lm_head: [draft vocabulary, hidden]; d2t: [draft vocabulary] int32 offset from a draft id to the target's, or None
     """
 
     feature_layers: tuple[int, ...]
+    lm_head: Tensor
+    d2t: Tensor | None
 
     def __init__(self, head: Head, tree: TreeConfig, dtype: torch.dtype, device: torch.device):
-        self.tree, self.device = tree, device
+        self.tree, self.dtype, self.device, self.vocab_size = tree, dtype, device, head.config.vocab_size
         self.static = static_tree(tree, device) if tree.static else None
         self.steps: list[Step] = steps_of(self.static) if self.static else []
         self.layer = DecoderLayer(head.config, head.tensors, "layers.0.", tree.max_depth * tree.topk, dtype, device)
@@ -48,15 +56,29 @@ class LayerDraft:
         """[batch, rows, draft vocabulary] after the layer's output."""
         raise NotImplementedError
 
-    def children(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
+    def likeliest(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
         """(log-probabilities, target ids int32, both [batch, rows, topk], state fed back) after the layer's output."""
         raise NotImplementedError
 
+    def fed_back(self, state: Tensor) -> Tensor:
+        """What a child of each row continues from [batch, rows, hidden]."""
+        raise NotImplementedError
+
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
+        self.params, children = params, self.tree.children
+        sampling = bool((params.temperature > 0).any())
+        self.coupled = sampling and children == "coupled"
+        self.filtered = bool(((params.top_k > 0) | (params.top_p < 1) | (params.min_p > 0)).any())
+        self.drawn = sampling and children in ("sampled", "hybrid", "auto")
+        self.chooser = RuleChooser(len(prompt), self.device) if children == "auto" else None
+        if children in RULES:
+            self.rule = torch.full((len(prompt),), RULES.index(children), device=self.device)
         self.layer.start(len(prompt))
 
     def extend(self, commit: Commit) -> None:
         """Rebuilds the draft cache from true features and keeps the state that predicts the root's children."""
+        if self.chooser is not None:
+            self.chooser.observe(commit.num_rows - 1)
         self.root_state = last_rows(self.read(commit), commit.num_rows)
 
     def read(self, commit: Commit) -> Tensor:
@@ -67,7 +89,22 @@ class LayerDraft:
         )
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+        if self.drawn:
+            if self.chooser is not None:
+                self.rule = self.chooser.choose()
+            return propose_drawn(self, root_tokens, context_len)
         return self._fill(root_tokens, context_len) if self.static else self._grow(root_tokens, context_len)
+
+    def children(self, state: Tensor, topk: int, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `likeliest`, where requests sample once the noise is known that chooses the target's token.
+
+        position_ids: [batch] int32, position of the children
+        """
+        if not self.coupled:
+            return self.likeliest(state, topk)
+        logits, vocab_size = self.logits(state), self.vocab_size
+        best = coupled_topk(logits, position_ids, self.params, topk, self.d2t, vocab_size, self.filtered)
+        return *best, self.fed_back(state)
 
     def _grow(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         """Grows max_depth levels of topk nodes, then keeps the best num_nodes of everything that was looked at."""
@@ -84,12 +121,12 @@ class LayerDraft:
         state, slot = self.root_state, 1
         for depth in range(1, tree.max_depth + 1):
             row = (depth - 1) * tree.topk
-            logprobs, children, fed_back = self.children(state, tree.topk)
+            logprobs, children, fed_back = self.children(state, tree.topk, context_len + depth)
             next_scores, next_slots, next_tokens, origin, mask = eagle_kernels.expand_tree(
                 *frontier, logprobs, children, scores, tokens, parents, slot, row
             )
             if depth < tree.max_depth:
-                state = self._run(next_tokens, fed_back, origin.long(), depth, context_len, mask, row)
+                state = self.run(next_tokens, fed_back, origin.long(), depth, context_len, mask, row)
             slot += children.shape[1] * tree.topk
             frontier = (next_scores, next_slots, mask)
         draft_tokens, parent, depths, position_ids, ancestor_mask, node_slots = eagle_kernels.build_tree(
@@ -110,14 +147,14 @@ class LayerDraft:
                 step = self.steps[depth - 1]
                 mine, mask = tokens[:, level.parents].contiguous(), step.ancestor_mask.repeat(batch, 1, 1)
                 origin = step.origin.expand(batch, -1)
-                state = self._run(mine, fed_back, origin, depth, context_len, mask, step.first_row)
-            logprobs, children, fed_back = self.children(state, level.topk)
+                state = self.run(mine, fed_back, origin, depth, context_len, mask, step.first_row)
+            logprobs, children, fed_back = self.children(state, level.topk, context_len + depth + 1)
             return logprobs, children
 
         assert self.static is not None
         return self.static.fill(root_tokens, context_len, candidates)
 
-    def _run(
+    def run(
         self,
         tokens: Tensor,
         fed_back: Tensor,
