@@ -27,18 +27,15 @@ def plain_logits(heads: DepthHeads, target: PreTrainedModel, head: int, inputs: 
     """[draft vocabulary], from the concatenated inputs [input_size] of one row."""
     config, tensors = heads.config, {name: t.to(target.dtype) for name, t in heads.tensors.items() if name != "d2t"}
     state = inputs[: config.hidden_size]
+    if config.shared_path:
+        for i, token in enumerate(inputs[config.hidden_size :].split(config.hidden_size)):
+            state = state + tensors[f"tokens.{head - i}.weight"] @ token
+        inputs = state
     if config.residual_projection:
         state = tensors[f"heads.{head}.residual.weight"] @ inputs + tensors[f"heads.{head}.residual.bias"]
     for layer in range(config.num_layers):
         block = f"heads.{head}.blocks.{0 if layer == 0 or config.method == 'medusa' else 1}"
-        if layer == 0 and config.shared_path:
-            first, *path = inputs.split(config.hidden_size)
-            added = tensors[block + ".weight"] @ first + tensors[block + ".bias"]
-            for i, token in enumerate(path):
-                added = added + tensors[f"path.{head - i}.weight"] @ token
-        else:
-            added = tensors[block + ".weight"] @ inputs + tensors[block + ".bias"]
-        inputs = state = state + F.silu(added)
+        inputs = state = state + F.silu(tensors[block + ".weight"] @ inputs + tensors[block + ".bias"])
     if config.output_map:
         state = tensors[f"heads.{head}.map.weight"] @ state
     if config.own_lm_head:

@@ -8,7 +8,7 @@ from models import VOCAB, tiny_target
 from test_train_loop import config_for, run_to_the_end, workplace  # noqa: F401
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
-from eagle_decoding.checkpoint import DepthHeads, DepthHeadsConfig, layer_of, read_depth_heads
+from eagle_decoding.checkpoint import CheckpointError, DepthHeads, DepthHeadsConfig, layer_of, read_depth_heads
 from eagle_decoding.drafts import Commit, HydraDraft, load_draft
 from eagle_decoding.drafts.depth_heads import HeadStack
 from eagle_decoding.drafts.prefix import PrefixLayer
@@ -232,6 +232,16 @@ def test_the_exported_tree_comes_from_the_training_rows(workplace, tmp_path):  #
     packs = [(trainer.data.pack([row]), features.read([row])[1]) for row in trainer.train_rows]
     fields = json.loads((tmp_path / "heads" / "config.json").read_text())
     assert torch.tensor(fields["rank_accuracy"]).allclose(torch.tensor(rank_accuracy(trainer.head, packs)))
+    with pytest.raises(CheckpointError, match="name it too"):
+        export_head(tmp_path / "heads", tmp_path / "published", "published")
+    export_head(tmp_path / "heads", tmp_path / "published", "published", torch.float32, str(workplace / "target"))
+    target = frozen_target(workplace / "target")
+    portable, published = (load_draft(tmp_path / name, target, TreeConfig()) for name in ("heads", "published"))
+    state = torch.randn(1, 1, 24)
+    kept = portable.heads.d2t + torch.arange(32)
+    logits = [portable.heads.logits(1, state), published.heads.logits(1, state)[..., kept]]
+    torch.testing.assert_close(*logits, rtol=1e-5, atol=1e-5)
+    assert portable.tree.paths == published.tree.paths
     config.data.features = str(tmp_path / "nowhere")
     state = trainer.head.state_dict()
     OBJECTIVES["medusa"].export(

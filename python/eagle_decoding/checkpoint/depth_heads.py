@@ -42,8 +42,9 @@ class DepthHeadsConfig:
         all but the first of a Hydra head.
     residual_projection: the first block of a Hydra head, whose input is wider than its output, adds a learnt projection
         of its input; else it adds the state, the first hidden_size entries of its input.
-    shared_path: what the first block of a Hydra head does to a token of the path depends on how many tokens came after
-        it alone: one matrix each, shared by all heads (this trainer's heads; equal to published ones that repeat them).
+    shared_path: the tokens of a Hydra head's path are added to the state, each through a matrix that depends on how
+        many tokens came after it alone and that all heads share; blocks then read the sum (this trainer's heads; a
+        published head's projection of the residual and first block can express them).
     output_map: a matrix of each head's own stands before the lm_head (this trainer's; lm_head @ map is the projection
         of a published head).
     own_lm_head: every head has a projection to the draft vocabulary of its own, with a bias if lm_head_bias; else the
@@ -110,7 +111,7 @@ class DepthHeadsConfig:
                 shapes[f"{prefix}residual.weight"] = (hidden, self.input_size(head))
                 shapes[f"{prefix}residual.bias"] = (hidden,)
             if self.shared_path:
-                shapes[f"path.{head}.weight"] = (hidden, hidden)
+                shapes[f"tokens.{head}.weight"] = (hidden, hidden)
             if self.output_map:
                 shapes[f"{prefix}map.weight"] = (hidden, hidden)
             if self.own_lm_head:
@@ -135,9 +136,7 @@ class DepthHeads:
     config: DepthHeadsConfig
     tensors: dict[str, Tensor]
 
-    def first_block(self, head: int) -> Tensor:
-        """[H, input_size] weight of a head's first block, over the state and then the path, oldest token first."""
-        weight = self.tensors[f"heads.{head}.blocks.0.weight"]
-        if not self.config.shared_path:
-            return weight
-        return torch.cat([weight, *(self.tensors[f"path.{after}.weight"] for after in range(head, -1, -1))], 1)
+    def path_sum(self, head: int) -> Tensor:
+        """[H, input_size] matrix that adds the path to the state, oldest token first, for heads with a shared path."""
+        matrices = [self.tensors[f"tokens.{after}.weight"] for after in range(head, -1, -1)]
+        return torch.cat([torch.eye(self.config.hidden_size, dtype=matrices[0].dtype), *matrices], 1)

@@ -42,7 +42,7 @@ def _medusa_names(config: DepthHeadsConfig) -> dict[str, str]:
 def _hydra_names(config: DepthHeadsConfig) -> dict[str, str]:
     """`hydra_mlp.{head}.{index}.linear.*`, where heads with a prefix layer count a dropout before every block.
 
-    `hydra_path.*` and `hydra_mlp.{head}.map.weight` are this project's."""
+    `hydra_tokens.*` and `hydra_mlp.{head}.map.weight` are this project's."""
     names = {}
     for head in range(config.num_heads):
         for layer, block in enumerate(config.blocks):
@@ -53,7 +53,7 @@ def _hydra_names(config: DepthHeadsConfig) -> dict[str, str]:
                 if layer == 0 and config.residual_projection:
                     names[f"{stored}res_connection.{part}"] = f"{here}residual.{part}"
         if config.shared_path:
-            names[f"hydra_path.{head}.weight"] = f"path.{head}.weight"
+            names[f"hydra_tokens.{head}.weight"] = f"tokens.{head}.weight"
         if config.output_map:
             names[f"hydra_mlp.{head}.map.weight"] = f"heads.{head}.map.weight"
         projection = f"hydra_lm_head.{head}." + ("1." if config.prefix else "")

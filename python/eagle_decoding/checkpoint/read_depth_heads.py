@@ -124,7 +124,7 @@ def _hydra_config(fields: dict[str, Any], tensors: dict[str, Tensor], target: An
         method="hydra",
         num_heads=len({head for head, _ in places}),
         num_layers=fields.get("hydra_num_layers") or len({index for _, index in places}),
-        shared_path=any(name.startswith("hydra_path.") for name in tensors),
+        shared_path=any(name.startswith("hydra_tokens.") for name in tensors),
         residual_projection=any(".res_connection." in name for name in tensors),
         own_lm_head=any(name.startswith("hydra_lm_head.") for name in tensors),
         lm_head_bias=any(name.startswith("hydra_lm_head.") and name.endswith(".bias") for name in tensors),

@@ -76,7 +76,6 @@ def published(heads: DepthHeads, lm_head: Tensor | None) -> DepthHeads:
     dtype = tensors["heads.0.blocks.0.weight"].dtype
     for head in range(config.num_heads):
         prefix = f"heads.{head}."
-        tensors[prefix + "blocks.0.weight"] = heads.first_block(head)
         projection = tensors[prefix + "lm_head.weight"] if config.own_lm_head else cast(Tensor, lm_head)
         if config.output_map:
             projection = projection.float() @ heads.tensors[prefix + "map.weight"].float()
@@ -84,7 +83,12 @@ def published(heads: DepthHeads, lm_head: Tensor | None) -> DepthHeads:
         if hydra and not config.lm_head_bias:
             tensors[prefix + "lm_head.bias"] = torch.zeros(config.vocab_size, dtype=dtype)
         if hydra and not config.residual_projection:
-            tensors[prefix + "residual.weight"] = torch.eye(config.hidden_size, config.input_size(head), dtype=dtype)
+            residual = torch.eye(config.hidden_size, config.input_size(head))
+            if config.shared_path:
+                residual = heads.path_sum(head).float()
+                block = tensors[prefix + "blocks.0.weight"].float() @ residual
+                tensors[prefix + "blocks.0.weight"] = block.to(dtype)
+            tensors[prefix + "residual.weight"] = residual.to(dtype)
             tensors[prefix + "residual.bias"] = torch.zeros(config.hidden_size, dtype=dtype)
     return DepthHeads(shape, tensors)
 

@@ -16,12 +16,14 @@ class HeadStack:
     def __init__(self, heads: DepthHeads, lm_head: Tensor, dtype: torch.dtype, device: torch.device):
         """lm_head [V, H]: the target's, for heads without projections of their own."""
         self.config = heads.config
-        first = {f"heads.{head}.blocks.0.weight": heads.first_block(head) for head in range(heads.config.num_heads)}
         self.weights = {
             name: tensor.to(device, dtype).contiguous()
-            for name, tensor in (heads.tensors | first).items()
+            for name, tensor in heads.tensors.items()
             if name.startswith("heads.")
         }
+        if heads.config.shared_path:
+            for head in range(heads.config.num_heads):
+                self.weights[f"path.{head}.weight"] = heads.path_sum(head).to(device, dtype).contiguous()
         self.d2t = heads.tensors["d2t"].to(device, torch.int32) if heads.config.has_reduced_vocab else None
         if not heads.config.own_lm_head:
             kept = slice(None) if self.d2t is None else self.d2t + torch.arange(len(self.d2t), device=device)
@@ -30,6 +32,8 @@ class HeadStack:
     def hidden(self, head: int, inputs: Tensor) -> Tensor:
         """Blocks x + silu(W x + b): [..., input_size] -> [..., hidden]; the first adds the state, or a projection."""
         prefix = f"heads.{head}."
+        if self.config.shared_path:
+            inputs = self._linear(inputs, f"path.{head}")
         residual = inputs[..., : self.config.hidden_size]
         if self.config.residual_projection:
             residual = self._linear(inputs, prefix + "residual")

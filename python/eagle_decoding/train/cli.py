@@ -210,8 +210,7 @@ def export(
     source: Annotated[Path, typer.Argument(help="The out folder of a training run, or a head directory.")],
     out: Annotated[Path, typer.Argument(help="Head directory to write.")],
     format: Annotated[
-        str,
-        typer.Option(help="portable, or what the kind of head has: vllm, sglang, speculators, safeailab, published."),
+        str, typer.Option(help="portable, vllm, sglang, speculators, safeailab; published for Medusa, Hydra.")
     ] = "portable",
     dtype: Dtype = "bfloat16",
     target: Annotated[

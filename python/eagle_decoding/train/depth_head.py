@@ -25,10 +25,10 @@ class Blocks(nn.Module):
         self.blocks = nn.ModuleList(nn.Linear(hidden, hidden) for _ in set(self.order))
         self.map = nn.Linear(hidden, hidden, bias=False)
 
-    def forward(self, state: Tensor, path: Tensor | float) -> Tensor:
-        """state [R, H], and what the path adds to the first block [R, H] -> what the lm_head reads [R, H]."""
-        for layer, block in enumerate(self.order):
-            state = state + F.silu(self.blocks[block](state) + (path if layer == 0 else 0.0))
+    def forward(self, state: Tensor) -> Tensor:
+        """state [R, H], the path added -> what the lm_head reads [R, H]."""
+        for block in self.order:
+            state = state + F.silu(self.blocks[block](state))
         return self.map(state)
 
 
@@ -87,7 +87,7 @@ class DepthHead(DraftHead):
         self.heads = nn.ModuleList(Blocks(config) for _ in range(config.num_heads))
         if config.reads_path:
             hidden = config.hidden_size
-            self.path = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(config.num_heads))
+            self.tokens = nn.ModuleList(nn.Linear(hidden, hidden, bias=False) for _ in range(config.num_heads))
         if config.prefix:
             self.prefix = Prefix(config.prefix)
 
@@ -100,7 +100,11 @@ class DepthHead(DraftHead):
 
         state [R, H]: of `begin`. path [R, head + 1], int64: the tokens after it, oldest first; Medusa does not look.
         """
-        if not self.config.reads_path:
-            return self.heads[head](state, 0.0)
-        added = [self.path[head - i](self.embed_tokens[path[:, i]]) for i in range(head + 1)]
-        return self.heads[head](state, torch.stack(added).sum(0))
+        return self.heads[head](self.add_path(head, state, path))
+
+    def add_path(self, head: int, state: Tensor, path: Tensor) -> Tensor:
+        """The state plus, for Hydra, the embedding of each token of the path through the matrix of its distance."""
+        if self.config.reads_path:
+            for i in range(head + 1):
+                state = state + self.tokens[head - i](self.embed_tokens[path[:, i]])
+        return state

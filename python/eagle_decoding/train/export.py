@@ -6,9 +6,10 @@ from pathlib import Path
 
 import torch
 
-from eagle_decoding.checkpoint import CheckpointError, check_fits, read_head
+from eagle_decoding.checkpoint import CheckpointError, check_fits, depth_heads_files, read_head
 from eagle_decoding.train.config import load_config
 from eagle_decoding.train.objectives import OBJECTIVES
+from eagle_decoding.train.objectives.depth import rewrite
 from eagle_decoding.train.state import newest_state
 from eagle_decoding.train.target import frozen_target
 from eagle_decoding.train.written import write_compared
@@ -39,6 +40,9 @@ def export_head(
         config.target = target or config.target
         model = frozen_target(config.target)
         return OBJECTIVES[config.head.kind].export(config, state.head, model, out, format, dtype)
+    if depth_heads_files(source):
+        rewrite(source, out, format, dtype, target)
+        return None
     head, model = read_head(source), frozen_target(target) if target else None
     if model is not None:
         check_fits(head.config, model.config)

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from eagle_decoding.checkpoint import DepthHeads, DepthHeadsConfig, layer_of, write_depth_heads
+from eagle_decoding.checkpoint import (
+    CheckpointError,
+    DepthHeads,
+    DepthHeadsConfig,
+    layer_of,
+    read_depth_heads,
+    write_depth_heads,
+)
 from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import pack_rows, read_token_rows, split_rows
 from eagle_decoding.train.depth_head import DepthHead
@@ -23,7 +30,8 @@ from eagle_decoding.train.objectives.base import Objective
 from eagle_decoding.train.rank_accuracy import rank_accuracy
 from eagle_decoding.train.rows import Documents
 from eagle_decoding.train.step import StepOutput
-from eagle_decoding.train.unroll_heads import unroll_heads
+from eagle_decoding.train.target import frozen_target
+from eagle_decoding.train.unroll_heads import path_tokens, unroll_heads
 
 MEASURED_TOKENS = 16_384  # of training rows, for the accuracies that shape the tree
 
@@ -52,19 +60,18 @@ def heads_config(config: TrainConfig, target: Any) -> DepthHeadsConfig:
 
 @torch.no_grad()
 def warm_start(head: DepthHead, target: Any, documents: Documents, aux: Tensor, final: Tensor) -> None:
-    """Every head starts as the best linear guess: its map takes the state at t to what the target's state at t + 1 + j
-    will be, by ridge regression over the sample, and the target's lm_head reads that. Blocks and path add nothing yet.
+    """Every head starts as the best linear guess: of the target's state at t + 1 + j, by ridge regression over the
+    sample, from the state at t and, for Hydra, the tokens after it. Blocks add nothing yet.
 
     The prefix layer is the target's last without its outputs; the norm behind it gives the states back their size.
 
     documents, final [T, H]: a sample of the text, and the target's states after its final norm.
     """
     for name, parameter in head.named_parameters():
-        if name.startswith(("heads.", "path.")):
+        if name.startswith(("heads.", "tokens.")):
             nn.init.zeros_(parameter)
     for step in range(head.config.num_heads):
-        now = torch.nonzero(torch.arange(len(final)) + 1 + step < documents.ends)[:, 0]
-        head.get_parameter(f"heads.{step}.map.weight").copy_(ridge(final[now], final[now + 1 + step]))
+        _guess_linearly(head, documents, final, step)
     if head.config.prefix:
         source, prefix = target.model.layers[-1], head.prefix
         for name in ("q_proj", "k_proj", "v_proj"):
@@ -73,6 +80,20 @@ def warm_start(head: DepthHead, target: Any, documents: Documents, aux: Tensor, 
         for projection in (prefix.layer.self_attn.o_proj, prefix.layer.mlp.down_proj):
             projection.weight.zero_()
         prefix.norm.weight.fill_(final.square().mean(-1).sqrt().mean())
+
+
+def _guess_linearly(head: DepthHead, documents: Documents, final: Tensor, step: int) -> None:
+    """The map of head `step`, and the matrix of the token that no head before it reads: map (x + matrix token)."""
+    now = torch.nonzero(torch.arange(len(final)) + 1 + step < documents.ends)[:, 0]
+    path = path_tokens(documents, now, step)
+    state = head.add_path(step, final[now], path)
+    inputs = torch.cat((state, head.embed_tokens[path[:, 0]]), -1) if head.config.reads_path else state
+    linear = ridge(inputs, final[now + 1 + step])
+    size = head.config.hidden_size
+    head.get_parameter(f"heads.{step}.map.weight").copy_(linear[:, :size])
+    if head.config.reads_path:
+        token = ridge(linear[:, :size], linear[:, size:])
+        head.get_parameter(f"tokens.{step}.weight").copy_(token.T)
 
 
 def run(
@@ -91,10 +112,22 @@ def export(
     dtype: torch.dtype,
 ) -> None:
     """The lm_head stays with the target; the features of the training rows, if still there, say which tree is best."""
-    stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in tensors.items()}
     shape = replace(heads_config(config, target), rank_accuracy=measured_accuracy(config, tensors, target))
+    _write(out, DepthHeads(shape, tensors), target, format, dtype)
+
+
+def rewrite(source: str | Path, out: str | Path, format: str, dtype: torch.dtype, target: str | None) -> None:
+    """Write the heads of one directory into another, in another format; target: directory or hub id of their target."""
+    if target is None:
+        raise CheckpointError("Medusa and Hydra heads leave their widths and lm_head to the target: name it too.")
+    model = frozen_target(target)
+    _write(out, read_depth_heads(source, model.config), model, format, dtype)
+
+
+def _write(out: str | Path, heads: DepthHeads, target: Any, format: str, dtype: torch.dtype) -> None:
+    stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in heads.tensors.items()}
     lm_head = target.get_output_embeddings().weight.detach()
-    write_depth_heads(out, DepthHeads(shape, stored), target.config, format, lm_head)
+    write_depth_heads(out, DepthHeads(heads.config, stored), target.config, format, lm_head)
 
 
 def measured_accuracy(
