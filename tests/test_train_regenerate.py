@@ -22,7 +22,6 @@ from eagle_decoding.train.data import DataError, read_token_rows
 from eagle_decoding.train.prompts import ChatFormat, read_prompts
 from eagle_decoding.train.regenerate import AnswerOptions, regenerate, without_answered
 
-
 ENDS = frozenset(range(EOS, VOCAB, 12))  # many, so that answers end at all lengths
 
 
