@@ -22,6 +22,8 @@ from eagle_decoding.train.data import DataError, read_token_rows
 from eagle_decoding.train.prompts import ChatFormat, read_prompts
 from eagle_decoding.train.regenerate import AnswerOptions, regenerate, without_answered
 
+ENDS = frozenset(range(EOS, VOCAB, 12))  # many, so that answers end at all lengths
+
 
 def random_requests(count: int) -> list[Request]:
     generator = torch.Generator().manual_seed(count)
@@ -43,7 +45,7 @@ def generated(decoder: SpeculativeDecoder, request: Request, limit: int) -> list
 def test_slots_write_what_generate_writes(num_slots):
     model = tiny_target()
     decoder = SpeculativeDecoder(model, NoDraft())
-    requests, texts, steps = random_requests(8), {}, []
+    requests, texts, steps = random_requests(12), {}, []
 
     def finished(request, tokens):
         assert request.key not in texts
@@ -52,12 +54,12 @@ def test_slots_write_what_generate_writes(num_slots):
 
     target = Target(model)
     with target.attached():
-        SlotDecoder(target, num_slots, frozenset([EOS, 5]), 12).run(requests, finished, steps.append)
-    model.generation_config.eos_token_id = [EOS, 5]
+        SlotDecoder(target, num_slots, ENDS, 24).run(requests, finished, steps.append)
+    model.generation_config.eos_token_id = sorted(ENDS)
     for request in requests:
-        assert texts[request.key] == generated(decoder, request, 12), request
-    assert texts[102] == generated(decoder, Request(102, requests[2].prompt + texts[2], 0.0, 1), 12)
-    assert len({len(text) for text in texts.values()}) > 1, "no text ended early"
+        assert texts[request.key] == generated(decoder, request, 24), request
+    assert texts[102] == generated(decoder, Request(102, requests[2].prompt + texts[2], 0.0, 1), 24)
+    assert len({len(text) for text in texts.values()}) > 3, "texts must end at different steps"
     assert sum(steps) == sum(len(text) - 1 for text in texts.values()), "a finished row went on computing"
 
 
