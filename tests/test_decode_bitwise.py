@@ -12,13 +12,15 @@ SETTINGS = {"do_sample": False, "max_new_tokens": 60, "eos_token_id": None}
 RECORD = {"return_dict_in_generate": True, "output_logits": True}
 
 
-@pytest.mark.parametrize("kind", ["llama", "qwen3"])
-def test_logits_of_tree_and_plain_decoding_agree(kind, dtype):
+@pytest.mark.parametrize(("kind", "batch"), [("llama", 1), ("qwen3", 1), ("llama", 7)])
+def test_logits_of_tree_and_plain_decoding_agree(kind, batch, dtype):
+    """A batch of 7 verifies 161 rows at once: more than one request may have before the stock path takes over."""
     target = tiny_target(kind, dtype)
-    inputs = prompts(1)
+    inputs = prompts(batch)
     decoder = SpeculativeDecoder(target, ScriptedDraft([], accuracy=0.9, num_nodes=23))
     plain = decoder.generate(**inputs, speculate=False, **SETTINGS, **RECORD)
-    decoder.draft.texts = plain.sequences.tolist()
+    padding = (inputs["attention_mask"] == 0).sum(1).tolist()
+    decoder.draft.texts = [row[skip:].tolist() for row, skip in zip(plain.sequences, padding, strict=True)]
     speculative = decoder.generate(**inputs, **SETTINGS, **RECORD)
     assert decoder.stats.tokens_per_round > 2
     assert torch.equal(speculative.sequences, plain.sequences)

@@ -65,32 +65,36 @@ def prefix_model(heads, target):
 )
 @torch.no_grad()
 def test_a_node_holds_the_candidate_of_its_own_path(kind, options):
-    """Two rounds, so that the prefix layer reads rows it kept from the first one."""
+    """After a prompt of two chunks and after a round, when the prefix layer reads rows it kept."""
     target = tiny_target(kind)
     heads = hydra_heads(target, **options)
     draft = HydraDraft(heads, target, TREE)
     prompt, committed = random_commit(target, [70, 5, 66], [0, 0, 0]), random_commit(target, [2, 4, 3], [70, 5, 66])
     draft.start(torch.zeros(3, 70, dtype=torch.int64), prompt.num_rows, None)
-    draft.extend(prompt)
-    draft.propose(torch.zeros(3, dtype=torch.int32), prompt.num_rows)
-    draft.extend(committed)
-    root_tokens = torch.tensor([5, 6, 7], dtype=torch.int32)
-    tree = draft.propose(root_tokens, committed.context_len + committed.num_rows)
+    rows: list[list[torch.Tensor]] = [[], [], []]
+    for commit in (prompt, committed):
+        draft.extend(commit)
+        tree = draft.propose(torch.tensor([5, 6, 7], dtype=torch.int32), commit.context_len + commit.num_rows)
+        for b in range(3):
+            rows[b].append(commit.features[b, : commit.num_rows[b]])
+            check_tree(heads, target, draft, tree, b, torch.cat(rows[b]))
+
+
+def check_tree(heads, target, draft, tree, b, states):
+    """Every node of request b against the plain forward on its path, after these committed states."""
     embed, paths = target.get_input_embeddings().weight, [(), *draft.tree.paths]
-    for b in range(3):
-        rows = [commit.features[b, : commit.num_rows[b]] for commit in (prompt, committed)]
-        states = target.model.norm(torch.cat(rows))
-        if heads.config.prefix:
-            states = prefix_model(heads, target)(inputs_embeds=states[None]).last_hidden_state[0]
-        for node, path in enumerate(paths[1:], start=1):
-            parent = int(tree.parent[b, node])
-            walk = [paths.index(path[:depth]) for depth in range(len(path))]
-            inputs = torch.cat([states[-1], embed[tree.draft_tokens[b, walk].long()].flatten()])
-            logprobs = plain_logits(heads, target, len(path) - 1, inputs).log_softmax(-1)
-            best = logprobs.sort(descending=True)
-            assert int(tree.draft_tokens[b, node]) == int(target_ids(heads)[best.indices[path[-1]]])
-            score = float(tree.node_scores[b, parent]) + float(best.values[path[-1]])
-            assert float(tree.node_scores[b, node]) == pytest.approx(score, abs=1e-4)
+    assert int(tree.draft_tokens[b, 0]) == 5 + b
+    if heads.config.prefix:
+        states = prefix_model(heads, target)(inputs_embeds=states[None]).last_hidden_state[0]
+    for node, path in enumerate(paths[1:], start=1):
+        parent = int(tree.parent[b, node])
+        walk = [paths.index(path[:depth]) for depth in range(len(path))]
+        inputs = torch.cat([states[-1], embed[tree.draft_tokens[b, walk].long()].flatten()])
+        logprobs = plain_logits(heads, target, len(path) - 1, inputs).log_softmax(-1)
+        best = logprobs.sort(descending=True)
+        assert int(tree.draft_tokens[b, node]) == int(target_ids(heads)[best.indices[path[-1]]])
+        score = float(tree.node_scores[b, parent]) + float(best.values[path[-1]])
+        assert float(tree.node_scores[b, node]) == pytest.approx(score, abs=1e-4)
 
 
 def published_file(folder, heads):

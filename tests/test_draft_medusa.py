@@ -48,7 +48,7 @@ def test_a_node_holds_the_candidate_that_its_rank_names(options):
     assert tree.draft_tokens[:, 0].equal(root_tokens)
     paths = [(), *draft.tree.paths]
     for b in range(3):
-        state = target.model.norm(commit.features[b, commit.num_rows[b] - 1])
+        state = commit.features[b, commit.num_rows[b] - 1]
         for head in range(tree.max_depth):
             logprobs = plain_logits(heads, target, head, state).log_softmax(-1)
             best = logprobs.sort(descending=True)
@@ -103,6 +103,27 @@ def test_published_files(tmp_path, version, num_layers):
     for head in range(4):
         expected = torch.stack([plain_logits(heads, target, head, row) for row in inputs.flatten(0, 1)])
         torch.testing.assert_close(draft.heads.logits(head, inputs).flatten(0, 1), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_heads_stored_inside_a_tuned_model(tmp_path, suffix):
+    """Medusa-2: one directory is target and draft; the heads lie in two shards beside the model's own tensors."""
+    target = tiny_target()
+    heads = random_depth_heads(target, "medusa", own_lm_head=True)
+    for name, tensor in heads.tensors.items():
+        heads.tensors[name] = tensor.clone()
+    model = dict(target.state_dict()) | {"lm_head.weight": target.lm_head.weight.detach().clone()}
+    for shard, of_head in enumerate([(0, 2), (1,)]):
+        stored = model if shard == 0 else {}
+        for head in of_head:
+            for part in ("weight", "bias"):
+                stored[f"medusa_head.{head}.0.linear.{part}"] = heads.tensors[f"heads.{head}.blocks.0.{part}"]
+            stored[f"medusa_head.{head}.1.weight"] = heads.tensors[f"heads.{head}.lm_head.weight"]
+        (save_file if suffix == "safetensors" else torch.save)(stored, tmp_path / f"model-{shard}.{suffix}")
+    (tmp_path / "config.json").write_text(json.dumps(target.config.to_dict() | {"medusa_num_heads": 3}, default=str))
+    draft = load_draft(tmp_path, target, TREE)
+    assert isinstance(draft, MedusaDraft) and draft.heads.config == heads.config
+    assert all(torch.equal(draft.heads.weights[name], tensor) for name, tensor in heads.tensors.items())
 
 
 @pytest.mark.parametrize("format", ["portable", "published"])

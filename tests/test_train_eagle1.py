@@ -1,13 +1,17 @@
 """EAGLE-1 and HASS training: equal to drafting token by token, the published losses, repeatable noise."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
-from eagle1_head import plain_states
+from eagle1_head import plain_states, random_eagle1
+from models import tiny_target
 
 from eagle_decoding.checkpoint import Eagle1Config
 from eagle_decoding.train.config import KINDS, ConfigError, LossOptions, load_config
 from eagle_decoding.train.eagle1_head import Eagle1Head
+from eagle_decoding.train.initialise import warm_eagle1
 from eagle_decoding.train.losses import blended
 from eagle_decoding.train.rows import Documents, supervised_rows
 from eagle_decoding.train.unroll import feature_noise, unroll
@@ -133,6 +137,28 @@ def test_noise_reaches_the_first_step_only_when_a_generator_is_given():
     still = next(unroll(head, documents, aux, final, 1, weights=weights)).scores.logprob
     noisy = next(unroll(head, documents, aux, final, 1, weights=weights, generator=torch.Generator())).scores.logprob
     assert torch.equal(plain, still) and not torch.allclose(plain, noisy)
+
+
+def test_the_start_is_the_best_linear_guess():
+    """Where the next state is a linear function of embedding and state, the untrained head nearly knows it."""
+    target = tiny_target()
+    embed, lm_head = (m.weight.detach() for m in (target.get_input_embeddings(), target.get_output_embeddings()))
+    config = random_eagle1(target).config
+    head = Eagle1Head(replace(config, intermediate_size=48), embed, lm_head, torch.arange(len(embed)))
+    law, lengths = torch.randn(32, 64) * 0.15, [90, 70, 80]
+    ids, final = torch.randint(0, len(embed), (sum(lengths),)), torch.randn(sum(lengths), 32)
+    documents = Documents(ids, torch.ones(len(ids), dtype=torch.bool), torch.tensor([0, *lengths]).cumsum(0))
+    for start, end in zip(documents.starts[:-1].tolist(), documents.starts[1:].tolist(), strict=True):
+        for t in range(start, end - 1):
+            final[t + 1] = law @ torch.cat((embed[ids[t + 1]], final[t]))
+    warm_eagle1(head, target, documents, final[:, None], final)
+    output = next(unroll(head, documents, final[:, None], final, 1, weights=LossOptions(feature=1.0)))
+    expected = final[output.rows + 1]
+    assert output.extra.mean() < 0.1 * F.smooth_l1_loss(torch.zeros_like(expected), expected)
+    torch.testing.assert_close(
+        head.layer.self_attn.k_proj.weight * target.model.norm.weight,
+        target.model.layers[-1].self_attn.k_proj.weight * target.model.layers[-1].input_layernorm.weight,
+    )
 
 
 def test_the_kind_brings_its_recipe_and_what_is_given_wins():

@@ -15,7 +15,6 @@ from eagle_decoding.drafts.depth_heads import HeadStack
 from eagle_decoding.drafts.prefix import PrefixLayer
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import KINDS, ConfigError, load_config
-from eagle_decoding.train.data import read_token_rows
 from eagle_decoding.train.depth_head import DepthHead
 from eagle_decoding.train.export import export_head
 from eagle_decoding.train.features import FeatureShards
@@ -71,7 +70,7 @@ def served_states(heads, documents, final):
             position = torch.tensor([[row - first]], dtype=torch.int32)
             one = torch.ones(1, dtype=torch.int32)
             commit = Commit(position, final[None, row : row + 1], position, position[0], one, row - first + 1)
-            states.append(layer.extend(final[None, row : row + 1], commit)[0, 0])
+            states.append(layer.extend(commit)[0, 0])
     return torch.stack(states)
 
 
@@ -124,21 +123,35 @@ def test_documents_too_short_to_predict_anything(lengths):
 
 @pytest.mark.parametrize("kind", KIND_NAMES)
 @torch.no_grad()
-def test_a_warm_head_predicts_what_the_target_predicts(kind):
+def test_a_warm_head_guesses_states_that_follow_linearly(kind):
+    """States that turn by the same matrix every token: a head finds its power."""
     target, head, _ = make_head(kind)
-    documents, final = make_documents([12], [0])
-    final = final * 5 / final.square().mean(-1, keepdim=True).sqrt()
-    OBJECTIVES[kind].warm_start(head, target, torch.empty(0), final)
-    state = head.begin(final, documents)
-    path = documents.input_ids[None, :HEADS].expand(12, -1)
+    turn = torch.linalg.qr(torch.randn(32, 32)).Q
+    states = [torch.randn(32)]
+    for _ in range(400):
+        states.append(turn @ states[-1])
+    final = torch.stack(states)
+    final = final * 3 / final.square().mean(-1, keepdim=True).sqrt()
+    documents, _ = make_documents([401], [0])
+    OBJECTIVES[kind].warm_start(head, target, documents, torch.empty(0), final)
+    state = head.begin(final, documents)[:390]
+    torch.testing.assert_close(state, final[:390], rtol=1e-4, atol=1e-4)
     for step in range(HEADS):
-        torch.testing.assert_close(head(step, state, path[:, : step + 1]), final, rtol=1e-4, atol=1e-4)
+        guess = head(step, state, documents.input_ids[:390, None].expand(-1, step + 1))
+        later = final[1 + step : 391 + step]
+        assert torch.cosine_similarity(guess, later).min() > 0.9, step
 
 
 @pytest.mark.parametrize("kind", KIND_NAMES)
 def test_a_run_learns_and_its_export_drafts(workplace, tmp_path, kind):  # noqa: F811
     reports = []
-    overrides = ["optim.epochs=12", "optim.lr=1e-2", "log.eval_every=1000", "log.save_every=1000"]
+    overrides = [
+        "head.warm_start=false",
+        "optim.epochs=12",
+        "optim.lr=1e-2",
+        "log.eval_every=1000",
+        "log.save_every=1000",
+    ]
     config = config_for(workplace, tmp_path / "run", f"head.kind={kind}", *PLAIN, *overrides)
     trainer, _ = build_trainer(config, reports.append)
     trainer.run()
@@ -154,9 +167,9 @@ def test_a_run_learns_and_its_export_drafts(workplace, tmp_path, kind):  # noqa:
         assert torch.equal(stored, tensor if name == "d2t" else tensor.to(torch.bfloat16)), name
     decoder = SpeculativeDecoder(target, draft)
     settings = {"do_sample": False, "max_new_tokens": 26, "eos_token_id": None}
-    prompt = read_token_rows([workplace / "rows.safetensors"]).ids[None, :4]
-    assert torch.equal(decoder.generate(prompt, **settings), target.generate(prompt, **settings))
-    assert decoder.stats.tokens_per_round > 1.2
+    prompts = torch.stack([trainer.data.ids[trainer.data.starts[row] :][:4] for row in trainer.train_rows[:8]])
+    assert torch.equal(decoder.generate(prompts, **settings), target.generate(prompts, **settings))
+    assert decoder.stats.tokens_per_round > 1.1
 
 
 def test_a_stopped_run_resumes_to_the_same_bits(workplace, tmp_path):  # noqa: F811

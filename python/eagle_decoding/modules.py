@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 
 import eagle_kernels
 
-MAX_ROWS = 128
+MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
 RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
@@ -62,7 +62,7 @@ def fused_forward(module: Any) -> Callable[[Tensor], Tensor] | None:
 
 def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
     def forward(input: Tensor) -> Tensor:
-        if input.numel() > MAX_ROWS * module.in_features:
+        if input.shape[-2] > MAX_ROWS:
             return functional.linear(input, module.weight, module.bias)
         return eagle_kernels.linear(input, module.weight, module.bias)
 

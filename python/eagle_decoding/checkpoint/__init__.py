@@ -8,7 +8,7 @@ from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fit import check_fits
 from eagle_decoding.checkpoint.formats import FORMATS, TargetFacts
 from eagle_decoding.checkpoint.read import Head, read_head
-from eagle_decoding.checkpoint.read_depth_heads import depth_heads_file, read_depth_heads
+from eagle_decoding.checkpoint.read_depth_heads import depth_heads_files, read_depth_heads
 from eagle_decoding.checkpoint.write import write_head
 from eagle_decoding.checkpoint.write_depth_heads import write_depth_heads
 
@@ -25,7 +25,7 @@ __all__ = [
     "TargetFacts",
     "check_fits",
     "default_aux_layer_ids",
-    "depth_heads_file",
+    "depth_heads_files",
     "layer_of",
     "read_depth_heads",
     "read_head",

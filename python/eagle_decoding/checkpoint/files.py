@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from eagle_decoding.checkpoint.errors import CheckpointError
@@ -27,12 +27,15 @@ def read_fields(folder: Path) -> dict[str, Any]:
         raise CheckpointError(f"{folder / 'config.json'} is not JSON ({error}).") from None
 
 
-def read_weights(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a pickled state dict (read with weights_only=True)."""
+def read_weights(file: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Tensors of a .safetensors file, or of a pickled state dict (read with weights_only=True): those whose name begins
+    with the prefix; the others are not read."""
     try:
         if file.suffix == ".safetensors":
-            return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+            with safe_open(file, framework="pt") as stored:
+                return {name: stored.get_tensor(name) for name in stored.keys() if name.startswith(prefix)}  # noqa: SIM118
+        tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=bool(prefix))
+        return {name: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise CheckpointError(f"{file} cannot be read ({error}); it may be cut short, fetch it again.") from None
 

@@ -17,12 +17,19 @@ from eagle_decoding.checkpoint.read import check_d2t, check_shapes
 ARCHITECTURES = ("mlp", "prefix-mlp")
 
 
-def depth_heads_file(folder: str | Path) -> tuple[str, Path] | None:
-    """(method, weight file) if the directory holds Medusa or Hydra heads, else None."""
+def depth_heads_files(folder: str | Path) -> tuple[str, list[Path]] | None:
+    """(method, weight files) if the directory holds Medusa or Hydra heads, else None.
+
+    Medusa-2 tuned the target along with its heads and stores both in the shards of one model, as `medusa_head.*`.
+    """
+    folder = Path(folder)
     for method, names in FILES.items():
         for name in names:
-            if (Path(folder) / name).is_file():
-                return method, Path(folder) / name
+            if (folder / name).is_file():
+                return method, [folder / name]
+    if (folder / "config.json").is_file() and "medusa_num_heads" in read_fields(folder):
+        shards = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
+        return ("medusa", shards) if shards else None
     return None
 
 
@@ -37,17 +44,13 @@ def read_depth_heads(path: str | Path, target: Any) -> DepthHeads:
     that is wrong.
     """
     folder = Path(path)
-    found = depth_heads_file(folder)
+    found = depth_heads_files(folder)
     if found is None:
         raise CheckpointError(f"{folder} holds neither Medusa nor Hydra heads ({', '.join(sum(FILES.values(), ()))}).")
-    method, file = found
+    method, files = found
     fields, target = read_fields(folder), target.get_text_config()
     _check_fits(fields, target)
-    tensors = {
-        name.removeprefix(f"{method}_head."): tensor
-        for name, tensor in read_weights(file).items()
-        if not UNUSED.search(name)
-    }
+    tensors = _read_tensors(method, files)
     config = (_medusa_config if method == "medusa" else _hydra_config)(fields, tensors, target)
     names, shapes, stored_once = stored_names(config), config.tensor_shapes(), dict[str, str]()
     for stored, name in names.items():
@@ -58,12 +61,19 @@ def read_depth_heads(path: str | Path, target: Any) -> DepthHeads:
         first = stored_once[names[stored]]
         if not torch.equal(tensors[stored], tensors[first]):
             raise CheckpointError(
-                f"{stored} and {first} in {file} differ, but the layers of a {method} head share one block."
+                f"{stored} and {first} in {folder} differ, but the layers of a {method} head share one block."
             )
     result = {name: tensors[stored] for name, stored in stored_once.items()}
     if config.has_reduced_vocab:
         result["d2t"] = check_d2t(result["d2t"], None, config.vocab_size)
     return DepthHeads(config, result)
+
+
+def _read_tensors(method: str, files: list[Path]) -> dict[str, Tensor]:
+    """The heads' tensors; of a whole model's, those that carry the heads' prefix."""
+    own, prefix = files[0].name in FILES[method], f"{method}_head."
+    tensors = {name: tensor for file in files for name, tensor in read_weights(file, "" if own else prefix).items()}
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if not UNUSED.search(name)}
 
 
 def _check_fits(fields: dict[str, Any], target: Any) -> None:

@@ -45,7 +45,10 @@ def write_depth_heads(
             stored[name] = heads.tensors[here].detach().clone()
             kept.add(here)
     as_published = int(format == "published" and config.method == "hydra")  # Hydra's own loader knows .pt alone
-    write_files(folder, FILES[config.method][as_published], stored, _fields(config))
+    fields = _fields(config)
+    if format == "published":
+        fields["base_model_name_or_path"] = target.name_or_path
+    write_files(folder, FILES[config.method][as_published], stored, fields)
     _check_written(folder, heads, target)
 
 

@@ -1,31 +1,13 @@
-"""What Medusa and Hydra share when they draft: the state they start from, and a head's blocks and projection."""
+"""What Medusa and Hydra share when they draft: a head's blocks and projection, and the tree that all heads fill."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
 
 import eagle_kernels
 from eagle_decoding.checkpoint import DepthHeads
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit, last_rows
 from eagle_decoding.drafts.static_tree import StaticTree, best_paths, published_paths
-
-
-class FinalState:
-    """The target's state after its final norm, from the residual stream that leaves its last layer."""
-
-    def __init__(self, target: PreTrainedModel):
-        norm = target.get_decoder().norm
-        self.weight, self.eps = norm.weight.detach(), norm.variance_epsilon
-        self.feature_layers: tuple[int, ...] = (target.config.num_hidden_layers,)
-
-    def __call__(self, features: Tensor) -> Tensor:
-        return eagle_kernels.rms_norm(features, self.weight, self.eps)
-
-    def last(self, commit: Commit) -> Tensor:
-        """[batch, 1, hidden], after each request's last committed row."""
-        return self(last_rows(commit.features, commit.num_rows))
 
 
 class HeadStack:

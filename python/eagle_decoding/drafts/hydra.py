@@ -7,8 +7,8 @@ from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import DepthHeads
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
-from eagle_decoding.drafts.depth_heads import FinalState, HeadStack, static_tree
+from eagle_decoding.drafts.base import Commit, last_rows
+from eagle_decoding.drafts.depth_heads import HeadStack, static_tree
 from eagle_decoding.drafts.prefix import PrefixLayer
 from eagle_decoding.drafts.static_tree import Level
 from eagle_decoding.sampling import SamplingParams
@@ -18,13 +18,13 @@ from eagle_decoding.tree import DraftTree
 class HydraDraft:
     """Drafts with Hydra heads (Ankner et al. 2024, arXiv 2402.05109): one pass per depth, over its inner nodes.
 
-    Head d reads the state and the embeddings of the d + 1 tokens from the root to a node, oldest first. With a prefix
-    layer (Hydra++) the state has passed an attention layer over everything that was committed.
+    Head d reads the target's state after its final norm, and the embeddings of the d + 1 tokens from the root to a
+    node, oldest first. With a prefix layer (Hydra++) the state has passed an attention layer over everything that was
+    committed.
     """
 
     def __init__(self, heads: DepthHeads, target: PreTrainedModel, tree: TreeConfig):
-        self.final_state = FinalState(target)
-        self.feature_layers = self.final_state.feature_layers
+        self.feature_layers: tuple[int, ...] = (target.config.num_hidden_layers + 1,)
         self.embed = target.get_input_embeddings().weight.detach()
         lm_head = target.get_output_embeddings().weight
         self.heads = HeadStack(heads, lm_head, target.dtype, target.device)
@@ -36,10 +36,7 @@ class HydraDraft:
             self.prefix.start(len(prompt))
 
     def extend(self, commit: Commit) -> None:
-        if self.prefix:
-            self.state = self.prefix.extend(self.final_state(commit.features), commit)
-        else:
-            self.state = self.final_state.last(commit)
+        self.state = self.prefix.extend(commit) if self.prefix else last_rows(commit.features, commit.num_rows)
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         return self.tree.fill(root_tokens, context_len, self._candidates)

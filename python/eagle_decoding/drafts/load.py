@@ -4,7 +4,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import Eagle1Config, check_fits, depth_heads_file, read_depth_heads, read_head
+from eagle_decoding.checkpoint import Eagle1Config, check_fits, depth_heads_files, read_depth_heads, read_head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Draft
 from eagle_decoding.drafts.eagle1 import Eagle1Draft
@@ -18,7 +18,7 @@ def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig) -> 
 
     Raises ValueError when the head does not fit the target, naming what differs.
     """
-    if depth_heads_file(draft):
+    if depth_heads_files(draft):
         heads = read_depth_heads(draft, target.config)
         return HydraDraft(heads, target, tree) if heads.config.reads_path else MedusaDraft(heads, target, tree)
     head = read_head(draft)

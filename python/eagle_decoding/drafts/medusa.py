@@ -5,8 +5,8 @@ from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import DepthHeads
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
-from eagle_decoding.drafts.depth_heads import FinalState, HeadStack, static_tree
+from eagle_decoding.drafts.base import Commit, last_rows
+from eagle_decoding.drafts.depth_heads import HeadStack, static_tree
 from eagle_decoding.drafts.static_tree import Level
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
@@ -15,12 +15,12 @@ from eagle_decoding.tree import DraftTree
 class MedusaDraft:
     """Drafts with Medusa heads (Cai et al. 2024, arXiv 2401.10774): one pass over the heads fills the whole tree.
 
-    A head sees no other head's guess, so the children of every node of a depth are the same candidates.
+    Heads read the target's state after its final norm, and no other head's guess: the children of every node of a depth
+    are the same candidates.
     """
 
     def __init__(self, heads: DepthHeads, target: PreTrainedModel, tree: TreeConfig):
-        self.final_state = FinalState(target)
-        self.feature_layers = self.final_state.feature_layers
+        self.feature_layers: tuple[int, ...] = (target.config.num_hidden_layers + 1,)
         lm_head = target.get_output_embeddings().weight
         self.heads = HeadStack(heads, lm_head, target.dtype, target.device)
         self.tree = static_tree(heads, tree, target.device)
@@ -29,7 +29,7 @@ class MedusaDraft:
         pass
 
     def extend(self, commit: Commit) -> None:
-        self.state = self.final_state.last(commit)
+        self.state = last_rows(commit.features, commit.num_rows)
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         return self.tree.fill(root_tokens, context_len, self._candidates)

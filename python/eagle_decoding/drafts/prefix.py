@@ -22,12 +22,12 @@ class PrefixLayer:
     def start(self, batch: int) -> None:
         self.layer.start(batch)
 
-    def extend(self, states: Tensor, commit: Commit) -> Tensor:
-        """Runs committed states [batch, rows, hidden] through the layer; [batch, 1, hidden] after the last real one."""
+    def extend(self, commit: Commit) -> Tensor:
+        """Runs the committed states through the layer; [batch, 1, hidden], normed, after each request's last one."""
 
         def enter(rows: slice) -> tuple[Tensor, Tensor]:
-            part = states[:, rows].contiguous()
-            return eagle_kernels.rms_norm(part, self.input_norm, self.eps), part
+            states = commit.features[:, rows].contiguous()
+            return eagle_kernels.rms_norm(states, self.input_norm, self.eps), states
 
         last = last_rows(self.layer.commit(commit, enter), commit.num_rows)
         return eagle_kernels.rms_norm(last, self.norm, self.eps)

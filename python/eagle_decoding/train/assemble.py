@@ -19,7 +19,6 @@ from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.target import frozen_target
 
 LOW_COVERAGE = 0.95
-WARM_SAMPLE_ROWS = 8
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,9 @@ def build_trainer(
     if not train:
         raise DataError(f"No training row has features in {config.data.features}; run `eagle-decoding capture` first.")
     if config.head.warm_start:
-        OBJECTIVES[config.head.kind].warm_start(head, target, *features.read(train[:WARM_SAMPLE_ROWS]))
+        objective = OBJECTIVES[config.head.kind]
+        sample = train[: objective.warm_rows]
+        objective.warm_start(head, target, data.pack(sample), *features.read(sample))
     else:
         random_init(head, target.config.get_text_config().initializer_range)
     supervised = sum(data.supervised_tokens(row) for row in train)

@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.head import DraftHead
+from eagle_decoding.train.rows import Documents
 
 EMBEDDING_STD = 0.01
+RIDGE = 0.1  # of each input's variance
 LEAST_STRETCH = 0.1  # smaller weights of the final norm count as this large, so that nothing divides by zero
 
 
@@ -25,7 +27,7 @@ def random_init(head: DraftHead, std: float) -> None:
 
 
 @torch.no_grad()
-def warm_eagle3(head: Eagle3Head, target: Any, aux: Tensor, final: Tensor) -> None:
+def warm_eagle3(head: Eagle3Head, target: Any, documents: Documents, aux: Tensor, final: Tensor) -> None:
     """Start as the target's last layer applied to the last fused feature, almost blind to the embedding.
 
     fc is the identity on the last fused feature (scaled by its mean norm over the sample aux [R, A, Ht], final [R, Ht]
@@ -51,30 +53,41 @@ def warm_eagle3(head: Eagle3Head, target: Any, aux: Tensor, final: Tensor) -> No
 
 
 @torch.no_grad()
-def warm_eagle1(head: Eagle1Head, target: Any, aux: Tensor, final: Tensor) -> None:
-    """Start as the target's last layer applied to the state after the final norm, almost blind to the embedding.
+def warm_eagle1(head: Eagle1Head, target: Any, documents: Documents, aux: Tensor, final: Tensor) -> None:
+    """Start as the best linear guess at the next state, refined by the target's last layer once that learns to speak.
 
-    The final norm stretched each value of that state by its weight. What reads the state shrinks it again, what adds to
-    it stretches: q/k/v by the input norm's weight over the final norm's, o and down by the final norm's over the mean
-    size of the residual stream in the sample aux [R, A, H]. final [R, H]: a sample of these states.
+    fc is the ridge regression of the next state on (embedding, state) over the sample: documents and their states after
+    the final norm, final [T, H]. The layer is the target's last with silent outputs (o and down are zero). The final
+    norm stretched each value of a state by its weight; what reads states shrinks it again: q/k/v by the input norm's
+    weight over the final norm's, the norm before the MLP by its own over the final norm's.
     """
     config, source, layer = head.config, target.model.layers[-1], head.layer
-    hidden, norm = config.hidden_size, target.model.norm.weight
+    norm = target.model.norm.weight
     stretch = torch.where(norm < 0, -1, 1) * norm.abs().clamp(min=LEAST_STRETCH)
-    rms = _root_mean_square(aux[:, -1])
-    head.fc.weight[:, :hidden].normal_(std=EMBEDDING_STD / _root_mean_square(head.embed_tokens))
-    head.fc.weight[:, hidden:] = torch.eye(hidden)
+    last = documents.starts[1:] - 1
+    within = torch.ones_like(documents.input_ids, dtype=torch.bool).index_fill(0, last, False).nonzero()[:, 0]
+    pairs = torch.cat((head.embed_tokens[documents.input_ids[within + 1]], final[within]), -1)
+    head.fc.weight.copy_(ridge(pairs, final[within + 1]))
     for name in ("q_proj", "k_proj", "v_proj"):
         mine, theirs = getattr(layer.self_attn, name), getattr(source.self_attn, name)
         weight = theirs.weight * (source.input_layernorm.weight / stretch)
         mine.weight.copy_(_repeat_heads(weight, mine.out_features, config.head_dim))
         if mine.bias is not None:
             mine.bias.copy_(_repeat_heads(theirs.bias, mine.out_features, config.head_dim))
-    layer.self_attn.o_proj.weight.copy_(source.self_attn.o_proj.weight * (stretch / rms)[:, None])
     layer.mlp.load_state_dict(source.mlp.state_dict())
-    layer.mlp.down_proj.weight.mul_((stretch / rms)[:, None])
+    for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
+        projection.weight.zero_()
     shrunk = source.post_attention_layernorm.weight / stretch * _root_mean_square(final)
     layer.post_attention_layernorm.weight.copy_(shrunk)
+
+
+def ridge(inputs: Tensor, outputs: Tensor) -> Tensor:
+    """W [O, I] with inputs [N, I] @ W^T near outputs [N, O]; every input counts alike, whatever its size."""
+    size = inputs.square().mean(0).sqrt().clamp(min=1e-6)
+    scaled = inputs / size
+    gram = scaled.T @ scaled
+    gram.diagonal().add_(RIDGE * len(inputs))
+    return (torch.linalg.solve(gram, scaled.T @ outputs) / size[:, None]).T
 
 
 def _root_mean_square(states: Tensor) -> float:

@@ -47,7 +47,8 @@ def logits(head: Head) -> Tensor:
     draft: Eagle1Draft | Eagle3Draft
     if isinstance(config, Eagle1Config):
         whole = Head(config, {name: tensor for name, tensor in head.tensors.items() if name != "d2t"})
-        draft, width = Eagle1Draft(whole, embed, embed, 1, tree, dtype, device), config.hidden_size
+        lm_head = embed / config.hidden_size**0.5
+        draft, width = Eagle1Draft(whole, embed, lm_head, 1, tree, dtype, device), config.hidden_size
     else:
         draft = Eagle3Draft(head, embed, config.num_layers, tree, dtype, device)
         width = config.num_aux * config.target_hidden_size

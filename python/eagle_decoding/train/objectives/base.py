@@ -22,7 +22,8 @@ class Objective:
 
     build(config, target, target_ids): the head with random parameters around the frozen weights of the target (a
         transformers model); target_ids [Vd], int64: the draft vocabulary, ascending.
-    warm_start(head, target, aux, final): its parameters from the target's, given a sample of the target's features.
+    warm_start(head, target, documents, aux, final): its parameters from the target's, given `warm_rows` rows of the
+        training text with the target's features.
     unroll(head, documents, aux, final, config, generator): the scores of one pack, step by step (for heads that predict
         side by side, head by head), at most `config.unroll.steps` of them. aux [T, A, H] and final [T, H], float: the
         target's features of the documents. generator: where noise and dropout come from; None evaluates: every
@@ -32,6 +33,7 @@ class Objective:
     """
 
     build: Callable[[TrainConfig, Any, Tensor], DraftHead]
-    warm_start: Callable[[Any, Any, Tensor, Tensor], None]
+    warm_start: Callable[[Any, Any, Documents, Tensor, Tensor], None]
     unroll: Callable[[Any, Documents, Tensor, Tensor, TrainConfig, Generator | None], Iterator[StepOutput]]
     export: Callable[[TrainConfig, dict[str, Tensor], Any, str | Path, str, torch.dtype], float | None]
+    warm_rows: int = 8

@@ -18,6 +18,7 @@ from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import pack_rows, read_token_rows, split_rows
 from eagle_decoding.train.depth_head import DepthHead
 from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.initialise import ridge
 from eagle_decoding.train.objectives.base import Objective
 from eagle_decoding.train.rank_accuracy import rank_accuracy
 from eagle_decoding.train.rows import Documents
@@ -50,15 +51,20 @@ def heads_config(config: TrainConfig, target: Any) -> DepthHeadsConfig:
 
 
 @torch.no_grad()
-def warm_start(head: DepthHead, target: Any, aux: Tensor, final: Tensor) -> None:
-    """Every head starts as the target's own prediction: blocks and path add nothing, a prefix layer passes the states
-    on.
+def warm_start(head: DepthHead, target: Any, documents: Documents, aux: Tensor, final: Tensor) -> None:
+    """Every head starts as the best linear guess: its map takes the state at t to what the target's state at t + 1 + j
+    will be, by ridge regression over the sample, and the target's lm_head reads that. Blocks and path add nothing yet.
 
     The prefix layer is the target's last without its outputs; the norm behind it gives the states back their size.
+
+    documents, final [T, H]: a sample of the text, and the target's states after its final norm.
     """
     for name, parameter in head.named_parameters():
         if name.startswith(("heads.", "path.")):
-            nn.init.eye_(parameter) if name.endswith("map.weight") else nn.init.zeros_(parameter)
+            nn.init.zeros_(parameter)
+    for step in range(head.config.num_heads):
+        now = torch.nonzero(torch.arange(len(final)) + 1 + step < documents.ends)[:, 0]
+        head.get_parameter(f"heads.{step}.map.weight").copy_(ridge(final[now], final[now + 1 + step]))
     if head.config.prefix:
         source, prefix = target.model.layers[-1], head.prefix
         for name in ("q_proj", "k_proj", "v_proj"):
@@ -105,4 +111,4 @@ def measured_accuracy(
     return rank_accuracy(head, ((data.pack(pack), features.read(pack)[1]) for pack in measured))
 
 
-DEPTH = Objective(build=build, warm_start=warm_start, unroll=run, export=export)
+DEPTH = Objective(build=build, warm_start=warm_start, unroll=run, export=export, warm_rows=64)

@@ -46,4 +46,4 @@ def export(
     return write_compared(Head(head_config(config, target), tensors), out, format, dtype, config.target, target)
 
 
-EAGLE1 = Objective(build=build, warm_start=warm_eagle1, unroll=run, export=export)
+EAGLE1 = Objective(build=build, warm_start=warm_eagle1, unroll=run, export=export, warm_rows=64)
