@@ -23,7 +23,7 @@ from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError, TrainConfig, load_config
 from eagle_decoding.train.files import write_whole
 from eagle_decoding.train.memory import keep_freed_memory
-from eagle_decoding.train.plot import COLOURS, dress, plot_runs
+from eagle_decoding.train.plot import COLOURS, dress, new_figure, plot_runs
 from eagle_decoding.train.progress import RunLog
 
 
@@ -115,9 +115,7 @@ def draw(study: Study, results: list[dict[str, Any]], out: Path) -> None:
     if study.axis == "runs":
         plot_runs([out / slug(result["name"]) for result in results], out / "results.svg")
         return
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(6, 4)
     axes = figure.subplots()
     points = sorted((result["unique_tokens"], result["tau_sim"]) for result in results)
     axes.semilogx(*zip(*points, strict=True), color=COLOURS[0], marker="o")

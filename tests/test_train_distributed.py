@@ -45,7 +45,7 @@ def test_two_processes_train_as_one_and_resume_exactly(workplace, tmp_path, shar
     team = config_for(workplace, tmp_path / "team", *options)
     run_together(2, train_in_team, team, tmp_path / "reports.pt")
     theirs = torch.load(tmp_path / "reports.pt", weights_only=True)
-    assert len(theirs) == len(reports) > 10
+    assert len(theirs) == len(reports) >= 10
     for mine, other in zip(reports, theirs, strict=True):
         assert (mine["kind"], mine["step"], mine["tokens"]) == (other["kind"], other["step"], other["tokens"])
         assert mine["loss"] == pytest.approx(other["loss"], abs=2e-4)

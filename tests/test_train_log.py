@@ -7,6 +7,7 @@ import json
 
 import pytest
 from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
 from eagle_decoding.train.cli import app
@@ -58,11 +59,10 @@ def test_a_full_disk_costs_a_log_line_only(tmp_path):
 
 
 def test_tensorboard_scalars_by_step(tmp_path):
-    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     with RunLog(tmp_path, Console(file=io.StringIO()), tensorboard=True) as log:
         log(report("train", 5))
         log(report("eval", 10, 1.75))
-    events = accumulator.EventAccumulator(str(tmp_path)).Reload()
+    events = EventAccumulator(str(tmp_path)).Reload()
     assert {"train/loss/1", "train/survival/2", "train/lr", "eval/tau_sim"} <= set(events.Tags()["scalars"])
     (scalar,) = events.Scalars("eval/tau_sim")
     assert (scalar.step, scalar.value) == (10, 1.75)

@@ -34,9 +34,9 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
     """Draw the curves of runs into one picture with a transparent ground: thin lines training, dots held-out rows."""
-    from matplotlib.figure import Figure
+    figure = new_figure(13, 4)
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    figure = Figure(figsize=(13, 4), layout="constrained")
     loss, tau, survival = figure.subplots(1, 3)
     for run, colour in zip(runs, _colours(len(runs)), strict=True):
         reports = read_log(run)
@@ -56,8 +56,20 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
         (survival, "depth", "survival on held-out rows at the end"),
     ):
         dress(axes, x, y)
+    for axes in (loss, tau):
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    survival.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.legend(frameon=False, labelcolor=INK)
     figure.savefig(out, transparent=True)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches. Raises DataError where the package matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DataError("Drawing needs the package matplotlib: run `pip install matplotlib`.") from error
+    return Figure(figsize=(width, height), layout="constrained")
 
 
 def dress(axes: Any, x: str, y: str) -> None:
