@@ -77,6 +77,14 @@ def test_generate_samples_by_seed(saved):
     assert first.out == again.out != other.out
 
 
+def test_typical_acceptance_is_called_lossy(saved):
+    assert "LOSSY" in run("generate", "--help").out
+    command = ("generate", "w5", *saved, *TREE, "--max-new-tokens", "20", "--typical-acceptance")
+    greedy = ("generate", "w5", *saved, *TREE, "--max-new-tokens", "20")
+    assert run(*command, "--temperature", "1.5", "--seed", "1").code == 0
+    assert run(*command).out == run(*greedy).out
+
+
 def test_generate_reads_the_standard_input(saved):
     command = (*saved, *TREE, "--raw", "--max-new-tokens", "8")
     assert run("generate", *command, stdin="w5 w9\n").out == run("generate", "w5 w9", *command).out

@@ -6,7 +6,7 @@ from drawn_draft import DrawnDraft, random_table
 from models import VOCAB, prompts, tiny_target
 from test_decode_sampling import chi_square
 
-from eagle_decoding import SpeculativeDecoder
+from eagle_decoding import SpeculativeDecoder, TypicalAcceptance
 
 RULES = {"sampled": None, "hybrid": 1, "deterministic": 3}
 
@@ -52,14 +52,15 @@ def test_second_token_has_the_targets_law(rule, warpers):
     assert chi_square(counts, second_token_law(target, inputs, **warpers) * draws) < 1
 
 
+@pytest.mark.parametrize("typical_acceptance", [None, TypicalAcceptance()])
 @pytest.mark.parametrize("rule", RULES)
-def test_scores_are_those_of_the_emitted_path(rule):
-    """output_scores with sampled trees: one row a token, each the processed logits after the tokens before it."""
+def test_scores_are_those_of_the_emitted_path(rule, typical_acceptance):
+    """output_scores with drawn trees: one row a token, each the processed logits after the tokens before it."""
     target, inputs = tiny_target(), prompts(1)
     decoder = SpeculativeDecoder(target, DrawnDraft(random_table(), num_fixed=RULES[rule]))
     output = decoder.generate(
         **inputs, do_sample=True, top_k=0, repetition_penalty=1.3, max_new_tokens=12, seed=2, eos_token_id=None,
-        return_dict_in_generate=True, output_scores=True, output_logits=True,
+        return_dict_in_generate=True, output_scores=True, output_logits=True, typical_acceptance=typical_acceptance,
     )  # fmt: skip
     with torch.no_grad():
         logits = target(output.sequences).logits[0, inputs["input_ids"].shape[1] - 1 : -1]

@@ -7,10 +7,11 @@ if TYPE_CHECKING:
     from eagle_decoding.config import TreeConfig
     from eagle_decoding.decoder import SpeculativeDecoder
     from eagle_decoding.stats import Stats
+    from eagle_decoding.typical import TypicalAcceptance
 
-__all__ = ["SpeculativeDecoder", "Stats", "TreeConfig"]
+__all__ = ["SpeculativeDecoder", "Stats", "TreeConfig", "TypicalAcceptance"]
 
-HOMES = {"SpeculativeDecoder": "decoder", "Stats": "stats", "TreeConfig": "config"}
+HOMES = {"SpeculativeDecoder": "decoder", "Stats": "stats", "TreeConfig": "config", "TypicalAcceptance": "typical"}
 
 
 def __getattr__(name: str) -> Any:

@@ -64,6 +64,13 @@ Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token, m
 TopP = Annotated[float, typer.Option(help="Share of the probability to sample from.")]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text, with and without drafting.")]
 Speculate = Annotated[bool, typer.Option("--speculate/--no-speculate", help="Draft, or decode plainly.")]
+Typical = Annotated[
+    bool,
+    typer.Option(
+        "--typical-acceptance",
+        help="LOSSY: keep drafts that the model finds plausible (Medusa's rule), for more tokens a round.",
+    ),
+]
 Chat = Annotated[
     bool | None,
     typer.Option(
@@ -103,6 +110,7 @@ def generate(
     top_p: TopP = 1.0,
     seed: Seed = None,
     speculate: Speculate = True,
+    typical_acceptance: Typical = False,
     chat: Chat = None,
     num_nodes: NumNodes = None,
     max_depth: MaxDepth = None,
@@ -114,11 +122,14 @@ def generate(
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.models import load_models
     from eagle_decoding.terminal.report import summary
+    from eagle_decoding.typical import TypicalAcceptance
 
     text = sys.stdin.read() if prompt is None else prompt
     if not text.strip():
         raise ValueError("The prompt is empty: give one as an argument or on the standard input.")
     settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
+    if typical_acceptance:
+        settings["typical_acceptance"] = TypicalAcceptance()
     models = load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk), speculate=speculate)
     inputs = models.encode_prompt(text, chat)
     start = time.perf_counter()
@@ -161,9 +172,10 @@ def info() -> None:
 
 def tree_shape(num_nodes: int | None, max_depth: int | None, topk: int | None) -> TreeConfig | None:
     """The tree that was asked for, None for the method's own."""
-    asked = {"num_nodes": num_nodes, "max_depth": max_depth, "topk": topk}
-    given = {name: value for name, value in asked.items() if value is not None}
-    return TreeConfig(**given) if given else None
+    if num_nodes is max_depth is topk is None:
+        return None
+    own = TreeConfig()
+    return TreeConfig(num_nodes or own.num_nodes, max_depth or own.max_depth, topk or own.topk)
 
 
 def sampling(temperature: float, top_p: float, seed: int | None) -> dict[str, Any]:

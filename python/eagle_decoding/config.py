@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-Children = Literal["likeliest", "coupled", "sampled"]
+Children = Literal["likeliest", "coupled", "sampled", "hybrid", "auto"]
 MAX_NODES = 128  # two 64-bit ancestor words a node
 
 
@@ -16,8 +16,9 @@ class TreeConfig:
     topk:      children looked at per node, and nodes expanded per level; 1 drafts a chain
     children:  which tokens become a node's children when sampling; greedy requests always draft the likeliest.
                "likeliest" and "coupled" (the likeliest once the noise is known that will choose the target's token)
-               give the text of plain sampling with the same seed; "sampled" children are drawn from the draft's law and
-               verified by rejection sampling, which gives the law of plain sampling
+               give the text of plain sampling with the same seed; trees with drawn children give text of the same law:
+               "sampled", "hybrid" (all but one are the likeliest) and "auto" (the best of these two and the likeliest,
+               by what a request's earlier rounds accepted)
 
     SGLang's names for the same: speculative_num_draft_tokens, speculative_num_steps, speculative_eagle_topk.
     """
@@ -25,7 +26,7 @@ class TreeConfig:
     num_nodes: int = 8
     max_depth: int = 4
     topk: int = 4
-    children: Children = "likeliest"
+    children: Children = "coupled"
 
     def __post_init__(self) -> None:
         if self.children not in get_args(Children):

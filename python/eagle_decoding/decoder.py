@@ -21,6 +21,9 @@ from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
 from eagle_decoding.target import Target, load_target
+from eagle_decoding.typical import TypicalAcceptance
+
+PER_REQUEST = ("temperature", "top_k", "top_p", "min_p")
 
 
 class SpeculativeDecoder:
@@ -70,6 +73,7 @@ class SpeculativeDecoder:
         *,
         seed: int | Sequence[int] | None = None,
         speculate: bool = True,
+        typical_acceptance: TypicalAcceptance | None = None,
         streamer: Any | None = None,
         **kwargs: Any,
     ) -> Any:
@@ -78,7 +82,11 @@ class SpeculativeDecoder:
         inputs:    [batch, tokens] int64, also as input_ids=; left padding goes with attention_mask=
         seed:      makes sampling reproducible; request b of a batch draws with seed + b, or with seed[b]
         speculate: False decodes plainly with the same kernels: same seed, same text, one token a round
+        typical_acceptance: LOSSY, Medusa's rule instead of an exact one; None, the default, is lossless
         streamer:  receives tokens as they become final
+
+        temperature, top_k, top_p and min_p may be sequences, one value a request; these requests sample, and those with
+        temperature 0 decode greedily.
 
         Raises ValueError for an empty batch, a prompt that does not fit the context, and unsupported modes.
         """
@@ -93,8 +101,20 @@ class SpeculativeDecoder:
             kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StopStringCriteria(tokenizer, stop_strings)])
         if streamer is not None and prompt is not None:
             streamer.put(prompt.cpu())
+        per_request = {
+            name: kwargs.pop(name) for name in PER_REQUEST if isinstance(kwargs.get(name), Sequence | Tensor)
+        }
+        if per_request and not kwargs.setdefault("do_sample", True):
+            raise ValueError(f"do_sample=False decodes every request greedily: leave out {', '.join(per_request)}.")
         return self.target.generate(
-            inputs, custom_generate=self, seed=seed, speculate=speculate, token_streamer=streamer, **kwargs
+            inputs,
+            custom_generate=self,
+            seed=seed,
+            speculate=speculate,
+            per_request=per_request,
+            typical_acceptance=typical_acceptance,
+            token_streamer=streamer,
+            **kwargs,
         )
 
     def __call__(
@@ -106,6 +126,8 @@ class SpeculativeDecoder:
         generation_config: GenerationConfig,
         seed: int | Sequence[int] | None = None,
         speculate: bool = True,
+        per_request: dict[str, Any] | None = None,
+        typical_acceptance: TypicalAcceptance | None = None,
         token_streamer: Any | None = None,
         **model_kwargs: Any,
     ) -> Any:
@@ -125,7 +147,9 @@ class SpeculativeDecoder:
         prompt, lengths = strip_padding(input_ids, model_kwargs.get("attention_mask"))
         output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
         seeds = request_seeds(seed, len(input_ids))
-        sampler = NodeSampler(logits_processor, generation_config, seeds, input_ids.device)
+        sampler = NodeSampler(
+            logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
+        )
         with target.attached():
             decode(target, draft, sampler, output, prompt, lengths, self.stats)
         return output.result()

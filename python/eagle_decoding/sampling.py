@@ -1,5 +1,6 @@
 """From generation settings to the accepted path: fused sampling, or processors on each node's own prefix."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from transformers import (
 
 import eagle_kernels
 from eagle_decoding.output import Output
-from eagle_decoding.tree import DraftTree
+from eagle_decoding.tree import DraftTree, Proposal
+from eagle_decoding.typical import TypicalAcceptance, verify_typically
 
 FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
 
@@ -49,6 +51,8 @@ class NodeSampler:
         generation_config: GenerationConfig,
         seeds: list[int],
         device: torch.device,
+        per_request: Mapping[str, Sequence[float] | Tensor] | None = None,
+        typical_acceptance: TypicalAcceptance | None = None,
     ):
         self.record = bool(
             generation_config.return_dict_in_generate
@@ -61,18 +65,38 @@ class NodeSampler:
             split = len(warpers)
         self.processors = LogitsProcessorList(warpers[:split])
         self.params = fused_params(warpers[split:], generation_config.do_sample, seeds, device)
+        self.typical_acceptance = typical_acceptance
+        if per_request and not fusible:
+            raise ValueError(
+                f"{', '.join(per_request)} differ by request, which goes with no other warper than temperature, top_k, "
+                "top_p and min_p and without output_scores and output_logits: leave these out, or pass one value."
+            )
+        for name, values in (per_request or {}).items():
+            setattr(self.params, name, one_per_request(name, values, getattr(self.params, name)))
 
     def verify(self, logits: Tensor, tree: DraftTree, output: Output) -> tuple[Tensor, Tensor, Tensor]:
         """Returns accept_index, accept_length and bonus_token as `verify_tree` does.
 
         logits: [batch, num_nodes, vocab], the target's after each node
         """
-        proposal = tree.proposal
-        if proposal is None:
+        if tree.proposal is None and self.typical_acceptance is None:
             tree.target_tokens = self.choose(logits, tree, output)
             return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, tree.target_tokens, tree.max_depth)
         scores = self.process_nodes(logits, tree, output)
-        verdict = eagle_kernels.verify_rejection(
+        if self.typical_acceptance is not None:
+            verdict = verify_typically(self.typical_acceptance, scores, tree, vars(self.params))
+        else:
+            verdict = self.reject(scores, tree, tree.proposal)
+        if self.record:
+            accept_index = verdict[0].tolist()
+            for b in output.active_rows():
+                for node in (n for n in accept_index[b] if n >= 0):
+                    output.record(b, logits[b : b + 1, node].float(), scores[b : b + 1, node])
+        return verdict
+
+    def reject(self, scores: Tensor, tree: DraftTree, proposal: Proposal) -> tuple[Tensor, Tensor, Tensor]:
+        """Rejection sampling of a tree with drawn children, by traversal where all of them were drawn."""
+        return eagle_kernels.verify_rejection(
             scores,
             proposal.draft_logits,
             tree.draft_tokens,
@@ -84,12 +108,6 @@ class NodeSampler:
             max_depth=tree.max_depth,
             traversal=proposal.num_fixed is None,
         )
-        if self.record:
-            accept_index = verdict[0].tolist()
-            for b in output.active_rows():
-                for node in (n for n in accept_index[b] if n >= 0):
-                    output.record(b, logits[b : b + 1, node].float(), scores[b : b + 1, node])
-        return verdict
 
     def choose(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
         """Returns [batch, num_nodes] int32: the token after each node, -1 for NaN logits or where no walk came by.
@@ -141,6 +159,14 @@ class NodeSampler:
         if not self.processors:
             return scores
         return self.processors(prefix.expand(batch, -1), scores.repeat(batch, 1))[b : b + 1]
+
+
+def one_per_request(name: str, values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
+    """A parameter's values, one for each request, as `sample_tokens` takes them."""
+    tensor = torch.as_tensor(values, dtype=like.dtype, device=like.device).contiguous()
+    if tensor.shape != like.shape:
+        raise ValueError(f"{name} must be one number or one per request: got {len(values)} for a batch of {len(like)}.")
+    return tensor
 
 
 def fused_params(warpers: list[Any], do_sample: bool, seeds: list[int], device: torch.device) -> SamplingParams:

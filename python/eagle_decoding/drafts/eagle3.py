@@ -9,7 +9,9 @@ from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit
 from eagle_decoding.drafts.coupled import coupled_topk
+from eagle_decoding.drafts.drawn import propose_drawn
 from eagle_decoding.drafts.rope import RopeTable
+from eagle_decoding.drafts.rules import RULES, RuleChooser
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
 
@@ -64,12 +66,20 @@ class Eagle3Draft:
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         config = self.config
         self.params = params
-        self.coupled = self.tree.children == "coupled" and bool((params.temperature > 0).any())
+        sampling = bool((params.temperature > 0).any())
+        self.coupled = sampling and self.tree.children == "coupled"
+        self.filtered = bool(((params.top_k > 0) | (params.top_p < 1) | (params.min_p > 0)).any())
+        self.drawn = sampling and self.tree.children in ("sampled", "hybrid", "auto")
+        self.chooser = RuleChooser(len(prompt), self.device) if self.tree.children == "auto" else None
+        if self.tree.children in RULES:
+            self.rule = torch.full((len(prompt),), RULES.index(self.tree.children), device=self.device)
         self.cache = KvBuffer(1, len(prompt), config.num_kv_heads, config.head_dim, self.dtype, self.device)
 
     def extend(self, commit: Commit) -> None:
         """Rebuilds the draft cache from true features and keeps the state that predicts the root's children."""
         rows = commit.tokens.shape[1]
+        if self.chooser is not None:
+            self.chooser.observe(commit.num_rows - 1)
         self.cache.reserve(commit.committed + self.tree.max_depth * self.tree.topk)
         hidden = self.fuse(commit.features)
         outputs = []
@@ -91,6 +101,10 @@ class Eagle3Draft:
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         """Grows max_depth levels of topk nodes, then keeps the best num_nodes of everything that was looked at."""
+        if self.drawn:
+            if self.chooser is not None:
+                self.rule = self.chooser.choose()
+            return propose_drawn(self, root_tokens, context_len)
         tree, batch = self.tree, len(root_tokens)
         scores = torch.zeros(batch, tree.num_candidates, device=self.device)
         tokens = root_tokens[:, None].repeat(1, tree.num_candidates)
@@ -138,7 +152,8 @@ class Eagle3Draft:
             return eagle_kernels.lm_head_topk(state, self.norm, eps, self.lm_head, k, self.d2t)[:3]
         normed = eagle_kernels.rms_norm(state, self.norm, eps)
         logits = eagle_kernels.linear(normed, self.lm_head)
-        return normed, *coupled_topk(logits, position_ids, self.params, k, self.d2t, self.config.vocab_size)
+        vocab_size = self.config.vocab_size
+        return normed, *coupled_topk(logits, position_ids, self.params, k, self.d2t, vocab_size, self.filtered)
 
     def fuse(self, features: Tensor) -> Tensor:
         """fc over the low, middle and high features: [batch, rows, 3 * target_hidden] -> [batch, rows, hidden]."""

@@ -34,6 +34,7 @@ NAMED: dict[str, Callable[[TreeConfig | None], Draft]] = {
     "suffix": suffix_draft,
     "lookahead": lookahead_draft,
 }
+DRAWN = ("sampled", "hybrid", "auto")  # trees whose children must all be verified
 GRAFTED = {"prompt-lookup": prompt_lookup.TREE, "suffix": suffix.TREE}  # what may precede a directory: suffix+DIRECTORY
 
 
@@ -61,7 +62,7 @@ def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig | No
 
 def auto_draft(spec: str, target: PreTrainedModel, tree: TreeConfig | None) -> auto.AutoDraft:
     bounds = tree or (auto.TEXT_TREE if spec in GRAFTED else auto.TREE)
-    if spec == "lookahead" or bounds.children == "sampled":
+    if spec == "lookahead" or bounds.children in DRAWN:
         raise ValueError(
             f"auto:{spec} cannot rank its drafts: lookahead's have no scores, sampled ones must all be verified."
         )
@@ -73,10 +74,6 @@ def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None)
     if causal_lm.is_causal_lm(path):
         return causal_lm.CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
     tree = tree or TreeConfig()
-    if tree.children == "sampled":
-        raise ValueError(
-            "children='sampled' is for small causal language models, EAGLE-3 trees take likeliest or coupled."
-        )
     head = read_head(path)
     check_fits(head.config, target.config)
     embedding = target.get_input_embeddings().weight
