@@ -12,7 +12,7 @@ from eagle_decoding.drafts.causal_lm import CausalLmDraft
 from eagle_decoding.drafts.hybrid import HybridDraft
 from eagle_decoding.drafts.load import NAMED
 
-GREEDY = {"do_sample": False, "max_new_tokens": 24}
+GREEDY = {"do_sample": False, "max_new_tokens": 20}
 SMALL = TreeConfig(num_nodes=12, max_depth=3, topk=3)
 
 
@@ -39,14 +39,23 @@ def drafts(target: PreTrainedModel) -> dict[str, Draft]:
     }
 
 
-@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_greedy_text_is_that_of_generate(kind, batch):
-    target = tiny_target(kind)
+def test_greedy_text_is_that_of_generate(batch):
+    target = tiny_target()
     inputs = prompts(batch)
     expected = target.generate(**inputs, **GREEDY)
     for name, draft in drafts(target).items():
         assert torch.equal(SpeculativeDecoder(target, draft).generate(**inputs, **GREEDY), expected), name
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "llama"])
+def test_greedy_text_of_every_kind_of_target(kind):
+    target = tiny_target(kind)
+    inputs = prompts(3)
+    expected = target.generate(**inputs, **GREEDY)
+    for name in ("lookahead", "small model, tree", "hybrid"):
+        decoder = SpeculativeDecoder(target, drafts(target)[name])
+        assert torch.equal(decoder.generate(**inputs, **GREEDY), expected), name
 
 
 @pytest.mark.parametrize("warpers", [{"temperature": 1.0}, {"temperature": 0.8, "repetition_penalty": 1.3}])
@@ -56,5 +65,5 @@ def test_same_seed_same_text(warpers, batch):
     inputs = prompts(batch)
     for name, draft in drafts(target).items():
         decoder = SpeculativeDecoder(target, draft)
-        settings = {**inputs, **warpers, "do_sample": True, "max_new_tokens": 20, "seed": 5}
+        settings = {**inputs, **warpers, "do_sample": True, "max_new_tokens": 16, "seed": 5}
         assert torch.equal(decoder.generate(**settings), decoder.generate(**settings, speculate=False)), name

@@ -19,6 +19,7 @@ from eagle_decoding.target import Target, load_target
 
 CHUNK = 64  # committed tokens run through the model at a time: one mask word
 TREE = TreeConfig(num_nodes=6, max_depth=5, topk=1)  # a chain of five, as transformers' assisted generation begins with
+CHILDREN = ("likeliest", "coupled", "sampled")
 PADDING = 1024  # entries by which vocabularies of one tokenizer differ at most
 
 
@@ -33,6 +34,10 @@ class CausalLmDraft(GrowingDraft):
     feature_layers: tuple[int, ...] = ()
 
     def __init__(self, model: PreTrainedModel, vocab_size: int, tree: TreeConfig):
+        if tree.children not in CHILDREN:
+            raise ValueError(
+                f"A small model drafts children {', '.join(CHILDREN)}, not {tree.children}: choose one of these."
+            )
         self.model = Target(model, role="Draft")
         self.tree, self.dtype, self.device = tree, model.dtype, model.device
         self.vocab_size = self.draft_vocab_size = vocab_size
