@@ -78,7 +78,7 @@ def ceiling_line(ceilings: Ceilings) -> str:
     return (
         f"{ceilings.threads} thread{'s' if ceilings.threads > 1 else ''}; ceilings of this run: "
         f"copy {ceilings.copy_bandwidth / 1e9:.1f} GB/s, read {ceilings.read_bandwidth / 1e9:.1f} GB/s, "
-        f"{ceilings.dtype} product {ceilings.flops_per_second / 1e9:.0f} GFLOP/s"
+        f"matrix product {ceilings.flops_per_second / 1e9:.0f} GFLOP/s"
     )
 
 

@@ -29,7 +29,7 @@ class MeasuredRound:
 def ceilings_line(ceilings: Ceilings, device: str) -> str:
     return (
         f"{device}, {ceilings.threads} threads: copy {ceilings.copy_bandwidth / 1e9:.1f} GB/s, "
-        f"read {ceilings.read_bandwidth / 1e9:.1f} GB/s, {ceilings.dtype} matrix product "
+        f"read {ceilings.read_bandwidth / 1e9:.1f} GB/s, matrix product "
         f"{ceilings.flops_per_second / 1e9:.0f} GFLOP/s. The floor takes the better bandwidth."
     )
 
