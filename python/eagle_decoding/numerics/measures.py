@@ -8,7 +8,6 @@ from torch import Tensor
 # Bounds on the relative norm of the error: float32 sums of some thousand terms; two roundings of the other types.
 NORM_BOUND = {torch.float32: 4e-6, torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7}
 TIE_BOUND = 1e-5  # tokens whose float64 scores differ by less count as a tie
-VARIATION_DRAWS = 20_000
 
 
 @dataclass
