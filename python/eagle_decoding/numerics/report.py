@@ -20,7 +20,8 @@ def markdown(findings: list[Finding], device: str, hardware: str) -> str:
         "",
         "Floats are compared with the plain-torch reference in float64 on the same inputs: worst absolute error, worst",
         "error in units in the last place of the output's dtype, and norm of the error relative to the norm of the",
-        f"output, which is bounded: {bounds}. Integers must equal the reference's; an argmax may differ where the",
+        f"output, which is bounded by the coarsest dtype that the op rounds to: {bounds}. "
+        "Integers must equal the reference's; an argmax may differ where the",
         f"float64 scores of the two choices differ by less than {TIE_BOUND:.0e} (tie gap). Variation is the total",
         "variation distance between drawn tokens and the law, bounded by 1.2 times the sum of standard deviations.",
         "Triton's interpreter computes bfloat16 wrongly and is left out there.",

@@ -1,6 +1,7 @@
 """Draws many tokens of one row and compares their frequencies with the law that they should follow."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,7 @@ from eagle_decoding.numerics.measures import Finding, measure_variation
 from eagle_kernels.reference.filters import filtered_scores
 
 DRAWS = 20_000
-FEW_DRAWS = {"sample_tokens": 400, "sample_children": 400, "verify_rejection": 60}  # where a draw takes milliseconds
+FEW_DRAWS = {"sample_tokens": 200, "sample_children": 200, "verify_rejection": 60}  # where a draw takes milliseconds
 VOCABULARY = 16
 SETTINGS = {"temperature": (0.8, 0, 1.0), "top-k": (1.0, 7, 1.0), "top-p": (1.0, 0, 0.8)}
 
@@ -32,7 +33,7 @@ def variations(device: str) -> Iterator[Finding]:
                 yield finding
 
 
-def requests(count: int, settings: tuple[float, int, float], device: torch.device) -> dict[str, Tensor]:
+def requests(count: int, settings: tuple[float, int, float], device: torch.device) -> dict[str, Any]:
     """Sampling parameters of `count` requests with seeds of their own."""
     temperature, top_k, top_p = settings
     return {
