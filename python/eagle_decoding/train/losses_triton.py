@@ -13,7 +13,7 @@ BLOCK = 4096
 
 # grid: (rows); logits [rows, vocabulary] become softmax(logits) - teacher, the gradient of the loss
 @triton.jit
-def soft_cross_entropy_kernel(
+def soft_cross_entropy_kernel(  # type: ignore[no-untyped-def]
     logits_ptr,
     teacher_ptr,
     teacher_row_ptr,
