@@ -59,6 +59,8 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CUDA, m) {
   m.impl("commit_step", TORCH_BOX(&eagle::ops::commit_step));
   m.impl("expand_tree", TORCH_BOX(&eagle::ops::expand_tree));
   m.impl("gumbel_noise", TORCH_BOX(&eagle::ops::gumbel_noise));
+  m.impl("sample_children", TORCH_BOX(&eagle::ops::sample_children));
+  m.impl("verify_rejection", TORCH_BOX(&eagle::ops::verify_rejection));
   m.impl("sample_tokens", TORCH_BOX(&eagle::ops::sample_tokens));
   m.impl("topk_logprobs", TORCH_BOX(&eagle::ops::topk_logprobs));
   m.impl("verify_tree", TORCH_BOX(&eagle::ops::verify_tree));

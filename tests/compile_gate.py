@@ -23,6 +23,7 @@ from triton.runtime.jit import JITFunction
 import eagle_kernels
 from bench.shapes import MODELS, WORKLOADS
 from eagle_decoding.numerics.cases import Sizes, op_inputs
+from eagle_decoding.train.losses_triton import LinearSoftCrossEntropy
 
 SPILL_BOUND = 0  # bytes a thread
 TARGETS = {
@@ -73,6 +74,15 @@ def compile_ops(
             getattr(eagle_kernels, op)(*inputs, backend="triton")
             yield from ((op, kernel) for kernel in compiled)
             compiled.clear()
+    if "linear_soft_cross_entropy" in ops or not ops:
+        rows, positions = sizes.batch * sizes.context_len, torch.empty(sizes.batch * sizes.context_len, device="meta")
+        hidden, lm_head = (
+            torch.empty(count, sizes.hidden_size, dtype=dtype, device="meta")
+            for count in (rows, sizes.draft_vocab_size)
+        )
+        teacher = torch.empty(rows, sizes.draft_vocab_size, dtype=dtype, device="meta")
+        LinearSoftCrossEntropy.apply(hidden, lm_head, teacher, positions.long(), positions.long())
+        yield from (("linear_soft_cross_entropy", kernel) for kernel in compiled[:1])
 
 
 def resources(kernel: Any) -> tuple[int, int, int]:
@@ -108,12 +118,12 @@ def main() -> int:
     dtype = getattr(torch, arguments.dtype)
     worst = 0
     print(f"sm_{arguments.target}, {arguments.model}, {arguments.workload}, {arguments.dtype}")
-    print(f"{'op':18}{'kernel':26}{'warps':>6}{'registers':>10}{'spills':>8}{'shared':>8}")
+    print(f"{'op':27}{'kernel':26}{'warps':>6}{'registers':>10}{'spills':>8}{'shared':>8}")
     for op, kernel in compile_ops(TARGETS[arguments.target], sizes, dtype, arguments.op, arguments.every_config):
         registers, spills, shared = resources(kernel)
         worst = max(worst, spills)
         print(
-            f"{op:18}{kernel.metadata.name:26}{kernel.metadata.num_warps:6}{registers:10}{spills:8}{shared:8}",
+            f"{op:27}{kernel.metadata.name:26}{kernel.metadata.num_warps:6}{registers:10}{spills:8}{shared:8}",
             flush=True,
         )
     if worst > SPILL_BOUND:

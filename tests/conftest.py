@@ -10,13 +10,11 @@ if "TRITON_INTERPRET" not in os.environ:
 from collections.abc import Iterator
 from typing import Any
 
-import interpreter
 import pytest
 import torch
 
 import eagle_kernels
 
-interpreter.repair()
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 

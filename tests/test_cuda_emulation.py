@@ -4,6 +4,7 @@ import pytest
 import torch
 from compare import assert_bitwise, assert_close, strided
 from cuda_emulation import emulated
+from sampled_rounds import make_requests, make_round
 from torch import Tensor
 from trees import empty_history
 
@@ -68,6 +69,61 @@ def test_sample_tokens_of_rows_without_a_law():
     actual = emulated.sample_tokens(logits, positions, *requests)
     assert_bitwise(actual, eagle_kernels.sample_tokens(logits, positions, *requests), "token_ids")
     assert actual[0, :3].tolist() == [-1, -1, -1]
+
+
+FILTERED = {
+    "temperature": torch.tensor([1.0, 0.0, 0.7, 1.4, 0.9, 2.0]),
+    "top_k": torch.tensor([0, 0, 20, 0, 300, 0]),
+    "top_p": torch.tensor([1.0, 1.0, 0.9, 0.8, 1.0, 1.0]),
+    "min_p": torch.tensor([0.0, 0.0, 0.0, 0.02, 0.0, 0.0]),
+}
+
+
+@pytest.mark.parametrize("vocabulary", [5, 257, 3001])
+def test_sample_children(dtype, vocabulary):
+    """The CPU kernel's children: every kind of filter, fixed ones, tied rows and rows without a law."""
+    max_children = min(vocabulary, 9)
+    logits = strided((2 * torch.randn(6, 3, vocabulary)).to(dtype))
+    logits[3] = logits[3].float().round().to(dtype)
+    logits[5, 0, 1], logits[5, 1, 2:], logits[5, 2, 0] = torch.nan, -torch.inf, torch.inf
+    node_ids = torch.arange(3, dtype=torch.int32).expand(6, 3).contiguous()
+    counts, fixed = (torch.randint(0, 11, (6, 3), dtype=torch.int32) for _ in range(2))
+    requests = make_requests(6, "cpu", seed=torch.arange(6) - 2, **FILTERED)
+    d2t = torch.arange(vocabulary, dtype=torch.int32)
+    inputs = logits, node_ids, counts, fixed - 1, torch.arange(6).int(), *requests.values(), max_children, d2t
+    actual = emulated.sample_children(*inputs)
+    expected = torch.ops.eagle_kernels.sample_children(*inputs)
+    assert_bitwise(actual[0], expected[0], "child_tokens")
+    assert_close(actual[1], expected[1], rtol=1e-6, atol=1e-6, name="child_logprobs")
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("rule", ["sampled", "hybrid", "traversal"])
+def test_verify_rejection(rule, mapped):
+    """The CPU kernel's walks: bushes with every kind of filter, invalid rows, equal laws and malformed nodes."""
+    parents, vocabulary = [-1, 0, 0, 0, 1, 1, 2, 4], 300
+    drafts = torch.randperm(vocabulary)[:270].sort().values if mapped else torch.arange(vocabulary)
+    target = 2.5 * torch.randn(9, len(parents), vocabulary)
+    draft = (target + torch.randn_like(target))[..., drafts].bfloat16()
+    draft[0] = target[0, :, drafts].bfloat16()
+    target[0] = torch.full_like(target[0], -torch.inf).index_copy(1, drafts, draft[0].float())
+    target[4, 1], target[5, 0], draft[6, 0] = torch.nan, -torch.inf, torch.nan
+    requests = make_requests(
+        9, "cpu", seed=torch.arange(9) - 3, **{name: values.repeat(2)[:9] for name, values in FILTERED.items()}
+    )
+    fixed = [2, 1, 0, 0, 0, 0, 0, 0] if rule == "hybrid" else None
+    d2t = (drafts - torch.arange(len(drafts))).int() if mapped else None
+    round = make_round(parents, strided(target), strided(draft), requests, d2t=d2t, num_fixed=fixed)
+    round["draft_tokens"][7, 1:4] = torch.tensor([2**31 - 1, -1, vocabulary])
+    round["parent"][8, 3:] = torch.tensor([5, 2**31 - 1, -9, 6, 0])
+    order = (
+        "target_logits draft_logits draft_tokens parent num_fixed context_len seed temperature top_k top_p min_p d2t"
+    )
+    round.setdefault("num_fixed", torch.zeros_like(round["parent"]))
+    inputs = *(round[name] for name in order.split()), 2, rule == "traversal"
+    actual, expected = emulated.verify_rejection(*inputs), torch.ops.eagle_kernels.verify_rejection(*inputs)
+    check_all(actual, expected, "accept_index accept_length bonus_token")
+    assert expected[1].sum() > 2
 
 
 def test_gumbel_noise():

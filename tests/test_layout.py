@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 import eagle_kernels
+from eagle_decoding.numerics.audit import SIZES
+from eagle_decoding.numerics.cases import op_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
 OPS = sorted(set(eagle_kernels.__all__) - {"BACKENDS", "can_run", "info", "use_backend"})
@@ -62,6 +65,7 @@ def violations(folder: str, *forbidden: str) -> list[str]:
 def test_an_op_has_its_file_in_every_folder(op):
     expected = [
         f"csrc/cpu/{op}.cpp",
+        f"csrc/cuda/{op}.cu",
         f"csrc/ops/{op}.cpp",
         f"eagle_kernels/{op}.py",
         f"eagle_kernels/reference/{op}.py",
@@ -76,10 +80,15 @@ def test_an_op_has_its_file_in_every_folder(op):
 def test_an_op_is_registered_faked_and_opchecked(op):
     binding = (ROOT / "csrc/binding.cpp").read_text()
     assert f'm.def("{op}(' in binding
-    assert f'm.impl("{op}", TORCH_BOX(&eagle::ops::{op}))' in binding
+    assert binding.count(f'm.impl("{op}", TORCH_BOX(&eagle::ops::{op}))') == 2  # CPU and CUDA
     assert f'register_fake("eagle_kernels::{op}")' in (ROOT / f"eagle_kernels/{op}.py").read_text()
     test = (ROOT / f"tests/test_{op}.py").read_text()
     assert "torch.library.opcheck(" in test and f"torch.ops.eagle_kernels.{op}.default" in test
+
+
+def test_every_op_is_compiled_and_measured():
+    """numerics/cases.py feeds `eagle-decoding numerics` and tests/compile_gate.py."""
+    assert sorted(op_inputs(SIZES, torch.float32, "meta")) == OPS
 
 
 def test_no_kernel_without_an_op():

@@ -23,5 +23,9 @@ struct SampleChildrenParams {
 namespace cpu {
 void sample_children(const SampleChildrenParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+int64_t sample_children_workspace(const SampleChildrenParams& p);  // bytes
+void sample_children(const SampleChildrenParams& p, void* workspace, void* stream);
+}  // namespace cuda
 
 }  // namespace eagle

@@ -26,5 +26,9 @@ struct VerifyRejectionParams {
 namespace cpu {
 void verify_rejection(const VerifyRejectionParams& p, ParallelFor parallel_for);
 }
+namespace cuda {
+int64_t verify_rejection_workspace(const VerifyRejectionParams& p);  // bytes
+void verify_rejection(const VerifyRejectionParams& p, void* workspace, void* stream);
+}  // namespace cuda
 
 }  // namespace eagle

@@ -14,6 +14,12 @@ __device__ inline float from_ordered(uint32_t key) {
   return __uint_as_float(key ^ (static_cast<int32_t>(key) < 0 ? 0x80000000u : 0xffffffffu));
 }
 
+// A score with its token as one integer: ordered by score, then by lowest token; 0 is below all.
+__device__ inline uint64_t pack(float score, int64_t token) {
+  return static_cast<uint64_t>(ordered(score)) << 32 | static_cast<uint32_t>(~token);
+}
+__device__ inline int32_t packed_token(uint64_t packed) { return static_cast<int32_t>(~static_cast<uint32_t>(packed)); }
+
 // Low bits of ordered(x) that are constant for every x >= 0, and for every x < 0, of the type.
 template <class T>
 constexpr int kConstantBits = 0;

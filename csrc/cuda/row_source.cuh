@@ -41,6 +41,21 @@ struct GroupSource {
   }
 };
 
+// Lowest token with the row's maximum, by a block; its group is the lowest with that maximum.
+template <class T>
+__device__ inline int32_t lowest_argmax(const Row<T>& row, const float* group_max, float row_max) {
+  constexpr int32_t kNone = INT32_MAX;
+  int32_t group = kNone;
+  for (int32_t g = threadIdx.x; g < num_groups(row.size); g += blockDim.x)
+    if (group_max[g] == row_max) group = min(group, g);
+  group = block_reduce(group, kNone, Min{});
+  int32_t token = kNone;
+  const int64_t mine = static_cast<int64_t>(group) * kGroup + threadIdx.x;
+  if (threadIdx.x < kGroup && mine < row.size && to_float(row.data[mine]) == row_max)
+    token = static_cast<int32_t>(mine);
+  return block_reduce(token, kNone, Min{});
+}
+
 // A key that at least k of the row's logits reach: that of the k-th largest group maximum.
 template <class T, Ties kTies>
 __device__ uint64_t key_reached_by(Selection& selection, const RowSource<T, kTies>& source, int64_t k, float row_max) {

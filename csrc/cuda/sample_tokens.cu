@@ -34,21 +34,6 @@ SummaryParams summary_params(const SampleTokensParams& p, RowState* states) {
   };
 }
 
-// Lowest token with the row's maximum, by a block; its group is the lowest with that maximum.
-template <class T>
-__device__ int32_t lowest_argmax(const Row<T>& row, const float* group_max, float row_max) {
-  constexpr int32_t kNone = INT32_MAX;
-  int32_t group = kNone;
-  for (int32_t g = threadIdx.x; g < num_groups(row.size); g += blockDim.x)
-    if (group_max[g] == row_max) group = min(group, g);
-  group = block_reduce(group, kNone, Min{});
-  int32_t token = kNone;
-  const int64_t mine = static_cast<int64_t>(group) * kGroup + threadIdx.x;
-  if (threadIdx.x < kGroup && mine < row.size && to_float(row.data[mine]) == row_max)
-    token = static_cast<int32_t>(mine);
-  return block_reduce(token, kNone, Min{});
-}
-
 // grid: batch * num_nodes.
 template <class T>
 __global__ void __launch_bounds__(kSelectThreads)
@@ -77,15 +62,8 @@ __global__ void __launch_bounds__(kSelectThreads)
   states[r] = {0, of_row.max, keep, 0};
 }
 
-// Orders by score, then by lowest token.
-__device__ unsigned long long pack(float score, int64_t token) {
-  return static_cast<unsigned long long>(ordered(score)) << 32 | static_cast<uint32_t>(~token);
-}
 __device__ float packed_score(unsigned long long packed) {
   return packed == 0 ? -INFINITY : from_ordered(static_cast<uint32_t>(packed >> 32));
-}
-__device__ int32_t packed_token(unsigned long long packed) {
-  return static_cast<int32_t>(~static_cast<uint32_t>(packed));
 }
 
 constexpr float kLargestGumbel = 22.9f;
@@ -113,7 +91,8 @@ __device__ unsigned long long draw_four(const T* logits, int64_t first, int64_t 
         token < size && (x > row.keep.threshold || (x == row.keep.threshold && token >= row.keep.first_token));
     const float score = OneLane::div(OneLane::add(x, -row.max), temperature);
     if (!kept || !may_win(score, bits.word[i], packed_score(best))) continue;
-    best = Max{}(best, pack(OneLane::add(score, gumbel<OneLane>(bits.word[i])), token));
+    best =
+        Max{}(best, static_cast<unsigned long long>(pack(OneLane::add(score, gumbel<OneLane>(bits.word[i])), token)));
   }
   return best;
 }

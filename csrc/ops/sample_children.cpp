@@ -42,6 +42,14 @@ std::tuple<Tensor, Tensor> sample_children(const Tensor& draft_logits, const Ten
       .vocabulary = m["D"],
       .max_children = max_children,
   };
+#ifdef EAGLE_WITH_CUDA
+  if (draft_logits.is_cuda()) {
+    const DeviceGuard guard(draft_logits.get_device_index());
+    Tensor workspace = empty_like_device(draft_logits, {cuda::sample_children_workspace(p)}, ScalarType::Byte);
+    cuda::sample_children(p, workspace.mutable_data_ptr(), current_stream(draft_logits));
+    return {child_tokens, child_logprobs};
+  }
+#endif
   cpu::sample_children(p, torch_parallel_for());
   return {child_tokens, child_logprobs};
 }

@@ -46,6 +46,14 @@ std::tuple<Tensor, Tensor, Tensor> verify_rejection(const Tensor& target_logits,
       .max_depth = max_depth,
       .traversal = traversal,
   };
+#ifdef EAGLE_WITH_CUDA
+  if (target_logits.is_cuda()) {
+    const DeviceGuard guard(target_logits.get_device_index());
+    Tensor workspace = empty_like_device(target_logits, {cuda::verify_rejection_workspace(p)}, ScalarType::Byte);
+    cuda::verify_rejection(p, workspace.mutable_data_ptr(), current_stream(target_logits));
+    return {accept_index, accept_length, bonus_token};
+  }
+#endif
   cpu::verify_rejection(p, torch_parallel_for());
   return {accept_index, accept_length, bonus_token};
 }

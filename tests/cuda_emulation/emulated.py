@@ -74,11 +74,30 @@ def topk_logprobs(logits: Tensor, k: int, d2t: Tensor | None = None) -> tuple[Te
 
 def sample_tokens(logits: Tensor, position_ids: Tensor, seed: Tensor, *filters: Tensor) -> Tensor:
     token_ids = _int32(*logits.shape[:2])
-    strides = logits.stride(0), logits.stride(1)
-    call(
-        "sample_tokens", token_ids, logits, DTYPES[logits.dtype], *strides, position_ids, seed, *filters, *logits.shape
-    )
+    call("sample_tokens", token_ids, *_logits(logits), position_ids, seed, *filters, *logits.shape)
     return token_ids
+
+
+def sample_children(*arguments: Tensor | int | None) -> tuple[Tensor, Tensor]:
+    logits, *tensors, max_children, d2t = arguments
+    shape = *tensors[0].shape, max_children
+    outputs = _int32(*shape), torch.full(shape, torch.nan)
+    call("sample_children", *outputs, *_logits(logits), *tensors, d2t, *logits.shape, max_children)
+    return outputs
+
+
+def verify_rejection(*arguments: Tensor | int | bool | None) -> tuple[Tensor, Tensor, Tensor]:
+    target, draft, *tensors, d2t, max_depth, traversal = arguments
+    batch = target.shape[0]
+    outputs = _int32(batch, max_depth + 1), _int32(batch), _int32(batch)
+    sizes = *target.shape, draft.shape[2], max_depth, int(traversal)
+    call("verify_rejection", *outputs, *_logits(target), *_logits(draft), *tensors, d2t, *sizes)
+    return outputs
+
+
+def _logits(logits: Tensor) -> tuple[Tensor, int, int, int]:
+    """The fields of LogitsView."""
+    return logits, DTYPES[logits.dtype], logits.stride(0), logits.stride(1)
 
 
 def gumbel_noise(seed: Tensor, position_ids: Tensor, num_tokens: int, stream: int) -> Tensor:
@@ -149,8 +168,10 @@ OPS: dict[str, Callable[..., object]] = {
         compact_kv,
         expand_tree,
         gumbel_noise,
+        sample_children,
         sample_tokens,
         topk_logprobs,
+        verify_rejection,
         verify_tree,
     )
 }

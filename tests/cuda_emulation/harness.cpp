@@ -7,8 +7,10 @@
 #include "common/compact_kv.h"
 #include "common/expand_tree.h"
 #include "common/gumbel_noise.h"
+#include "common/sample_children.h"
 #include "common/sample_tokens.h"
 #include "common/topk_logprobs.h"
+#include "common/verify_rejection.h"
 #include "common/verify_tree.h"
 
 namespace {
@@ -51,6 +53,51 @@ const char* sample_tokens(int32_t* token_ids, const void* logits, int64_t dtype,
   const SampleTokensParams p{token_ids, view, position_ids, requests, batch, num_nodes, vocabulary};
   std::vector<uint64_t> workspace = poisoned(cuda::sample_tokens_workspace(p));
   return guarded([&] { cuda::sample_tokens(p, workspace.data(), nullptr); });
+}
+
+const char* sample_children(int32_t* child_tokens, float* child_logprobs, const void* logits, int64_t dtype,
+                            int64_t batch_stride, int64_t row_stride, const int32_t* node_ids,
+                            const int32_t* num_children, const int32_t* num_fixed, const int32_t* context_len,
+                            const int64_t* seed, const float* temperature, const int32_t* top_k, const float* top_p,
+                            const float* min_p, const int32_t* d2t, int64_t batch, int64_t num_nodes,
+                            int64_t vocabulary, int64_t max_children) {
+  const LogitsView view{logits, static_cast<DType>(dtype), batch_stride, row_stride};
+  const SamplingParamsView requests{seed, temperature, top_k, top_p, min_p};
+  const SampleChildrenParams p{child_tokens, child_logprobs, view,  node_ids,  num_children, num_fixed,   context_len,
+                               d2t,          requests,       batch, num_nodes, vocabulary,   max_children};
+  std::vector<uint64_t> workspace = poisoned(cuda::sample_children_workspace(p));
+  return guarded([&] { cuda::sample_children(p, workspace.data(), nullptr); });
+}
+
+const char* verify_rejection(int32_t* accept_index, int32_t* accept_length, int32_t* bonus_token, const void* target,
+                             int64_t target_dtype, int64_t target_batch_stride, int64_t target_row_stride,
+                             const void* draft, int64_t draft_dtype, int64_t draft_batch_stride,
+                             int64_t draft_row_stride, const int32_t* draft_tokens, const int32_t* parent,
+                             const int32_t* num_fixed, const int32_t* context_len, const int64_t* seed,
+                             const float* temperature, const int32_t* top_k, const float* top_p, const float* min_p,
+                             const int32_t* d2t, int64_t batch, int64_t num_nodes, int64_t vocabulary,
+                             int64_t draft_vocabulary, int64_t max_depth, int64_t traversal) {
+  const VerifyRejectionParams p{
+      .accept_index = accept_index,
+      .accept_length = accept_length,
+      .bonus_token = bonus_token,
+      .target_logits = {target, static_cast<DType>(target_dtype), target_batch_stride, target_row_stride},
+      .draft_logits = {draft, static_cast<DType>(draft_dtype), draft_batch_stride, draft_row_stride},
+      .draft_tokens = draft_tokens,
+      .parent = parent,
+      .num_fixed = num_fixed,
+      .context_len = context_len,
+      .d2t = d2t,
+      .requests = {seed, temperature, top_k, top_p, min_p},
+      .batch = batch,
+      .num_nodes = num_nodes,
+      .vocabulary = vocabulary,
+      .draft_vocabulary = draft_vocabulary,
+      .max_depth = max_depth,
+      .traversal = traversal != 0,
+  };
+  std::vector<uint64_t> workspace = poisoned(cuda::verify_rejection_workspace(p));
+  return guarded([&] { cuda::verify_rejection(p, workspace.data(), nullptr); });
 }
 
 const char* gumbel_noise(float* noise, const int64_t* seed, const int32_t* position_ids, int64_t batch, int64_t rows,

@@ -10,13 +10,8 @@ from torch import Tensor
 import eagle_kernels
 from eagle_decoding.numerics.cases import Sizes, op_inputs
 from eagle_decoding.numerics.exact import InDouble, copied, widened
-from eagle_decoding.numerics.measures import (
-    VARIATION_DRAWS,
-    Finding,
-    measure_floats,
-    measure_integers,
-    measure_variation,
-)
+from eagle_decoding.numerics.measures import Finding, measure_floats, measure_integers
+from eagle_decoding.numerics.variation import variations
 from eagle_kernels.reference.filters import filtered_scores
 from eagle_kernels.reference.philox import SAMPLE, gumbel, philox_bits
 
@@ -31,7 +26,7 @@ SIZES = Sizes(
     draft_vocab_size=500,
     batch=4,
     context_len=150,
-    num_nodes=12,
+    num_nodes=6,
     max_depth=4,
     topk=5,
 )
@@ -57,11 +52,12 @@ OUTPUTS = {
     "verify_rejection": ["accept_index", "accept_length", "bonus_token"],
     "verify_tree": ["accept_index", "accept_length", "bonus_token"],
 }
+ROUNDED_INSIDE = {"lm_head_topk"}  # the normed state has the input's dtype, the log-probabilities are float32
 WRITTEN = {"compact_kv": [0], "draft_qkv_rope": [6, 7], "expand_tree": [5, 6, 7]}  # arguments that an op writes to
 
 
 def audit(device: str, dtypes: list[torch.dtype]) -> Iterator[Finding]:
-    """Yields a finding for each op, output, dtype and backend that can run on `device`."""
+    """Yields a finding for each op, output, dtype and backend that can run on `device`; last, about drawn tokens."""
     for dtype in dtypes:
         for op, inputs in op_inputs(SIZES, dtype, device).items():
             exact = outputs_of(op, "reference", inputs, exactly=True)
@@ -69,8 +65,7 @@ def audit(device: str, dtypes: list[torch.dtype]) -> Iterator[Finding]:
             for backend in runnable(op, device, dtype):
                 actual = outputs_of(op, backend, inputs)
                 yield from compare(op, backend, dtype, inputs, actual, expected, exact)
-    for backend in runnable("sample_tokens", device, torch.float32):
-        yield from variation(backend, device)
+    yield from variations(device)
 
 
 def runnable(op: str, device: str, dtype: torch.dtype) -> list[str]:
@@ -109,7 +104,7 @@ def compare(
     for name, a, e, x in zip(names, actual, expected, exact, strict=True):
         finding = Finding(op, backend, str(dtype).removeprefix("torch."), name)
         if a.is_floating_point():
-            measure_floats(finding, a, x)
+            measure_floats(finding, a, x, dtype if op in ROUNDED_INSIDE else a.dtype)
         else:
             measure_integers(finding, a, e, tie_gap(op, name, inputs, a, e, exact))
         yield finding
@@ -123,7 +118,7 @@ def tie_gap(
         scores = exact_scores(*inputs)
         chosen, best = (scores.gather(-1, t.long().clamp(min=0)[..., None])[..., 0] for t in (actual, expected))
         return best - chosen
-    if op == "lm_head_topk" and output == "token_ids":
+    if op in ("lm_head_topk", "topk_logprobs") and output == "token_ids":
         logprobs = exact[OUTPUTS[op].index("logprobs")]
         return torch.cat([logprobs[..., :-1] - logprobs[..., 1:], torch.zeros_like(logprobs[..., :1])], dim=-1)
     return None
@@ -138,29 +133,3 @@ def exact_scores(
     scores = filtered_scores(logits, *(value[:, None] for value in settings))
     scores = scores + gumbel(philox_bits(seed, position_ids, logits.shape[-1], SAMPLE))
     return torch.where(sampled[:, None, None], scores, logits.double())
-
-
-def variation(backend: str, device: str) -> Iterator[Finding]:
-    """Draws many tokens of one row under several settings and compares their frequencies with the law."""
-    draws = VARIATION_DRAWS if device == "cuda" or backend == "cpp" else 400
-    logits = torch.linspace(2, -2, 16, device=device)
-    positions = torch.arange(draws, dtype=torch.int32, device=device)[None]
-    for name, temperature, top_k, top_p in [
-        ("temperature", 0.8, 0, 1.0),
-        ("top-k", 1.0, 7, 1.0),
-        ("top-p", 1.0, 0, 0.8),
-    ]:
-        if draws < VARIATION_DRAWS and backend == "triton" and name != "temperature":
-            continue  # the interpreter needs a second a row to search a threshold
-        floats = (torch.tensor([value], device=device) for value in (temperature, top_p, 0.0))
-        settings = dict(zip(("temperature", "top_p", "min_p"), floats, strict=True))
-        settings["top_k"] = torch.tensor([top_k], dtype=torch.int32, device=device)
-        tokens = eagle_kernels.sample_tokens(
-            logits.expand(1, draws, -1), positions, torch.tensor([11], device=device), **settings, backend=backend
-        )
-        law = filtered_scores(
-            logits, *(settings[key][0] for key in ("temperature", "top_k", "top_p", "min_p"))
-        ).softmax(-1)
-        finding = Finding("sample_tokens", backend, "float32", f"law under {name}")
-        measure_variation(finding, tokens, law)
-        yield finding

@@ -73,8 +73,12 @@ def linear_soft_cross_entropy(
     token [R], int64: draft id of the token that follows in the text, -1 outside the draft vocabulary.
 
     The lm_head is frozen, so its weight gradient is never formed: one product for the logits, one for d hidden.
+    On a GPU everything between the two products is one Triton kernel.
     """
-    return TokenScores(*_LinearSoftCrossEntropy.apply(hidden.to(teacher.dtype), lm_head, teacher, teacher_row, token))
+    function: type[torch.autograd.Function] = _LinearSoftCrossEntropy
+    if hidden.is_cuda:
+        from eagle_decoding.train.losses_triton import LinearSoftCrossEntropy as function
+    return TokenScores(*function.apply(hidden.to(teacher.dtype), lm_head, teacher, teacher_row, token))
 
 
 def blended(teacher: Tensor, weights: LossOptions) -> tuple[Tensor, float | Tensor]:

@@ -1,17 +1,19 @@
 """Lets Triton 3.6's interpreter run on numpy 2.4, which no longer turns one-element arrays into integers.
 
-Triton 3.7 has the fix (triton-lang/triton#9171); the test environment must also work with 3.6, which torch 2.11 pins.
+Triton 3.7 has the fix (triton-lang/triton#9171); the interpreter must also work with 3.6, which torch 2.11 pins.
 """
 
 from typing import Any
 
 import triton
-from triton.runtime import interpreter
 
 
 def repair() -> None:
-    if not triton.__version__.startswith("3.6."):
+    """Gives tensors of the interpreter an __index__; nothing where it is off or Triton needs no repair."""
+    if not triton.knobs.runtime.interpret or not triton.__version__.startswith("3.6."):
         return
+    from triton.runtime import interpreter
+
     patch_tensor = interpreter._patch_lang_tensor
 
     def patch(tensor: Any, scope: Any) -> None:

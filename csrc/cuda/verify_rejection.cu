@@ -1,0 +1,340 @@
+// verify_rejection: the whole device summarizes the rows, a block per row finds what the filters keep, and a block per
+// request walks the tree, computing residuals on the fly.
+#include "common/verify_rejection.h"
+#include "cuda/residual.cuh"
+
+namespace eagle::cuda {
+namespace {
+
+enum class State : int32_t { kOpen, kExcluded, kSubtracted };
+
+struct Node {
+  double reach;           // traversal: probability of acceptance, given how the path fared
+  int32_t parent, depth;  // parent -1: the root, or nobody's child
+  State state;
+  float owed, taken;
+};
+
+struct Workspace {
+  Node* nodes;                          // [batch, num_nodes]
+  Step* steps;                          // [batch, num_nodes]
+  RowLaw *target_laws, *draft_laws;     // [batch, num_nodes]
+  float *target_groups, *draft_groups;  // [2, batch * num_nodes, num_groups]
+  int32_t* inverse;                     // [vocabulary]
+  int64_t bytes;
+
+  Workspace(const VerifyRejectionParams& p, void* base) : bytes(0) {
+    const int64_t rows = p.batch * p.num_nodes;
+    place(nodes, rows, base);
+    place(steps, rows, base);
+    place(target_laws, rows, base);
+    place(draft_laws, rows, base);
+    place(target_groups, 2 * rows * num_groups(p.vocabulary), base);
+    place(draft_groups, 2 * rows * num_groups(p.draft_vocabulary), base);
+    place(inverse, p.d2t ? p.vocabulary : 0, base);
+  }
+
+ private:
+  template <class T>
+  void place(T*& array, int64_t count, void* base) {
+    array = reinterpret_cast<T*>(static_cast<char*>(base) + bytes);
+    bytes += ceil_div(count * static_cast<int64_t>(sizeof(T)), 16) * 16;
+  }
+};
+
+SummaryParams summary_params(const VerifyRejectionParams& p, const LogitsView& logits, int64_t vocabulary,
+                             float* groups) {
+  return {
+      .logits = logits.data,
+      .dtype = logits.dtype,
+      .batch_stride = logits.batch_stride,
+      .row_stride = logits.row_stride,
+      .batch = p.batch,
+      .rows = p.num_nodes,
+      .vocabulary = vocabulary,
+      .temperature = p.requests.temperature,
+      .top_p = p.requests.top_p,
+      .group_max = groups,
+      .group_sum = groups + p.batch * p.num_nodes * num_groups(vocabulary),
+  };
+}
+
+// grid: batch * num_nodes.
+template <class T>
+__global__ void __launch_bounds__(kSelectThreads, 1)
+    find_laws(const VerifyRejectionParams p, const SummaryParams summary, RowLaw* laws) {
+  __shared__ Selection selection;
+  const int64_t r = blockIdx.x, groups = num_groups(summary.vocabulary);
+  const float* group_max = summary.group_max + r * groups;
+  const RowSummary of_row = summarize_groups(group_max, groups);
+  const SamplingParams params = p.requests.of(r / p.num_nodes);
+  RowLaw law{of_row.valid ? of_row.max : INFINITY, {INFINITY, 0}, -1};
+  if (of_row.valid) {
+    const Row<T> row = logits_row<T>(summary, r);
+    law.top = lowest_argmax(row, group_max, of_row.max);
+    if (params.temperature > 0)
+      law.keep = RowFilter<T>{selection,
+                              {row, group_max, RowOrdinals<T, Ties::kHighestToken>(summary.vocabulary)},
+                              params,
+                              of_row.max,
+                              summary.group_sum + r * groups}
+                     .find_keep();
+  }
+  if (threadIdx.x == 0) laws[r] = law;
+}
+
+constexpr int kMapThreads = 256;
+
+// grid: blocks of the vocabulary, then again of the draft's.
+__global__ void clear_inverse(int32_t* inverse, int64_t vocabulary) {
+  const int64_t token = static_cast<int64_t>(blockIdx.x) * kMapThreads + threadIdx.x;
+  if (token < vocabulary) inverse[token] = -1;
+}
+__global__ void invert_map(const int32_t* d2t, int64_t draft_vocabulary, int32_t* inverse, int64_t vocabulary) {
+  const int64_t id = static_cast<int64_t>(blockIdx.x) * kMapThreads + threadIdx.x;
+  if (id >= draft_vocabulary) return;
+  const int64_t token = id + d2t[id];
+  if (token >= 0 && token < vocabulary) inverse[token] = static_cast<int32_t>(id);
+}
+
+constexpr int kVerifyThreads = 512;
+constexpr int32_t kNone = INT32_MAX;
+
+// One request, seen by all threads of its block: they compute the same decisions, and thread 0 writes them down.
+struct Walk {
+  const VerifyRejectionParams& p;
+  const Workspace& w;
+  int32_t& num_steps;  // shared
+  int64_t b;
+  Node* nodes;
+  Step* steps;
+  SamplingParams params;
+
+  __device__ Walk(const VerifyRejectionParams& p, const Workspace& w, int32_t& num_steps, int64_t b)
+      : p(p),
+        w(w),
+        num_steps(num_steps),
+        b(b),
+        nodes(w.nodes + b * p.num_nodes),
+        steps(w.steps + b * p.num_nodes),
+        params(p.requests.of(b)) {}
+
+  template <class Write>
+  __device__ void write(const Write& change) const {
+    __syncthreads();  // all have read what is about to change
+    if (threadIdx.x == 0) change();
+    __syncthreads();  // all will read what has changed
+  }
+
+  __device__ int32_t token(int32_t node) const { return p.draft_tokens[b * p.num_nodes + node]; }
+
+  // Parents precede their children and are not too deep; all other nodes belong to nobody.
+  __device__ void link_nodes() const {
+    write([&] {
+      for (int32_t node = 0; node < p.num_nodes; ++node) {
+        const int32_t above = node > 0 ? p.parent[b * p.num_nodes + node] : -1;
+        const bool linked =
+            above >= 0 && above < node && nodes[above].depth < p.max_depth && (above == 0 || nodes[above].depth > 0);
+        nodes[node] = {1.0, linked ? above : -1, linked ? nodes[above].depth + 1 : 0, State::kOpen, 0.0f, 0.0f};
+      }
+    });
+  }
+
+  // How many children a node has whatever they are, and excludes the fixed ones among them.
+  __device__ int32_t num_fixed(int32_t here) const {
+    return params.temperature <= 0 ? kNone : p.num_fixed[b * p.num_nodes + here];
+  }
+
+  // Writes down what the children did so far; the fixed ones leave the proposal.
+  __device__ void collect_steps(int32_t here) const {
+    write([&] {
+      num_steps = 0;
+      int32_t rank = 0;
+      for (int32_t node = here + 1; node < p.num_nodes; ++node) {
+        Node& child = nodes[node];
+        if (child.parent != here) continue;
+        if (rank++ < num_fixed(here)) child.state = State::kExcluded;
+        if (child.state == State::kOpen) continue;
+        steps[num_steps++] = {token(node), child.state == State::kSubtracted, child.owed, child.taken};
+      }
+    });
+  }
+
+  // The first child behind `after` for which wanted(rank) holds.
+  template <class Wanted>
+  __device__ int32_t next_child(int32_t here, int32_t after, const Wanted& wanted) const {
+    int32_t rank = 0;
+    for (int32_t node = here + 1; node < p.num_nodes; ++node)
+      if (nodes[node].parent == here && wanted(rank++, node) && node > after) return node;
+    return kNone;
+  }
+  __device__ int32_t next_sampled(int32_t here, int32_t after) const {
+    return next_child(here, after, [&](int32_t rank, int32_t) { return rank >= num_fixed(here); });
+  }
+
+  __device__ LawView view(const LogitsView& logits, int64_t vocabulary, const float* groups, const RowLaw* laws,
+                          int32_t here) const {
+    const int64_t row = b * p.num_nodes + here;
+    const int64_t size = logits.dtype == DType::kFloat32 ? 4 : 2;
+    const void* data =
+        static_cast<const char*>(logits.data) + (b * logits.batch_stride + here * logits.row_stride) * size;
+    return {data, logits.dtype, vocabulary, groups + row * num_groups(vocabulary), laws[row], params.temperature};
+  }
+
+  __device__ Residual residual(int32_t here) const {
+    return {view(p.target_logits, p.vocabulary, w.target_groups, w.target_laws, here),
+            view(p.draft_logits, p.draft_vocabulary, w.draft_groups, w.draft_laws, here),
+            p.d2t,
+            p.d2t ? w.inverse : nullptr,
+            steps,
+            num_steps};
+  }
+
+  __device__ bool coin(int32_t node, double probability) const {
+    const uint32_t bits = philox_bits(philox_key(p.requests.seed[b]), static_cast<uint32_t>(node),
+                                      static_cast<uint32_t>(p.context_len[b]), Stream::kAccept);
+    return (bits + 0.5) * 0x1p-32 < probability;
+  }
+
+  // The token after an accepted node.
+  __device__ int32_t bonus(const Residual& residual, int32_t here) const {
+    if (!residual.target.valid()) return -1;
+    if (params.temperature <= 0) return residual.target.law.top;
+    const bool leaf = next_child(here, here, [](int32_t, int32_t) { return true; }) == kNone;
+    return residual.draw(
+        NoiseKey(p.requests.seed[b], p.context_len[b], leaf ? Stream::kBonus : Stream::kResidual, here));
+  }
+
+  __device__ void store(int32_t last, int32_t bonus_token) const {
+    int32_t* path = p.accept_index + b * (p.max_depth + 1);
+    const int32_t length = nodes[last].depth;
+    p.accept_length[b] = length;
+    p.bonus_token[b] = bonus_token;
+    for (int64_t i = length + 1; i <= p.max_depth; ++i) path[i] = -1;
+    for (int32_t i = length; i >= 0; --i, last = nodes[last].parent) path[i] = last;
+  }
+};
+
+// Logarithms of what a node's law and its next child's add up to.
+struct Totals {
+  double law, proposal;
+};
+
+// What the rejection of a child left; if nothing, the two laws agreed up to rounding. True: the child is accepted.
+__device__ bool finish_rejection(const Walk& walk, int32_t here, int32_t rejected, bool traversal, Totals& totals) {
+  const Node child = walk.nodes[rejected];
+  const bool subtracted = child.state == State::kSubtracted;
+  const double left = subtracted ? ::exp(totals.law) : 0.0;
+  if (!traversal) return left <= 0;
+  const double scale = walk.nodes[here].reach;
+  walk.write([&] {
+    walk.nodes[here].reach = scale >= 1 ? 1.0 : left / (left + 1 - scale);
+    if (left <= 0) walk.nodes[rejected].state = State::kExcluded;
+  });
+  if (subtracted && left <= 0) {
+    totals.law = ::log(scale) - child.owed;
+    walk.collect_steps(here);
+  }
+  return false;
+}
+
+// law(x) / proposal(x) of a child, or -1 if the draft cannot have drawn it.
+__device__ double acceptance_ratio(const Walk& walk, const Residual& residual, int32_t child, const Totals& totals) {
+  const int32_t token = walk.token(child);
+  if (token < 0 || token >= walk.p.vocabulary) return -1;
+  const Residual::Weights weights = residual.at(token);
+  if (weights.proposal <= kPossible) return -1;
+  return ::exp((weights.law - totals.law) - (weights.proposal - totals.proposal));
+}
+
+// grid: batch.
+__global__ void __launch_bounds__(kVerifyThreads, 1) verify_requests(const VerifyRejectionParams p, const Workspace w) {
+  __shared__ int32_t num_steps;
+  const Walk walk(p, w, num_steps, blockIdx.x);
+  Node* nodes = walk.nodes;
+  const bool traversal = p.traversal && walk.params.temperature > 0;
+  int32_t here = 0, tested = 0, rejected = -1, bonus_token = -1;
+  walk.link_nodes();
+  while (true) {
+    walk.collect_steps(here);
+    Residual residual = walk.residual(here);
+    Totals totals{kNever, kNever};
+    if (residual.target.valid() && walk.next_sampled(here, here) != kNone && residual.draft.valid())
+      totals = {residual.law_total(), residual.proposal_total()};
+
+    int32_t following = kNone;
+    if (rejected >= 0 && finish_rejection(walk, here, rejected, traversal, totals)) following = rejected;
+    rejected = -1;
+    residual.num_steps = num_steps;
+
+    // The next child that the draft can have drawn: test it, or its subtree before it.
+    int32_t child = kNone;
+    double ratio = -1;
+    if (following == kNone && totals.proposal > kPossible)
+      for (child = walk.next_sampled(here, tested); child != kNone; child = walk.next_sampled(here, child)) {
+        ratio = acceptance_ratio(walk, residual, child, totals);
+        if (ratio >= 0) break;
+      }
+    if (child != kNone) {
+      tested = child;
+      const double scale = traversal ? nodes[here].reach : 1.0;
+      const bool descends = traversal || walk.coin(child, ratio);
+      walk.write([&] {
+        nodes[child].owed = static_cast<float>((scale > 0 ? ::log(scale) : 0.0) - totals.law);
+        nodes[child].taken = static_cast<float>(-totals.proposal);
+        nodes[child].reach = scale * ratio < 1 ? scale * ratio : 1.0;
+        if (!descends) nodes[child].state = State::kSubtracted;
+      });
+      if (descends)
+        following = child;
+      else
+        rejected = child;
+    } else if (following == kNone) {
+      if (traversal && here != 0 && !walk.coin(here, nodes[here].reach)) {
+        // Back to the parent.
+        rejected = tested = here;
+        here = nodes[here].parent;
+        const State state = nodes[here].reach > 0 ? State::kSubtracted : State::kExcluded;
+        walk.write([&] { nodes[rejected].state = state; });
+        continue;
+      }
+      // The token after the accepted node; a fixed child that holds it goes on.
+      bonus_token = walk.bonus(residual, here);
+      if (residual.target.valid())
+        following = walk.next_child(here, here, [&](int32_t rank, int32_t node) {
+          return rank < walk.num_fixed(here) && walk.token(node) == bonus_token;
+        });
+      if (following == kNone) break;
+    }
+    if (following != kNone) here = tested = following;
+  }
+  if (threadIdx.x == 0) walk.store(here, bonus_token);
+}
+
+}  // namespace
+
+int64_t verify_rejection_workspace(const VerifyRejectionParams& p) { return Workspace(p, nullptr).bytes; }
+
+void verify_rejection(const VerifyRejectionParams& p, void* workspace, void* stream) {
+  if (p.batch == 0) return;
+  const Workspace w(p, workspace);
+  const auto find = [&](const LogitsView& logits, int64_t vocabulary, float* groups, RowLaw* laws) {
+    const SummaryParams summary = summary_params(p, logits, vocabulary, groups);
+    summarize_rows(summary, stream);
+    dispatch(logits.dtype, [&](auto element) {
+      launch(&find_laws<decltype(element)>, dim3(p.batch * p.num_nodes), dim3(kSelectThreads), stream, p, summary,
+             laws);
+    });
+  };
+  find(p.target_logits, p.vocabulary, w.target_groups, w.target_laws);
+  find(p.draft_logits, p.draft_vocabulary, w.draft_groups, w.draft_laws);
+  if (p.d2t) {
+    const dim3 tokens(ceil_div(p.vocabulary, kMapThreads)), ids(ceil_div(p.draft_vocabulary, kMapThreads));
+    launch(&clear_inverse, tokens, dim3(kMapThreads), stream, w.inverse, p.vocabulary);
+    launch(&invert_map, ids, dim3(kMapThreads), stream, p.d2t, p.draft_vocabulary, w.inverse, p.vocabulary);
+  }
+  launch(&verify_requests, dim3(p.batch), dim3(kVerifyThreads), stream, p, w);
+  check_launch("verify_rejection");
+}
+
+}  // namespace eagle::cuda
