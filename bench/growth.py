@@ -25,8 +25,9 @@ from bench.machine import machine
 from bench.results_file import write_json
 from bench.spread import spread
 from eagle_decoding import TreeConfig
-from eagle_decoding.cache import KvBuffer, TreeCache
+from eagle_decoding.cache import TreeCache
 from eagle_decoding.drafts import Commit, Eagle3Draft, load_draft
+from eagle_decoding.sampling import fused_params
 from eagle_decoding.target import Target, load_target
 from eagle_decoding.tree import root_only
 
@@ -42,21 +43,13 @@ class SyntheticRound:
         rows = context + draft.tree.num_nodes
         self.cache: TreeCache = target.new_cache(batch)
         self.cache.buffer.reserve(rows)
-        config = draft.config
-        draft.cache = KvBuffer(1, batch, config.num_kv_heads, config.head_dim, draft.dtype, draft.device)
-        draft.cache.reserve(context + draft.tree.max_depth * draft.tree.topk)
-        for buffer in (self.cache.buffer, draft.cache):
-            buffer.data[:] = torch.randn(buffer.data.shape[-1])
+        self.params = fused_params([], False, [7] * batch, draft.device)
         self.context_len = torch.full((batch,), context, dtype=torch.int32, device=draft.device)
+        draft.start(torch.zeros(batch, context, dtype=torch.int64), self.context_len, self.params)
+        draft.layer.cache.reserve(context + draft.tree.max_depth * draft.tree.topk)
+        for buffer in (self.cache.buffer, draft.layer.cache):
+            buffer.data[:] = torch.randn(buffer.data.shape[-1])
         self.roots = torch.full((batch,), 5, dtype=torch.int32, device=draft.device)
-        settings = (
-            (torch.int64, 7),
-            (torch.float32, 0.0),
-            (torch.int32, 0),
-            (torch.float32, 1.0),
-            (torch.float32, 0.0),
-        )
-        self.params = [torch.full((batch,), value, dtype=kind, device=draft.device) for kind, value in settings]
         self.commit = committed_rows(draft, self.context_len)
         self.seconds: dict[str, float] = {}
 
@@ -72,7 +65,7 @@ class SyntheticRound:
         with self.phase("verify"):
             verified = self.target.verify(tree, self.context_len, self.cache)
         with self.phase("sample"):
-            chosen = eagle_kernels.sample_tokens(verified.logits, tree.position_ids + 1, *self.params)
+            chosen = eagle_kernels.sample_tokens(verified.logits, tree.position_ids + 1, **vars(self.params))
             walk = eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, chosen, tree.max_depth)
         with self.phase("commit"):
             self.cache.compact(walk[0], walk[1], self.context_len)

@@ -90,8 +90,15 @@ class RoundModel:
 
 
 def round_model(target: PreTrainedModel, head: HeadConfig) -> RoundModel:
-    """Counts a target, on any device, "meta" included, and the head whose shapes the configuration names."""
+    """Counts a target, on any device, "meta" included, and the head whose shapes the configuration names.
+
+    Raises ValueError for a mixture of experts: how many experts a tree's rows reach depends on the text.
+    """
     config, itemsize = target.config, target.dtype.itemsize
+    if hasattr(config, "num_local_experts"):
+        raise ValueError(
+            f"The floor is counted for dense targets, not for {config.model_type!r}: give another --target."
+        )
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shapes = head.tensor_shapes()
 

@@ -1,5 +1,6 @@
 """The training verbs, from prompts to export. Heavy imports wait until a verb runs, so that help is quick."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -163,6 +164,66 @@ def train_plot(
 
     plot_runs(runs, out)
     typer.echo(f"Wrote {out}")
+
+
+@app.command(name="eval")
+def evaluate(
+    draft: Annotated[str, typer.Argument(help="Head directory.")],
+    files: Annotated[list[str], typer.Argument(help="JSONL files of questions: turns, prompt or messages.")],
+    out: Annotated[Path, typer.Option(help="JSON file of the results; an existing one is continued.")],
+    target: Target = None,
+    limit: Annotated[int | None, typer.Option(help="Questions of each file.", show_default="all")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    num_nodes: Annotated[int, typer.Option(help="Nodes of the draft tree, the root included.")] = 24,
+    max_depth: Annotated[int, typer.Option(help="Levels of the tree, and length of the chain.")] = 5,
+    topk: Annotated[int, typer.Option(help="Children per expanded node of the tree.")] = 4,
+    run: Annotated[
+        Path | None, typer.Option(help="Training run to compare with: tau_sim on its held-out rows.")
+    ] = None,
+    run_rows: Annotated[int, typer.Option(help="Held-out rows of that comparison.")] = 32,
+    plot: Annotated[Path | None, typer.Option(help="Image file for survival by depth.")] = None,
+    dtype: Dtype = "bfloat16",
+) -> None:
+    """Measure a head: tokens per round and survival by depth, chain and tree, at T=0 and T=1. Run again to resume."""
+    from eagle_decoding.terminal.console import notice
+    from eagle_decoding.terminal.console import out as console
+    from eagle_decoding.terminal.evaluation import file_tables, plot_survival
+    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.train import evaluate as evaluation
+    from eagle_decoding.train.agreement import compare
+    from eagle_decoding.train.progress import row_progress
+    from eagle_decoding.train.prompts import ChatFormat, read_questions
+
+    tree = TreeConfig(num_nodes, max_depth, topk)
+    chosen = evaluation.arms(tree)
+    questions = read_questions(files, limit, notice)
+    models = load_models(target, draft, dtype, tree)
+    decoders = evaluation.decoders(models.decoder.target, draft, chosen)
+    settings = {
+        "target": models.decoder.target.config._name_or_path,
+        "head": evaluation.fingerprint(draft),
+        "dtype": dtype,
+        "max_new_tokens": max_new_tokens,
+        "tree": [num_nodes, max_depth, topk],
+    }
+    results = evaluation.Results(out, settings)
+    with row_progress(sum(map(len, questions.values())) * len(chosen)) as report:
+        table = evaluation.evaluate(
+            decoders, ChatFormat(models.tokenizer), questions, chosen, max_new_tokens, results, report
+        )
+    facts = {"summary": evaluation.summary(table)}
+    results.write(**facts)
+    for each in file_tables(facts["summary"]):
+        console.print(each)
+    if plot is not None:
+        plot_survival(out, plot)
+    if run is not None:
+        with row_progress(run_rows) as report:
+            agreement = compare(draft, run, run_rows, report)
+        results.write(**facts, agreement=asdict(agreement))
+        console.print(str(agreement))
+        if agreement.warning:
+            typer.secho(agreement.warning, fg="yellow", err=True)
 
 
 @app.command()
