@@ -161,7 +161,5 @@ def test_kernels_know_no_models():
 def test_decoding_uses_only_public_ops():
     inner = ("eagle_kernels._C", "eagle_kernels.library", "eagle_kernels.backend", "torch.ops")
     assert violations("python", *inner) == []
-    touching = [
-        path for path in (ROOT / "python").rglob("*.py") if re.search(r"torch\.(ops|classes)\.", path.read_text())
-    ]
-    assert touching == []
+    custom = re.compile(r"torch\.(ops\.(?!aten\.)|classes\.)")  # torch's own ops are not ours to hide
+    assert [path for path in (ROOT / "python").rglob("*.py") if custom.search(path.read_text())] == []

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train_loop import config_for, run_to_the_end, workplace
+from test_train_loop import workplace
+from train_runs import config_for, run_to_the_end
 from transformers import AutoModelForCausalLM
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig

@@ -5,7 +5,8 @@ import json
 import pytest
 import torch
 from models import VOCAB, tiny_target
-from test_train_loop import config_for, run_to_the_end, workplace  # noqa: F401
+from test_train_loop import workplace  # noqa: F401
+from train_runs import config_for, run_to_the_end
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import DepthHeads, DepthHeadsConfig, layer_of, read_depth_heads

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.train.attention import pack_attention, unrolled_attention
 from eagle_decoding.train.eagle3_head import Eagle3Head
+from eagle_decoding.train.flash_attention import Span
 from eagle_decoding.train.rows import Documents, needed_rows, supervised_rows
 from eagle_decoding.train.unroll import unroll
 
@@ -186,3 +188,27 @@ def test_full_vocabulary_head_predicts_every_token():
     for output in unroll(head, documents, aux, final, STEPS):
         assert torch.equal(output.token, documents.input_ids[output.rows + 2 + output.step])
         assert F.relu(-output.scores.logprob).isfinite().all()
+
+
+@pytest.mark.parametrize("num_kv_heads, own", [(4, 0), (4, 3), (2, 1), (1, 2)])
+def test_flash_attention_of_a_pack_against_plain_attention_of_each_document(num_kv_heads, own):
+    def states(rows, heads):
+        return torch.randn(rows, 2 * heads, 6, dtype=torch.float64)[:, ::2].requires_grad_()
+
+    query, key, value = states(9, 4), states(21, num_kv_heads), states(21, num_kv_heads)
+    own_keys, own_values = ([states(9, num_kv_heads) for _ in range(own)] for _ in range(2))
+    source = torch.tensor([0, 3, 4, 5, 2, 0, 1, 8, 9])
+    spans = [Span(slice(0, 4), slice(0, 6)), Span(slice(4, 5), slice(8, 11)), Span(slice(5, 9), slice(11, 21))]
+    leaves = [query, key, value, *own_keys, *own_values]
+    weights = torch.randn(9, 24, dtype=torch.float64)
+
+    def plain(rows, tokens):
+        keys, values = [k[rows] for k in own_keys], [v[rows] for v in own_values]
+        return unrolled_attention(query[rows], source[rows], key[tokens], value[tokens], keys, values)
+
+    expected = torch.cat([plain(*span) for span in spans])
+    actual = pack_attention(query, source, key, value, own_keys, own_values, spans)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-12)
+    gradients = [torch.autograd.grad((output * weights).sum(), leaves) for output in (actual, expected)]
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from eagle_decoding.train.config import TrainConfig
-from eagle_decoding.train.data import DataError, TokenRows, draft_vocabulary, read_token_rows, split_rows
+from eagle_decoding.train.data import DataError, TokenRows, draft_vocabulary, limit_rows, read_token_rows, split_rows
+from eagle_decoding.train.distributed import Processes
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.head import DraftHead
 from eagle_decoding.train.initialise import random_init
@@ -46,8 +47,13 @@ class Facts:
         )
 
 
-def build_trainer(config: TrainConfig, report: Callable[[dict[str, Any]], None]) -> tuple[Trainer, Facts]:
-    """Load the target and the data, choose the draft vocabulary, initialise the head."""
+def build_trainer(
+    config: TrainConfig, report: Callable[[dict[str, Any]], None], processes: Processes | None = None
+) -> tuple[Trainer, Facts]:
+    """Load the target and the data, choose the draft vocabulary, initialise the head.
+
+    processes: those that share the work; without them this process trains alone, on the CPU.
+    """
     torch.manual_seed(config.seed)
     data = read_token_rows(config.data.tokens)
     features = FeatureShards(config.data.features, data)
@@ -57,6 +63,7 @@ def build_trainer(config: TrainConfig, report: Callable[[dict[str, Any]], None])
     captured = set(features.rows)
     train = [row for row in train if row in captured]
     held_out = [row for row in held_out if row in captured]
+    train = limit_rows(data, train, config.data.max_tokens, config.seed)
     if not train:
         raise DataError(f"No training row has features in {config.data.features}; run `eagle-decoding capture` first.")
     if config.head.warm_start:
@@ -65,10 +72,12 @@ def build_trainer(config: TrainConfig, report: Callable[[dict[str, Any]], None])
         objective.warm_start(head, target, data.pack(sample), *features.read(sample))
     else:
         random_init(head, target.config.get_text_config().initializer_range)
-    supervised = sum(int(data.supervised[data.starts[r] : data.starts[r + 1]].sum()) for r in train)
+    supervised = sum(data.supervised_tokens(row) for row in train)
+    if not supervised:
+        raise DataError(f"None of the {len(train)} training rows has a supervised token; check the loss mask.")
     parameters = sum(parameter.numel() for parameter in head.parameters())
     facts = Facts(parameters, len(train), len(held_out), supervised, coverage)
-    return Trainer(config, head, data, features, train, held_out, report), facts
+    return Trainer(config, head, data, features, train, held_out, report, processes or Processes()), facts
 
 
 def _build_head(config: TrainConfig, target: Any, data: TokenRows, rows: list[int]) -> tuple[DraftHead, float]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from eagle_decoding.train.flash_attention import FlashUnrolledAttention, Span
+
 
 def rope_tables(inv_freq: Tensor, positions: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
     """Cosine and sine [R, 1, d] of the rotary angles at `positions` [R], in Llama's rotate-half layout."""
@@ -17,6 +19,25 @@ def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary embedding of states [R, heads, d]."""
     first, second = states.chunk(2, -1)
     return states * cos + torch.cat((-second, first), -1) * sin
+
+
+def pack_attention(
+    query: Tensor,
+    source: Tensor,
+    key: Tensor,
+    value: Tensor,
+    own_keys: list[Tensor],
+    own_values: list[Tensor],
+    spans: list[Span],
+) -> Tensor:
+    """`unrolled_attention` of every document of a pack: rows [R] and tokens [T] of all of them end to end."""
+    if query.is_cpu:
+        return FlashUnrolledAttention.apply(query, key, value, source, spans, *own_keys, *own_values)
+    outputs = []
+    for rows, tokens in spans:
+        mine = ([states[rows] for states in own] for own in (own_keys, own_values))
+        outputs.append(unrolled_attention(query[rows], source[rows], key[tokens], value[tokens], *mine))
+    return torch.cat(outputs)
 
 
 def unrolled_attention(

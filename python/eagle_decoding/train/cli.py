@@ -132,18 +132,38 @@ def capture(
 
 @app.command()
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
-    """Train a head; a run that was stopped goes on from its newest checkpoint."""
+    """Train a head; a run that was stopped goes on from its newest checkpoint. torchrun starts it on many devices."""
+    from contextlib import nullcontext
+
     from eagle_decoding.train.assemble import build_trainer
     from eagle_decoding.train.config import load_config
-    from eagle_decoding.train.progress import RunLog
+    from eagle_decoding.train.distributed import processes
+    from eagle_decoding.train.memory import keep_freed_memory
+    from eagle_decoding.train.progress import RunLog, silent
 
     options = load_config(config, overrides)
-    with RunLog(options.out) as log:
-        trainer, facts = build_trainer(options, log)
-        typer.echo(str(facts))
-        if facts.warning:
-            typer.secho(facts.warning, fg="yellow", err=True)
-        trainer.run()
+    keep_freed_memory()
+    with processes() as team:
+        log = RunLog(options.out, tensorboard=options.log.tensorboard) if team.first else nullcontext(silent)
+        with log as report:
+            trainer, facts = build_trainer(options, report, team)
+            if team.first:
+                typer.echo(str(facts))
+                if facts.warning:
+                    typer.secho(facts.warning, fg="yellow", err=True)
+            trainer.run()
+
+
+@app.command()
+def train_plot(
+    runs: Annotated[list[Path], typer.Argument(help="The out folders of training runs, or their log.jsonl files.")],
+    out: Annotated[Path, typer.Option(help="Picture to write: .svg, .png or .pdf.")] = Path("training.svg"),
+) -> None:
+    """Draw loss, tau_sim and survival of one or more runs against the tokens they were trained on."""
+    from eagle_decoding.train.plot import plot_runs
+
+    plot_runs(runs, out)
+    typer.echo(f"Wrote {out}")
 
 
 @app.command(name="eval")

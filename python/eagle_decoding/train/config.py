@@ -62,12 +62,14 @@ class HeadOptions:
 @dataclass
 class DataOptions:
     """tokens: token shards (safetensors). features: folder that `capture` wrote. held_out: share of rows kept for
-    evaluation.
-    pack_tokens: documents are packed into one optimiser step up to this many tokens."""
+    evaluation. max_tokens: train on no more answer tokens than this (0: all); the rows are a random choice, and a
+    smaller limit chooses among those of a larger one.
+    pack_tokens: documents are packed up to this many tokens."""
 
     tokens: list[str] = field(default_factory=list)
     features: str = ""
     held_out: float = 0.03
+    max_tokens: int = 0
     pack_tokens: int = 2048
 
 
@@ -99,7 +101,10 @@ class LossOptions:
 class OptimOptions:
     """AdamW with linear warmup and a cosine to min_lr (as shares of the run and of lr).
 
-    The run ends after `epochs`, or, if `minutes` is positive, when that much time was spent; the schedule follows."""
+    The run ends after `epochs`; if `tokens` or `minutes` is positive, instead when it was trained on that many answer
+    tokens, repeated ones included, or when that much time was spent, whichever is first. The schedule follows.
+    packs: packs per optimiser step, over all processes. bf16: matrix products in bf16, weights and sums in fp32.
+    shard: processes share out the weights and the optimiser's state (FSDP2) instead of each keeping all of it."""
 
     lr: float = 1e-3
     warmup: float = 0.03
@@ -108,16 +113,22 @@ class OptimOptions:
     weight_decay: float = 0.0
     clip: float = 0.5
     epochs: float = 3.0
+    tokens: int = 0
     minutes: float = 0.0
+    packs: int = 1
+    bf16: bool = False
+    shard: bool = False
 
 
 @dataclass
 class LogOptions:
-    """Optimiser steps between log lines, evaluations on the held-out rows, and checkpoints."""
+    """Optimiser steps between log lines, evaluations on the held-out rows, and checkpoints. tensorboard: also write the
+    figures for TensorBoard, into `out`."""
 
     every: int = 10
     eval_every: int = 200
     save_every: int = 100
+    tensorboard: bool = False
 
 
 @dataclass

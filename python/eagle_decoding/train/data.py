@@ -36,6 +36,10 @@ class TokenRows:
     def length(self, row: int) -> int:
         return int(self.starts[row + 1] - self.starts[row])
 
+    def supervised_tokens(self, row: int) -> int:
+        """How many of the row's tokens the target wrote itself."""
+        return int(self.supervised[self.starts[row] : self.starts[row + 1]].sum())
+
     def pack(self, rows: Sequence[int]) -> Documents:
         """The named rows as documents of one sequence."""
         spans = [slice(int(self.starts[r]), int(self.starts[r + 1])) for r in rows]
@@ -89,6 +93,22 @@ def split_rows(rows: Sequence[int], held_out: float, seed: int) -> tuple[list[in
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
     count = round(len(rows) * held_out)
     return sorted(rows[i] for i in order[count:]), sorted(rows[i] for i in order[:count])
+
+
+def limit_rows(data: TokenRows, rows: Sequence[int], max_tokens: int, seed: int) -> list[int]:
+    """Rows, in ascending order, of which no more than max_tokens tokens are supervised (0: all of them); a random
+    choice, in which a smaller limit takes a part of what a larger one takes."""
+    if not max_tokens:
+        return list(rows)
+    kept, tokens = [], 0
+    for index in torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist():
+        tokens += data.supervised_tokens(rows[index])
+        if tokens > max_tokens:
+            break
+        kept.append(rows[index])
+    if not kept:
+        raise DataError(f"data.max_tokens={max_tokens} is less than the {tokens} answer tokens of one row; raise it.")
+    return sorted(kept)
 
 
 def pack_rows(data: TokenRows, rows: Sequence[int], pack_tokens: int, seed: int | None) -> list[list[int]]:

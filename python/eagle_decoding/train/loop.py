@@ -2,30 +2,38 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from eagle_decoding.train.config import TrainConfig, dump_config
+from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import TokenRows, pack_rows
+from eagle_decoding.train.distributed import Processes, whole
 from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.folder import RunFolder
 from eagle_decoding.train.head import DraftHead
 from eagle_decoding.train.metrics import Acceptance
-from eagle_decoding.train.objectives import OBJECTIVES
+from eagle_decoding.train.pack_loss import PackLoss
+from eagle_decoding.train.rows import Documents, supervised_rows
 from eagle_decoding.train.schedule import learning_rate
-from eagle_decoding.train.state import newest_state, save_state
+from eagle_decoding.train.state import TrainState
 
 Report = Callable[[dict[str, Any]], None]
 
 
+class DivergedError(ValueError):
+    """A gradient that is not finite."""
+
+
 @dataclass
 class Trainer:
-    """One run: the head, its data, and the figures that `report` receives."""
+    """One run: the head, its data, the figures that `report` receives, and the processes that share the work."""
 
     config: TrainConfig
     head: DraftHead
@@ -34,9 +42,12 @@ class Trainer:
     train_rows: list[int]
     held_out_rows: list[int]
     report: Report
+    processes: Processes = field(default_factory=Processes)
 
     def __post_init__(self) -> None:
         optim = self.config.optim
+        self.loss = PackLoss(self.head, self.config, self.processes.count > 1).to(self.processes.device)
+        self.processes.join(self.loss, optim.shard)
         self.optimizer = torch.optim.AdamW(
             self.head.parameters(),
             lr=optim.lr,
@@ -47,11 +58,12 @@ class Trainer:
         self.progress: dict[str, Any] = {"step": 0, "epoch": 0, "pack": 0, "tokens": 0, "seconds": 0.0}
 
     def run(self) -> None:
-        """Train to the end of the schedule, resuming from the newest whole checkpoint in `out` if there is one."""
-        out, log = Path(self.config.out), self.config.log
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "config.yaml").write_text(dump_config(self.config))
-        state = newest_state(out / "checkpoints")
+        """Train to the end of the schedule, resuming from the newest whole checkpoint in `out` if there is one.
+
+        A checkpoint on the way that the disk does not take is reported, and training goes on; the last one raises.
+        """
+        log, folder = self.config.log, RunFolder(Path(self.config.out), self.processes.first, self._note)
+        state = folder.open(self.config)
         if state:
             self.progress = state.restore(self.head, self.optimizer)
         since = Acceptance(self.config.unroll.steps)
@@ -59,74 +71,95 @@ class Trainer:
         packs = self._packs()
         while (done := self._done(len(packs))) < 1:
             lr = learning_rate(self.config.optim, done)
-            norm = self._step(packs[self.progress["pack"]], lr, since)
+            first = self.progress["pack"]
+            group = packs[first : first + self.config.optim.packs]
+            norm = self._step(group, lr, since)
             self.progress["seconds"] = time.perf_counter() - mark
             self.progress["step"] += 1
-            self.progress["pack"] += 1
+            self.progress["pack"] += len(group)
             if self.progress["pack"] == len(packs):
                 self.progress |= {"pack": 0, "epoch": self.progress["epoch"] + 1}
                 packs = self._packs()
             step = self.progress["step"]
             if step % log.every == 0:
                 figures = {"kind": "train", "done": round(done, 4), "lr": lr, "grad_norm": round(norm, 4)}
-                self.report(self.progress | figures | since.summary())
+                self.report(self.progress | figures | self._summary(since))
                 since = Acceptance(self.config.unroll.steps)
             if step % log.eval_every == 0:
                 self.report(self.progress | {"kind": "eval"} | self.evaluate())
             if step % log.save_every == 0:
-                save_state(out / "checkpoints", self.head, self.optimizer, self.progress)
-        save_state(out / "checkpoints", self.head, self.optimizer, self.progress)
+                folder.try_to_save(self._state())
+        folder.save(self._state())
         self.report(self.progress | {"kind": "eval"} | self.evaluate())
 
     def evaluate(self) -> dict[str, Any]:
         """Figures on held-out rows that the target decoded greedily, every supervised row computed."""
         rows = [row for row in self.held_out_rows if self.data.greedy[row]] or self.held_out_rows
+        packs = pack_rows(self.data, rows, self.config.data.pack_tokens, None)
         figures = Acceptance(self.config.unroll.steps)
         with torch.no_grad():
-            for pack in pack_rows(self.data, rows, self.config.data.pack_tokens, None):
-                self._unroll(pack, None, figures)
-        return figures.summary()
+            for pack in self.processes.part(packs):
+                self.loss(self._load(pack), [1] * self.config.unroll.steps, None, figures)
+        self.processes.settle(self.loss)
+        return self._summary(figures)
 
     def _packs(self) -> list[list[int]]:
         seed = self.config.seed * 1_000_003 + self.progress["epoch"]
         return pack_rows(self.data, self.train_rows, self.config.data.pack_tokens, seed)
 
     def _done(self, packs: int) -> float:
-        optim = self.config.optim
+        optim, spent = self.config.optim, []
+        if optim.tokens > 0:
+            spent.append(self.progress["tokens"] / optim.tokens)
         if optim.minutes > 0:
-            return self.progress["seconds"] / (60 * optim.minutes)
-        return (self.progress["epoch"] + self.progress["pack"] / packs) / optim.epochs
+            spent.append(self.processes.agree(self.progress["seconds"] / (60 * optim.minutes)))
+        return max(spent) if spent else (self.progress["epoch"] + self.progress["pack"] / packs) / optim.epochs
 
-    def _step(self, pack: list[int], lr: float, figures: Acceptance) -> float:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        loss = self._unroll(pack, self._generator(), figures)
-        if loss is None:
+    def _step(self, group: list[list[int]], lr: float, figures: Acceptance) -> float:
+        """One optimiser step over a group of packs; returns the norm of its gradient."""
+        documents = [self.data.pack(pack) for pack in group]
+        self.progress["tokens"] += sum(int(document.supervised.sum()) for document in documents)
+        steps = self.config.unroll.steps
+        supervised = torch.stack([supervised_rows(document, steps).sum(1) for document in documents]).sum(0).tolist()
+        if supervised[0] == 0:
             return 0.0
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.optim.clip)
-        if not norm.isfinite():
-            raise FloatingPointError(
-                f"The gradient norm is {norm.item()} at step {self.progress['step']}; lower optim.lr."
+        for index, pack in enumerate(self.processes.part(group)):
+            generator = self._generator(index * self.processes.count + self.processes.rank)
+            self.loss(self._load(pack), supervised, generator, figures).backward()
+        for parameter in self.head.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        norm = whole(torch.nn.utils.clip_grad_norm_(self.head.parameters(), self.config.optim.clip)).item()
+        if not math.isfinite(norm):
+            raise DivergedError(
+                f"The gradient norm is {norm} at step {self.progress['step']}; lower optim.lr (now {lr:g}) and run "
+                f"again: training goes on from the newest checkpoint in {self.config.out}."
             )
+        for options in self.optimizer.param_groups:
+            options["lr"] = lr
         self.optimizer.step()
-        return norm.item()
+        return norm
 
-    def _generator(self) -> torch.Generator:
-        """Noise that depends on the place in the run alone, so that a resumed run draws the same."""
-        return torch.Generator().manual_seed(self.config.seed * 1_000_003 + self.progress["tokens"])
+    def _generator(self, index: int) -> Generator:
+        """Noise for one pack of the optimiser step; it depends on the place in the run alone, so that a resumed run
+        and one on more processes draw the same."""
+        place = (self.config.seed * 1_000_003 + self.progress["epoch"]) * 1_000_003 + self.progress["pack"] + index
+        return Generator().manual_seed(place)
 
-    def _unroll(self, pack: list[int], generator: torch.Generator | None, figures: Acceptance) -> Tensor | None:
-        """The pack's loss: the steps' losses, weighted by decay^step; None if nothing was scored."""
-        documents = self.data.pack(pack)
+    def _load(self, pack: list[int] | None) -> tuple[Documents, Tensor, Tensor] | None:
+        if pack is None:
+            return None
+        device = self.processes.device
         aux, final = self.features.read(pack)
-        self.progress["tokens"] += int(documents.supervised.sum())
-        figures.start(documents.input_ids.shape[0])
-        total: Tensor | None = None
-        objective = OBJECTIVES[self.config.head.kind]
-        for output in objective.unroll(self.head, documents, aux, final, self.config, generator):
-            figures.add(output)
-            loss = output.loss() * self.config.unroll.decay**output.step
-            total = loss if total is None else total + loss
-        return total
+        return self.data.pack(pack).to(device), aux.to(device), final.to(device)
+
+    def _summary(self, figures: Acceptance) -> dict[str, Any]:
+        figures.totals = self.processes.sum(figures.totals.to(self.processes.device))
+        return figures.summary()
+
+    def _state(self) -> TrainState:
+        return TrainState.take(self.head, self.optimizer, self.progress)
+
+    def _note(self, sentence: str) -> None:
+        self.report({"kind": "note", "text": sentence})

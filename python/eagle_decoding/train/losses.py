@@ -35,21 +35,22 @@ class _LinearSoftCrossEntropy(torch.autograd.Function):
         loss, logprob = torch.empty_like(hidden[:, 0]), torch.empty_like(hidden[:, 0])
         hit = torch.empty_like(token, dtype=torch.bool)
         grad_hidden = torch.empty_like(hidden)
+        rows = min(ROWS_PER_CHUNK, hidden.shape[0])
+        logits_room, probs_room = (hidden.new_empty(rows, lm_head.shape[0]) for _ in range(2))
         for start in range(0, hidden.shape[0], ROWS_PER_CHUNK):
             chunk = slice(start, start + ROWS_PER_CHUNK)
-            logits = hidden[chunk] @ lm_head.T
-            probs = teacher[teacher_row[chunk]]
             ids = token[chunk]
+            logits = product(hidden[chunk], lm_head.T, logits_room[: ids.shape[0]])
+            probs = torch.index_select(teacher, 0, teacher_row[chunk], out=probs_room[: ids.shape[0]])
             own = logits.gather(1, ids.clamp(min=0)[:, None])[:, 0].masked_fill(ids < 0, -torch.inf)
             best = logits.amax(-1)
             hit[chunk] = own == best
             expected = torch.linalg.vecdot(probs, logits)
-            draft = logits.sub_(best[:, None]).exp_()
-            total = draft.sum(-1)
-            log_normaliser = best + total.log()
+            draft = torch.softmax(logits, -1, out=logits)
+            log_normaliser = best - draft.amax(-1).log()
             loss[chunk] = log_normaliser - expected
             logprob[chunk] = own - log_normaliser
-            torch.mm(draft.div_(total[:, None]).sub_(probs), lm_head, out=grad_hidden[chunk])
+            product(draft.sub_(probs), lm_head, grad_hidden[chunk])
         ctx.save_for_backward(grad_hidden)
         ctx.mark_non_differentiable(logprob, hit)
         return loss, logprob, hit
@@ -73,7 +74,7 @@ def linear_soft_cross_entropy(
 
     The lm_head is frozen, so its weight gradient is never formed: one product for the logits, one for d hidden.
     """
-    return TokenScores(*_LinearSoftCrossEntropy.apply(hidden, lm_head, teacher, teacher_row, token))
+    return TokenScores(*_LinearSoftCrossEntropy.apply(hidden.to(teacher.dtype), lm_head, teacher, teacher_row, token))
 
 
 def blended(teacher: Tensor, weights: LossOptions) -> tuple[Tensor, float | Tensor]:
@@ -103,5 +104,13 @@ def teacher_probabilities(hidden: Tensor, lm_head: Tensor) -> Tensor:
     probs = hidden.new_empty(hidden.shape[0], lm_head.shape[0])
     for start in range(0, hidden.shape[0], ROWS_PER_CHUNK):
         chunk = slice(start, start + ROWS_PER_CHUNK)
-        torch.softmax(hidden[chunk] @ lm_head.T, -1, out=probs[chunk])
+        torch.softmax(product(hidden[chunk], lm_head.T, probs[chunk]), -1, out=probs[chunk])
     return probs
+
+
+def product(left: Tensor, right: Tensor, out: Tensor) -> Tensor:
+    """left @ right written to `out`; under autocast the factors are rounded to its type, as torch's own products do."""
+    device = out.device.type
+    if torch.is_autocast_enabled(device):
+        return out.copy_(left @ right)
+    return torch.mm(left, right, out=out)

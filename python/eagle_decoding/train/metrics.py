@@ -16,40 +16,36 @@ class Acceptance:
     source rows.
     """
 
-    def __init__(self, steps: int):
-        self.rows = torch.zeros(steps)
-        self.hits = torch.zeros(steps)
-        self.survivors = torch.zeros(steps)
-        self.loss = torch.zeros(steps)
-        self.scored = torch.zeros(steps)
-        self._alive: Tensor | None = None
+    COUNTS = ("rows", "scored", "hits", "survivors", "loss")
 
-    def start(self, total: int) -> None:
+    def __init__(self, steps: int):
+        self.totals = torch.zeros(len(self.COUNTS), steps)
+        self._alive = torch.empty(0, dtype=torch.bool)
+
+    def start(self, total: int, device: torch.device | None = None) -> None:
         """Begin a pack of `total` tokens: every source row is alive."""
-        self._alive = torch.ones(total, dtype=torch.bool)
+        self.totals = self.totals.to(device)
+        self._alive = torch.ones(total, dtype=torch.bool, device=device)
 
     def add(self, output: StepOutput) -> None:
         """Count one step of the current pack."""
-        assert self._alive is not None
-        step, scores = output.step, output.scores
+        scores = output.scores
         alive = torch.zeros_like(self._alive)
         alive[output.rows] = self._alive[output.rows] & scores.hit
         self._alive = alive
-        known = output.token >= 0
-        self.rows[step] += output.supervised
-        self.scored[step] += output.rows.shape[0]
-        self.hits[step] += scores.hit.sum()
-        self.survivors[step] += alive.sum()
-        self.loss[step] += scores.loss.detach()[known].sum()
+        loss = scores.loss.detach().where(output.token >= 0, 0.0).sum()
+        counts = (output.supervised, output.rows.shape[0], scores.hit.sum(), alive.sum(), loss)
+        for total, count in zip(self.totals[:, output.step], counts, strict=True):
+            total += count
 
     def summary(self) -> dict[str, float | list[float]]:
         """Mean loss, accuracy of the scored rows per step, survival per step and tau_sim."""
-        rows, scored = self.rows.clamp(min=1), self.scored.clamp(min=1)
-        survival = self.survivors / rows
+        rows, scored, hits, survivors, loss = self.totals.cpu()
+        survival = survivors / rows.clamp(min=1)
         return {
-            "loss": _rounded(self.loss / scored),
-            "accuracy": _rounded(self.hits / scored),
-            "scored": _rounded(self.scored / rows),
+            "loss": _rounded(loss / scored.clamp(min=1)),
+            "accuracy": _rounded(hits / scored.clamp(min=1)),
+            "scored": _rounded(scored / rows.clamp(min=1)),
             "survival": _rounded(survival),
             "tau_sim": round(1 + float(survival.sum()), 4),
         }

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
+from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from eagle_decoding.train.tensorboard import TensorBoardLog
 
 
 @contextmanager
@@ -38,10 +42,13 @@ def row_progress(total: int) -> Iterator[Callable[[int, int], None]]:
 
 
 class RunLog:
-    """Reports of a training run: appended to `log.jsonl`, shown as a progress bar and as a line per evaluation."""
+    """Reports of a training run: appended to `log.jsonl`, and shown as a moving bar over a table of depths, a line per
+    evaluation and a sentence per mishap."""
 
-    def __init__(self, folder: str | Path, console: Console | None = None):
+    def __init__(self, folder: str | Path, console: Console | None = None, tensorboard: bool = False):
+        """tensorboard: write the figures for TensorBoard into the folder, too."""
         Path(folder).mkdir(parents=True, exist_ok=True)
+        self._curves = TensorBoardLog(folder) if tensorboard else None
         self._file = open(Path(folder) / "log.jsonl", "a")  # noqa: SIM115
         self._console = console or Console()
         self._bar = Progress(
@@ -49,28 +56,51 @@ class RunLog:
             TextColumn("{task.percentage:5.1f}%  {task.fields[figures]}"),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
-            console=self._console,
         )
         self._task = self._bar.add_task("training", total=1.0, figures="")
+        self._live = Live(self._bar, console=self._console, refresh_per_second=1)
 
     def __enter__(self) -> RunLog:
-        self._bar.start()
+        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bar.stop()
-        self._file.close()
+        self._live.stop()
+        if self._curves:
+            self._curves.close()
+        with suppress(OSError):  # a full disk was told of when the line was written
+            self._file.close()
 
     def __call__(self, report: dict[str, Any]) -> None:
-        self._file.write(json.dumps(report) + "\n")
-        self._file.flush()
-        speed = report["tokens"] / max(report["seconds"], 1e-9)
-        survival = " ".join(f"{value:.3f}" for value in report["survival"])
-        figures = f"loss {report['loss'][0]:.3f}  survival {survival}  tau_sim {report['tau_sim']:.3f}"
+        try:
+            self._file.write(json.dumps(report) + "\n")
+            self._file.flush()
+        except OSError as error:
+            self._console.print(f"A line of log.jsonl could not be written: {error}.", style="yellow", markup=False)
+        if report["kind"] == "note":
+            self._console.print(report["text"], style="yellow", markup=False, soft_wrap=True)
+            return
+        if self._curves:
+            self._curves.add(report)
+        figures = f"loss {report['loss'][0]:.3f}  tau_sim {report['tau_sim']:.3f}"
         if report["kind"] == "eval":
-            self._console.print(f"step {report['step']:>6}  held out: {figures}")
+            survival = " ".join(f"{value:.3f}" for value in report["survival"])
+            self._console.print(f"step {report['step']:>6}  held out: {figures}  survival {survival}")
         else:
-            figures += f"  {speed:.0f} tokens/s"
-            self._bar.update(self._task, completed=report["done"], figures=figures)
+            speed = report["tokens"] / max(report["seconds"], 1e-9)
+            self._bar.update(self._task, completed=report["done"], figures=f"{figures}  {speed:.0f} tokens/s")
+            self._live.update(Group(self._bar, depth_table(report)))
+
+
+def depth_table(report: dict[str, Any]) -> Table:
+    """How often each draft of a chain was right, and how often it and all before it were."""
+    table = Table("depth", *(str(depth) for depth in range(1, len(report["survival"]) + 1)), box=None)
+    for name, key in (("accepted if reached", "accuracy"), ("survival", "survival"), ("rows computed", "scored")):
+        table.add_row(name, *(f"{value:.3f}" for value in report[key]))
+    return table
+
+
+def silent(report: dict[str, Any]) -> None:
+    """The log of a process that is not the first."""

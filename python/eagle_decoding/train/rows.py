@@ -25,6 +25,10 @@ class Documents:
     supervised: Tensor
     starts: Tensor
 
+    def to(self, device: torch.device) -> Documents:
+        """The same documents on another device."""
+        return Documents(self.input_ids.to(device), self.supervised.to(device), self.starts.to(device))
+
     @property
     def ends(self) -> Tensor:
         """[T], int64: for each token, the index after its document's last token."""

@@ -29,9 +29,7 @@ class StepOutput:
     extra: Tensor | None = None
 
     def loss(self) -> Tensor:
-        """Mean over the supervised rows; rows whose token is outside the draft vocabulary give no token loss."""
+        """Sum over the scored rows; rows whose token is outside the draft vocabulary give no token loss."""
         known = (self.token >= 0).to(self.scores.loss.dtype)
         total = (self.scores.loss * known * self.token_weight).sum()
-        if self.extra is not None:
-            total = total + self.extra.sum()
-        return total / self.supervised
+        return total if self.extra is None else total + self.extra.sum()

@@ -9,8 +9,9 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from eagle_decoding.train.attention import rope_tables, rotate, unrolled_attention
+from eagle_decoding.train.attention import pack_attention, rope_tables, rotate
 from eagle_decoding.train.config import LossOptions
+from eagle_decoding.train.flash_attention import Span
 from eagle_decoding.train.head import LayerHead
 from eagle_decoding.train.losses import blended, feature_loss, linear_soft_cross_entropy, teacher_probabilities
 from eagle_decoding.train.rows import Documents, needed_rows, supervised_rows
@@ -54,7 +55,7 @@ def unroll(
     positions, embedding = documents.positions, head.embed_tokens
     log_floor = math.log(path_floor) if path_floor > 0 else -math.inf
     following = documents.input_ids.roll(-1)
-    hidden = head.begin(aux, final)
+    hidden = head.begin(aux, final).to(final.dtype)  # the residual stream stays in fp32 under autocast
     if generator is not None and weights.noise:
         hidden = hidden + feature_noise(hidden, documents, weights.noise, generator)
     joined, residual = head.enter(embedding[following], hidden)
@@ -99,7 +100,7 @@ def _keys_values(head: LayerHead, joined: Tensor, positions: Tensor) -> tuple[Te
     attention, head_dim = head.layer.self_attn, head.config.head_dim
     cos, sin = rope_tables(head.inv_freq, positions, head.rope_scaling)
     key = attention.k_proj(joined).unflatten(-1, (-1, head_dim))
-    return rotate(key, cos, sin), attention.v_proj(joined).unflatten(-1, (-1, head_dim))
+    return rotate(key, cos, sin), attention.v_proj(joined).unflatten(-1, (-1, head_dim)).to(cos.dtype)
 
 
 def _layer(
@@ -119,21 +120,11 @@ def _layer(
     cos, sin = rope_tables(head.inv_freq, source + step, head.rope_scaling)
     query = rotate(layer.self_attn.q_proj(joined).unflatten(-1, (-1, head.config.head_dim)), cos, sin)
     bounds = torch.searchsorted(rows, documents.starts).tolist()
-    starts = documents.starts.tolist()
-    outputs = []
-    for document, (first, last) in enumerate(pairwise(bounds)):
-        if first == last:
-            continue
-        mine, tokens = slice(first, last), slice(starts[document], starts[document + 1] - 2)
-        outputs.append(
-            unrolled_attention(
-                query[mine],
-                source[mine],
-                key[tokens],
-                value[tokens],
-                [k[mine] for k in own_keys],
-                [v[mine] for v in own_values],
-            )
-        )
-    hidden = residual + layer.self_attn.o_proj(torch.cat(outputs))
+    spans = [
+        Span(slice(first, last), slice(start, end - 2))
+        for (first, last), (start, end) in zip(pairwise(bounds), pairwise(documents.starts.tolist()), strict=True)
+        if first < last
+    ]
+    attended = pack_attention(query, source, key, value, own_keys, own_values, spans)
+    hidden = residual + layer.self_attn.o_proj(attended)
     return hidden + layer.mlp(layer.post_attention_layernorm(hidden))

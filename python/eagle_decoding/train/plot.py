@@ -1,0 +1,86 @@
+"""Training curves: loss, tau_sim and survival against tokens, several runs in one picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eagle_decoding.train.data import DataError
+
+COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b")
+INK = "#808080"  # readable on white and on black
+
+
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The reports of a run in the order of their steps; of a step that was repeated after a resume, the last.
+
+    path: the run's folder or its log.jsonl. Raises DataError if there is no log or a line of it is not JSON.
+    """
+    file = path / "log.jsonl" if path.is_dir() else path
+    if not file.is_file():
+        raise DataError(f"There is no training log at {file}; name the out folder of a run or its log.jsonl.")
+    reports: dict[tuple[str, int], dict[str, Any]] = {}
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            report = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"Line {number} of {file} is not JSON ({error}); remove it.") from error
+        if report["kind"] != "note":
+            reports[report["kind"], report["step"]] = report
+    return sorted(reports.values(), key=lambda report: report["step"])
+
+
+def plot_runs(runs: Sequence[Path], out: Path) -> None:
+    """Draw the curves of runs into one picture with a transparent ground: thin lines training, dots held-out rows."""
+    figure = new_figure(13, 4)
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    loss, tau, survival = figure.subplots(1, 3)
+    for run, colour in zip(runs, _colours(len(runs)), strict=True):
+        reports = read_log(run)
+        name = run.name if run.is_dir() else run.parent.name
+        for kind, style in (("train", {"lw": 0.8, "alpha": 0.7}), ("eval", {"lw": 1.5, "marker": "o", "ms": 3})):
+            mine = [report for report in reports if report["kind"] == kind]
+            label = name if kind == "eval" else None
+            tokens = [report["tokens"] for report in mine]
+            loss.plot(tokens, [report["loss"][0] for report in mine], color=colour, label=label, **style)
+            tau.plot(tokens, [report["tau_sim"] for report in mine], color=colour, **style)
+        last = next((report for report in reversed(reports) if report["kind"] == "eval"), None)
+        if last:
+            survival.plot(range(1, len(last["survival"]) + 1), last["survival"], color=colour, marker="o", ms=3)
+    for axes, x, y in (
+        (loss, "answer tokens trained on", "cross-entropy of the first draft"),
+        (tau, "answer tokens trained on", "tau_sim"),
+        (survival, "depth", "survival on held-out rows at the end"),
+    ):
+        dress(axes, x, y)
+    for axes in (loss, tau):
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    survival.xaxis.set_major_locator(MaxNLocator(integer=True))
+    loss.legend(frameon=False, labelcolor=INK)
+    figure.savefig(out, transparent=True)
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of so many inches. Raises DataError where the package matplotlib is missing."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise DataError("Drawing needs the package matplotlib: run `pip install matplotlib`.") from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def dress(axes: Any, x: str, y: str) -> None:
+    """Name both axes, and draw everything that is no data in a grey that shows on light and dark pages."""
+    axes.set_xlabel(x, color=INK)
+    axes.set_ylabel(y, color=INK)
+    axes.tick_params(colors=INK)
+    axes.grid(color=INK, alpha=0.25, lw=0.5)
+    for spine in axes.spines.values():
+        spine.set_color(INK)
+
+
+def _colours(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]

@@ -1,0 +1,106 @@
+"""What a run tells: bar, JSON lines, TensorBoard scalars and training curves."""
+
+import builtins
+import errno
+import io
+import json
+
+import pytest
+from rich.console import Console
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from typer.testing import CliRunner
+
+from eagle_decoding.train.cli import app
+from eagle_decoding.train.config import ConfigError
+from eagle_decoding.train.data import DataError
+from eagle_decoding.train.plot import plot_runs, read_log
+from eagle_decoding.train.progress import RunLog
+
+
+def report(kind, step, tau=1.5):
+    figures = {"loss": [3.0, 3.5], "accuracy": [0.4, 0.3], "scored": [1.0, 0.9], "survival": [0.4, 0.1]}
+    place = {"kind": kind, "step": step, "tokens": 100 * step, "seconds": 2.0 * step, "tau_sim": tau}
+    return place | figures | ({"done": step / 20, "lr": 1e-3, "grad_norm": 0.7} if kind == "train" else {})
+
+
+def write_run(folder, tau=1.5):
+    screen = io.StringIO()
+    with RunLog(folder, Console(file=screen, width=120, force_terminal=True)) as log:
+        log(report("train", 5))
+        log(report("eval", 5))
+        log({"kind": "note", "text": "The checkpoint was not written."})
+        log(report("train", 10, tau))
+        log(report("eval", 10, tau))
+    return screen.getvalue()
+
+
+def test_the_screen_shows_speed_loss_acceptance_survival_and_notes(tmp_path):
+    screen = write_run(tmp_path)
+    for words in ("50 tokens/s", "loss 3.000", "tau_sim 1.500", "accepted if reached", "0.300", "survival", "0.100"):
+        assert words in screen, words
+    assert "held out" in screen and "The checkpoint was not written." in screen and "50.0%" in screen
+    kinds = [json.loads(line)["kind"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert kinds == ["train", "eval", "note", "train", "eval"]
+
+
+def test_a_full_disk_costs_a_log_line_only(tmp_path):
+    class Full(io.StringIO):
+        def flush(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            self.flush()
+
+    screen = io.StringIO()
+    with RunLog(tmp_path, Console(file=screen, width=120)) as log:
+        log._file = Full()
+        log(report("train", 5))
+    assert "could not be written: [Errno 28] No space left on device" in screen.getvalue()
+
+
+def test_tensorboard_scalars_by_step(tmp_path):
+    with RunLog(tmp_path, Console(file=io.StringIO()), tensorboard=True) as log:
+        log(report("train", 5))
+        log(report("eval", 10, 1.75))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert {"train/loss/1", "train/survival/2", "train/lr", "eval/tau_sim"} <= set(events.Tags()["scalars"])
+    (scalar,) = events.Scalars("eval/tau_sim")
+    assert (scalar.step, scalar.value) == (10, 1.75)
+
+
+def test_tensorboard_without_the_package_is_one_sentence(tmp_path, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest):
+        if name.startswith(("tensorboard", "torch.utils.tensorboard")):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(ConfigError, match=r"needs the package tensorboard: run `pip install"):
+        RunLog(tmp_path, Console(file=io.StringIO()), tensorboard=True)
+
+
+def test_curves_of_several_runs(tmp_path):
+    write_run(tmp_path / "first")
+    write_run(tmp_path / "second", 1.75)
+    write_run(tmp_path / "second", 2.0)
+    reports = read_log(tmp_path / "second")
+    assert [(r["kind"], r["step"], r["tau_sim"]) for r in reports if r["step"] == 10] == [
+        ("train", 10, 2.0),
+        ("eval", 10, 2.0),
+    ]
+    picture = tmp_path / "curves.svg"
+    result = CliRunner().invoke(
+        app, ["train-plot", str(tmp_path / "first"), str(tmp_path / "second" / "log.jsonl"), "--out", str(picture)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "</svg>" in picture.read_text()
+
+
+def test_logs_that_cannot_be_drawn(tmp_path):
+    with pytest.raises(DataError, match="no training log at"):
+        plot_runs([tmp_path], tmp_path / "x.svg")
+    (tmp_path / "log.jsonl").write_text('{"kind": "note"}\n{"kin')
+    with pytest.raises(DataError, match="Line 2 of"):
+        read_log(tmp_path)
