@@ -50,7 +50,7 @@ def unroll(
     predicted = torch.nonzero(law[0])[:, 0] + 2
     teacher, token_weight = blended(teacher_probabilities(final[predicted - 1], head.lm_head), weights)
     teacher_row = torch.full_like(documents.input_ids, -1)
-    teacher_row[predicted] = torch.arange(predicted.shape[0])
+    teacher_row[predicted] = torch.arange(predicted.shape[0], device=predicted.device)
 
     positions, embedding = documents.positions, head.embed_tokens
     log_floor = math.log(path_floor) if path_floor > 0 else -math.inf

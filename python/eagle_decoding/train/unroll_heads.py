@@ -31,7 +31,7 @@ def unroll_heads(
     predicted = torch.nonzero(law[0])[:, 0] + 2
     teacher = teacher_probabilities(final[predicted - 1], head.lm_head)
     teacher_row = torch.full_like(documents.input_ids, -1)
-    teacher_row[predicted] = torch.arange(predicted.shape[0])
+    teacher_row[predicted] = torch.arange(predicted.shape[0], device=predicted.device)
 
     log_floor = math.log(path_floor) if path_floor > 0 else -math.inf
     state = head.begin(final, documents)
