@@ -1,6 +1,7 @@
 """Medusa heads: what they propose against a plain forward, published files, greedy decoding, refused files."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,10 +9,13 @@ from depth_heads import plain_logits, random_commit, random_depth_heads, target_
 from models import KINDS, VOCAB, prompts, tiny_target
 from safetensors.torch import load_file, save_file
 
+import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import CheckpointError, DepthHeads, read_depth_heads, write_depth_heads
 from eagle_decoding.drafts import MedusaDraft, load_draft
+from eagle_decoding.drafts.coupled import NOISE_WEIGHT
 from eagle_decoding.drafts.depth_heads import HeadStack
+from eagle_decoding.sampling import fused_params
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
 TREE = TreeConfig(20, 3, 4)
@@ -42,6 +46,7 @@ def test_a_node_holds_the_candidate_that_its_rank_names(options):
     heads = random_depth_heads(target, "medusa", **options)
     draft = MedusaDraft(heads, target, TREE)
     commit = random_commit(target, [2, 5, 3], [0, 4, 9])
+    draft.start(commit.tokens, commit.num_rows, fused_params([], False, [0] * 3, target.device))
     draft.extend(commit)
     root_tokens = torch.tensor([5, 6, 7], dtype=torch.int32)
     tree = draft.propose(root_tokens, commit.context_len + commit.num_rows)
@@ -57,6 +62,38 @@ def test_a_node_holds_the_candidate_that_its_rank_names(options):
                 assert int(tree.draft_tokens[b, node]) == int(target_ids(heads)[best.indices[rank]])
                 score = float(tree.node_scores[b, parent]) + float(best.values[rank])
                 assert float(tree.node_scores[b, node]) == pytest.approx(score, abs=1e-5)
+
+
+@torch.no_grad()
+def test_sampling_requests_rank_by_the_noise_of_the_position():
+    """Requests 0 and 2 sample, request 1 is greedy; scores are of the logits with the weighted noise."""
+    target = tiny_target()
+    heads = random_depth_heads(target, "medusa", 60)
+    draft = MedusaDraft(heads, target, TREE)
+    commit = random_commit(target, [2, 5, 3], [0, 4, 9])
+    params = fused_params([], True, [3, 4, 5], target.device)
+    params.temperature[1] = 0
+    draft.start(commit.tokens, commit.num_rows, params)
+    draft.extend(commit)
+    context_len = commit.context_len + commit.num_rows
+    tree = draft.propose(torch.zeros(3, dtype=torch.int32), context_len)
+    paths = [(), *draft.tree.paths]
+    for b in range(3):
+        state = commit.features[b, commit.num_rows[b] - 1]
+        for node, path in enumerate(paths[1:], 1):
+            position = (context_len[b] + len(path)).view(1, 1)
+            noise = eagle_kernels.gumbel_noise(params.seed[b : b + 1], position, VOCAB)[0, 0, target_ids(heads)]
+            logits = plain_logits(heads, target, len(path) - 1, state) + NOISE_WEIGHT * params.temperature[b] * noise
+            best = logits.log_softmax(-1).sort(descending=True)
+            assert int(tree.draft_tokens[b, node]) == int(target_ids(heads)[best.indices[path[-1]]])
+            score = float(tree.node_scores[b, tree.parent[b, node]]) + float(best.values[path[-1]])
+            assert float(tree.node_scores[b, node]) == pytest.approx(score, abs=1e-4)
+
+
+def test_drawn_children_are_refused():
+    target = tiny_target()
+    with pytest.raises(ValueError, match="likeliest or coupled children, got 'sampled'"):
+        MedusaDraft(random_depth_heads(target, "medusa"), target, replace(TREE, children="sampled"))
 
 
 def test_heads_that_know_the_text_are_accepted():

@@ -3,11 +3,15 @@
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from transformers import PreTrainedModel
 
 import eagle_kernels
 from eagle_decoding.checkpoint import DepthHeads
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.static_tree import StaticTree, best_paths, published_paths
+from eagle_decoding.drafts.coupled import coupled_topk
+from eagle_decoding.drafts.static_tree import Level, StaticTree, best_paths, published_paths
+from eagle_decoding.sampling import SamplingParams
+from eagle_decoding.tree import DraftTree
 
 
 class HeadStack:
@@ -50,14 +54,51 @@ class HeadStack:
             return self._linear(hidden, f"heads.{head}.lm_head")
         return eagle_kernels.linear(hidden, self.lm_head)
 
-    def candidates(self, head: int, inputs: Tensor, topk: int) -> tuple[Tensor, Tensor]:
-        """The likeliest tokens: [batch, rows, input_size] -> log-probabilities and target ids [batch, rows, topk]."""
-        logits = self.logits(head, inputs)
-        logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), topk, self.d2t)
-        return logprobs.view(*logits.shape[:2], topk), token_ids.view(*logits.shape[:2], topk)
-
     def _linear(self, inputs: Tensor, name: str) -> Tensor:
         return eagle_kernels.linear(inputs, self.weights[name + ".weight"], self.weights.get(name + ".bias"))
+
+
+class DepthHeadDraft:
+    """Fills a fixed tree depth by depth; a subclass says what a head reads (`inputs`).
+
+    Where requests sample, candidates are ranked once the noise is known that will choose the target's token
+    (coupled.py), unless the tree asks for the likeliest.
+
+    state: [batch, 1, hidden], the target's after its final norm, at each request's last committed row
+    """
+
+    state: Tensor
+
+    def __init__(self, heads: DepthHeads, target: PreTrainedModel, tree: TreeConfig):
+        """Raises ValueError for a tree of drawn children: a fixed tree knows ranks only."""
+        if tree.drawn:
+            raise ValueError(f"Medusa and Hydra trees take likeliest or coupled children, got {tree.children!r}.")
+        self.feature_layers: tuple[int, ...] = (target.config.num_hidden_layers + 1,)
+        self.vocab_size, self.rule = target.config.vocab_size, tree.children
+        self.heads = HeadStack(heads, target.get_output_embeddings().weight, target.dtype, target.device)
+        self.tree = static_tree(heads, tree, target.device)
+
+    def inputs(self, level: Level, tokens: Tensor) -> Tensor:
+        """[batch, rows, input_size]: what the level's head reads, for each parent or, the same for all, in one row."""
+        raise NotImplementedError
+
+    def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
+        self.params = params
+        self.coupled = self.rule == "coupled" and bool((params.temperature > 0).any())
+
+    def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+        def candidates(depth: int, level: Level, tokens: Tensor) -> tuple[Tensor, Tensor]:
+            logits, d2t = self.heads.logits(depth, self.inputs(level, tokens)), self.heads.d2t
+            if self.coupled:
+                positions = context_len + depth + 1
+                best = coupled_topk(logits, positions, self.params, level.topk, d2t, self.vocab_size)
+            else:
+                logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), level.topk, d2t)
+                best = logprobs.view(*logits.shape[:2], -1), token_ids.view(*logits.shape[:2], -1)
+            parents = len(level.parents)
+            return best[0].expand(-1, parents, -1), best[1].expand(-1, parents, -1)
+
+        return self.tree.fill(root_tokens, context_len, candidates)
 
 
 def static_tree(heads: DepthHeads, tree: TreeConfig, device: torch.device) -> StaticTree:
