@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 from models import VOCAB, tiny_target
-from test_train_loop import config_for, run_to_the_end, workplace  # noqa: F401
+from train_runs import config_for, make_workplace, run_to_the_end
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import CheckpointError, DepthHeads, DepthHeadsConfig, layer_of, read_depth_heads
@@ -27,6 +27,11 @@ from eagle_decoding.train.unroll_heads import unroll_heads
 HEADS = 3
 KIND_NAMES = ["medusa", "hydra", "hydra++"]
 PLAIN = ["head.blocks=1", "head.fc_norm=false", "head.norm_output=false"]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return make_workplace(tmp_path_factory.mktemp("train"))
 
 
 def make_head(kind, draft_vocab=40, num_layers=2):
@@ -142,7 +147,7 @@ def test_a_warm_head_guesses_states_that_follow_linearly(kind):
 
 
 @pytest.mark.parametrize("kind", KIND_NAMES)
-def test_a_run_learns_and_its_export_drafts(workplace, tmp_path, kind):  # noqa: F811
+def test_a_run_learns_and_its_export_drafts(workplace, tmp_path, kind):
     reports = []
     overrides = [
         "head.warm_start=false",
@@ -171,7 +176,7 @@ def test_a_run_learns_and_its_export_drafts(workplace, tmp_path, kind):  # noqa:
     assert decoder.stats.tokens_per_round > 1.1
 
 
-def test_a_stopped_run_resumes_to_the_same_bits(workplace, tmp_path):  # noqa: F811
+def test_a_stopped_run_resumes_to_the_same_bits(workplace, tmp_path):
     """Stopped at step 15, it goes on from the checkpoint of step 14."""
     overrides = ["head.kind=hydra++", *PLAIN, "optim.epochs=3", "log.save_every=7"]
 
@@ -223,7 +228,7 @@ def test_rank_accuracy_counts_rows_that_were_within_reach(kind):
     assert expected.sum() > 0 and int(rows[2]) < int(rows[0])
 
 
-def test_the_exported_tree_comes_from_the_training_rows(workplace, tmp_path):  # noqa: F811
+def test_the_exported_tree_comes_from_the_training_rows(workplace, tmp_path):
     config = config_for(workplace, tmp_path / "run", "head.kind=medusa", *PLAIN, "optim.epochs=1")
     trainer, _ = build_trainer(config, lambda report: None)
     trainer.run()
