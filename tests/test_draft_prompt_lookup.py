@@ -6,7 +6,9 @@ from models import prompts, tiny_target
 from trees import ancestor_bits
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.drafts import Commit
 from eagle_decoding.drafts.prompt_lookup import NgramIndex
+from eagle_decoding.drafts.text import History
 from eagle_decoding.drafts.trie import Trie, to_draft_tree
 from eagle_kernels.reference.ancestor_mask import pack
 
@@ -82,3 +84,13 @@ def test_a_looping_text_is_drafted():
     settings = {"do_sample": False, "max_new_tokens": 80, "eos_token_id": None}
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
     assert decoder.stats.accepted > 10
+
+
+def test_the_history_is_the_text():
+    """The prompt's commit repeats the prompt one token further; later ones bring accepted drafts and a bonus token."""
+    history = History(torch.tensor([[5, 6, 7], [8, 9, 0]]), torch.tensor([3, 2]))
+    tokens, zeros = torch.tensor([[6, 7, 1], [9, 2, 0]]), torch.zeros(2, dtype=torch.int32)
+    assert history.extend(Commit(tokens, None, None, zeros, torch.tensor([3, 2]), 3)) == [[1], [2]]
+    tokens = torch.tensor([[3, 4], [3, 0]])
+    assert history.extend(Commit(tokens, None, None, torch.tensor([3, 2]), torch.tensor([2, 1]), 5)) == [[3, 4], [3]]
+    assert history.tokens == [[5, 6, 7, 1, 3, 4], [8, 9, 2, 3]]
