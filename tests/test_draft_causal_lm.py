@@ -10,10 +10,9 @@ from trees import ancestor_bits
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.drafts.causal_lm import CausalLmDraft, is_causal_lm
-from eagle_decoding.drafts.drawing import draw
-from eagle_decoding.drafts.growth import Level
-from eagle_decoding.sampling import SamplingParams
-from eagle_kernels.reference.ancestor_mask import pack, unpack
+from eagle_decoding.drafts.growth import GrowingDraft
+from eagle_decoding.sampling import fused_params
+from eagle_kernels.reference.ancestor_mask import pack
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40, "eos_token_id": None}
 
@@ -67,42 +66,37 @@ def test_sampled_drafts_keep_the_law(tree):
     assert chi_square(torch.bincount(second, minlength=VOCAB).double(), law * len(second)) < 1
 
 
-@pytest.mark.parametrize("tree", [TreeConfig(5, 4, 1), TreeConfig(13, 4, 3), TreeConfig(81, 8, 10)])
-def test_drawn_trees_carry_the_laws_they_came_from(tree):
-    """Logits that depend on the token alone show whether each node's children came from its own row."""
-    table = 2 * torch.randn(VOCAB, VOCAB)
-    batch = 3
+class Table(GrowingDraft):
+    """Logits that depend on the token alone, so that they show which row a child came from."""
+
+    def __init__(self, tree: TreeConfig, roots: torch.Tensor):
+        self.tree, self.dtype, self.device = tree, torch.float32, roots.device
+        self.vocab_size = self.draft_vocab_size = VOCAB
+        self.table = 2 * torch.randn(VOCAB, VOCAB)
+        self.root_state = self.table[roots.long()][:, None]
+
+    def logits(self, state):
+        return state
+
+    def run(self, tokens, fed_back, origin, depth, context_len, ancestor_mask, first_row):
+        return self.table[tokens.long()]
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 1), (13, 4, 3), (81, 8, 10)])
+@pytest.mark.parametrize("children", ["sampled", "hybrid"])
+def test_drawn_trees_carry_the_laws_they_came_from(shape, children):
     roots, context_len = torch.tensor([4, 5, 6], dtype=torch.int32), torch.tensor([9, 2, 30], dtype=torch.int32)
-    levels: list[Level] = []
-
-    def forward(level: Level) -> torch.Tensor:
-        levels.append(level)
-        return table[level.tokens.long()]
-
-    params = SamplingParams(
-        torch.arange(batch),
-        torch.ones(batch),
-        torch.zeros(batch, dtype=torch.int32),
-        torch.ones(batch),
-        torch.zeros(batch),
-    )
-    drawn = draw(tree, roots, context_len, table[roots.long()][:, None], forward, params)
-    assert drawn.num_nodes <= tree.num_nodes
+    draft = Table(TreeConfig(*shape, children=children), roots)
+    draft.begin_requests(3, fused_params([], True, [0, 1, 2], roots.device))
+    drawn = draft.propose(roots, context_len)
     parents = drawn.parent.tolist()
-    bits = torch.stack([ancestor_bits(row) for row in parents])
-    assert torch.equal(drawn.ancestor_mask, pack(bits))
+    assert torch.equal(drawn.ancestor_mask, pack(torch.stack([ancestor_bits(row) for row in parents])))
     for b, row in enumerate(parents):
         for node, parent in enumerate(row[1:], start=1):
             if parent >= 0:
-                law = table[drawn.draft_tokens[b, parent]]
+                law = draft.table[drawn.draft_tokens[b, parent]]
                 assert torch.equal(drawn.proposal.draft_logits[b, parent], law)
                 assert drawn.depth[b, node] == drawn.depth[b, parent] + 1
-        assert max(drawn.depth[b]) == tree.max_depth
-    below_root = bits[:, 1:, 1:]
-    for level in levels:
-        rows = slice(level.first_row, level.first_row + level.tokens.shape[1])
-        seen = unpack(level.ancestor_mask)[..., : below_root.shape[-1]]
-        assert torch.equal(seen, below_root[:, rows])
 
 
 def test_a_directory_is_recognised(tmp_path):
