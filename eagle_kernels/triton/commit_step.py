@@ -36,7 +36,7 @@ def commit_step_kernel(
     node = tl.load(accept_index_ptr + place, mask=accepted, other=0)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     source = hidden_ptr + b * hidden_batch_stride + node.to(tl.int64) * hidden_row_stride + column
-    hidden = tl.load(source, mask=accepted & (column < width), other=0.0)
+    hidden = tl.load(source, mask=column < tl.where(accepted, width, 0), other=0.0)
     tl.store(next_hidden_ptr + place * width + column, hidden, mask=column < width)
 
     if tl.program_id(1) == 0:

@@ -86,7 +86,8 @@ def attend_kernel(
     for first in range(start, stop, BLOCK_N):
         # every row sees the committed ones; bits say which of the tree's
         bit = tl.maximum(first - context, 0)
-        word = tl.load(mask_ptr + (b * num_rows + row) * words + bit // 64, mask=in_rows & in_tree, other=-1)
+        word = tl.load(mask_ptr + (b * num_rows + row) * words + bit // 64, mask=in_rows, other=-1)
+        word = tl.where(in_tree, word, -1)
         bits = (word >> (bit % 64)).to(tl.int32)
         seen = ((bits[:, None] >> column[None, :]) & 1 != 0) & in_rows[:, None] & (first + column < stop)[None, :]
 
