@@ -16,8 +16,6 @@ from torch import Tensor
 
 import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TreeConfig
-from eagle_decoding.drafts import eagle3
-from eagle_decoding.drafts.coupled import coupled_topk
 from eagle_decoding.target import load_target
 from eagle_decoding.train.data import read_token_rows, split_rows
 
@@ -42,12 +40,15 @@ def main(
     chosen = list(held_out)[:: max(1, len(held_out) // rows)][:rows]
     seen: list[tuple[int, Tensor, Tensor]] = []  # position, logits and noise of each root's child
 
-    def note(logits: Tensor, position_ids: Tensor, params, k, d2t, vocab_size: int, filtered: bool):
-        noise = eagle_kernels.gumbel_noise(params.seed, position_ids[:, None], vocab_size)[0, 0]
-        seen.append((int(position_ids[0]), logits[0, 0].float(), noise if d2t is None else noise[target_ids(d2t)]))
-        return coupled_topk(logits, position_ids, params, k, d2t, vocab_size, filtered)
+    draft, ranked = decoder.draft, decoder.draft.children
 
-    eagle3.coupled_topk = note
+    def note(state: Tensor, topk: int, position_ids: Tensor):
+        noise = eagle_kernels.gumbel_noise(draft.params.seed, position_ids[:, None], draft.vocab_size)[0, 0]
+        noise = noise if draft.d2t is None else noise[target_ids(draft.d2t)]
+        seen.append((int(position_ids[0]), draft.logits(state)[0, 0].float(), noise))
+        return ranked(state, topk, position_ids)
+
+    draft.children = note
     result = {}
     for temperature in map(float, temperatures.split(",")):
         losses = []
