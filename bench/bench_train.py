@@ -20,9 +20,9 @@ from eagle_decoding.train.config import load_config
 from eagle_decoding.train.data import pack_rows, read_token_rows
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.loop import Trainer
-from eagle_decoding.train.memory import keep_freed_memory
 from eagle_decoding.train.metrics import Acceptance
 from eagle_decoding.train.objectives import OBJECTIVES
+from eagle_decoding.train.process import settle_process
 from eagle_decoding.train.target import frozen_target
 
 FLOORS = {"plain PyTorch": None, "trainer": 0.0, "trainer, path_floor 0.003": 0.003}
@@ -123,7 +123,7 @@ def measure(name: str, options: argparse.Namespace, answer: Connection) -> None:
     torch.set_num_threads(options.threads)
     path_floor = FLOORS[name]
     if path_floor is not None:
-        keep_freed_memory()
+        settle_process()
     trainer = make_trainer(options, path_floor or 0.0)
     step: Callable[[list[int]], object] = lambda pack: plain_step(trainer, pack)  # noqa: E731
     if path_floor is not None:

@@ -36,7 +36,7 @@ def main(
     tree = TreeConfig(num_nodes=2, max_depth=1, topk=1, children="coupled")
     decoder = SpeculativeDecoder.from_pretrained(model, head, tree=tree)
     data = read_token_rows([str(tokens)])
-    _, held_out = split_rows(range(len(data)), 0.03, 0)
+    _, held_out = split_rows(data, 0.03, 0)
     chosen = list(held_out)[:: max(1, len(held_out) // rows)][:rows]
     seen: list[tuple[int, Tensor, Tensor]] = []  # position, logits and noise of each root's child
 

@@ -22,8 +22,8 @@ import yaml
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError, TrainConfig, load_config
 from eagle_decoding.train.files import write_whole
-from eagle_decoding.train.memory import keep_freed_memory
 from eagle_decoding.train.plot import COLOURS, dress, new_figure, plot_runs
+from eagle_decoding.train.process import settle_process
 from eagle_decoding.train.progress import RunLog
 
 
@@ -131,7 +131,7 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*", help="section.key=value for every run, such as where the data are")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    keep_freed_memory()
+    settle_process()
     study = Study.read(options.study)
     print(table(study, run_study(study, options.out, options.overrides)))
 

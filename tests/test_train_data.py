@@ -93,10 +93,15 @@ def test_packs_hold_every_row_once_within_the_limit(tmp_path_factory, lengths, p
     assert packs == pack_rows(data, range(len(data)), pack_tokens, seed)
 
 
-def test_split_is_stable_and_disjoint():
-    train, held_out = split_rows(range(100), 0.1, seed=3)
-    assert sorted(train + held_out) == list(range(100)) and len(held_out) == 10
-    assert (train, held_out) == split_rows(range(100), 0.1, seed=3)
+def test_another_shard_does_not_change_which_rows_of_the_first_are_held_out(tmp_path):
+    first = write_shard(tmp_path / "a", [2] * 100, prompt_len=torch.ones(100))
+    second = write_shard(tmp_path / "b", [3] * 50, prompt_len=torch.ones(50))
+    both = read_token_rows([first, second])
+    train, held_out = split_rows(both, 0.1, seed=3)
+    assert sorted(train + held_out) == list(range(150)) and len(held_out) == 15
+    assert train == sorted(train) and held_out == sorted(held_out) and train != list(range(135))
+    assert [row for row in held_out if row < 100] == split_rows(read_token_rows([first]), 0.1, seed=3)[1]
+    assert (train, held_out) == split_rows(both, 0.1, seed=3) != split_rows(both, 0.1, seed=4)
 
 
 def test_draft_vocabulary_counts_supervised_tokens_only(tmp_path):

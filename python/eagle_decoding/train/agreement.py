@@ -77,7 +77,7 @@ def compare(
     """
     config = load_config(Path(run) / "config.yaml")
     data = read_token_rows(config.data.tokens)
-    _, held_out = split_rows(range(len(data)), config.data.held_out, config.seed)
+    _, held_out = split_rows(data, config.data.held_out, config.seed)
     rows = [row for row in held_out if data.greedy[row]][:max_rows]
     if not rows:
         raise DataError(f"The run {run} holds out no row that was decoded greedily; raise data.held_out.")

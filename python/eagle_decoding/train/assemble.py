@@ -13,7 +13,7 @@ from eagle_decoding.train.data import DataError, TokenRows, draft_vocabulary, li
 from eagle_decoding.train.distributed import Processes
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.head import DraftHead
-from eagle_decoding.train.initialise import random_init
+from eagle_decoding.train.initialise import random_init, start_from
 from eagle_decoding.train.loop import Trainer
 from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.target import frozen_target
@@ -57,7 +57,7 @@ def build_trainer(
     torch.manual_seed(config.seed)
     data = read_token_rows(config.data.tokens)
     features = FeatureShards(config.data.features, data)
-    train, held_out = split_rows(range(len(data)), config.data.held_out, config.seed)
+    train, held_out = split_rows(data, config.data.held_out, config.seed)
     target = frozen_target(config.target)
     head, coverage = _build_head(config, target, data, train)
     captured = set(features.rows)
@@ -66,7 +66,9 @@ def build_trainer(
     train = limit_rows(data, train, config.data.max_tokens, config.seed)
     if not train:
         raise DataError(f"No training row has features in {config.data.features}; run `eagle-decoding capture` first.")
-    if config.head.warm_start:
+    if config.head.start:
+        start_from(head, config.head.start)
+    elif config.head.warm_start:
         objective = OBJECTIVES[config.head.kind]
         sample = train[: objective.warm_rows]
         objective.warm_start(head, target, data.pack(sample), *features.read(sample))

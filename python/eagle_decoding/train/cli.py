@@ -138,11 +138,11 @@ def train(config: ConfigFile, overrides: Overrides = None) -> None:
     from eagle_decoding.train.assemble import build_trainer
     from eagle_decoding.train.config import load_config
     from eagle_decoding.train.distributed import processes
-    from eagle_decoding.train.memory import keep_freed_memory
+    from eagle_decoding.train.process import settle_process
     from eagle_decoding.train.progress import RunLog, silent
 
     options = load_config(config, overrides)
-    keep_freed_memory()
+    settle_process()
     with processes() as team:
         log = RunLog(options.out, tensorboard=options.log.tensorboard) if team.first else nullcontext(silent)
         with log as report:

@@ -34,6 +34,9 @@ KINDS: dict[str, dict[str, dict[str, Any]]] = {
 }
 
 
+LAYER_KINDS = ("eagle3", "eagle1", "hass")  # heads whose body is one decoder layer
+
+
 class ConfigError(ValueError):
     """A configuration that names an unknown key or gives a value of the wrong type."""
 
@@ -43,7 +46,8 @@ class HeadOptions:
     """kind: the method, one of KINDS. draft_vocab_size: rows of the lm_head kept (0: all).
     num_kv_heads: key-value heads (0: as many as the target). fc_norm, norm_output: EAGLE-3.1.
     features: what the first step reads: "fused" (three layers' inputs, EAGLE-3) or "final" (the state after the final
-    norm). blocks: residual blocks in each Medusa or Hydra head. warm_start: from the target's last layer."""
+    norm). blocks: residual blocks in each Medusa or Hydra head. warm_start: from the target's last layer.
+    start: directory of an EAGLE head of the same shape to go on from instead; the draft vocabulary may differ."""
 
     kind: str = "eagle3"
     features: str = "fused"
@@ -53,8 +57,13 @@ class HeadOptions:
     norm_output: bool = False
     blocks: int = 1
     warm_start: bool = True
+    start: str = ""
 
     def __post_init__(self) -> None:
+        if self.start and self.kind not in LAYER_KINDS:
+            raise ConfigError(
+                f"head.start takes heads of the kinds {', '.join(LAYER_KINDS)}; head.kind is {self.kind!r}."
+            )
         if self.features not in ("fused", "final"):
             raise ConfigError(f"The configuration key 'head.features' is {self.features!r}; known: fused, final.")
 

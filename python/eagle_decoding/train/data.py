@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
@@ -23,12 +24,14 @@ class TokenRows:
 
     ids [T], int64: tokens, chat template included. supervised [T], bool: tokens the target wrote itself.
     starts [N + 1], int64: where each row begins, then T. greedy [N], bool: rows decoded at temperature 0.
+    shards [S + 1]: the first row of each shard that was read, then N.
     """
 
     ids: Tensor
     supervised: Tensor
     starts: Tensor
     greedy: Tensor
+    shards: list[int]
 
     def __len__(self) -> int:
         return self.starts.shape[0] - 1
@@ -85,14 +88,20 @@ def read_token_rows(paths: Sequence[str | Path]) -> TokenRows:
             f"None of the {joined['ids'].shape[0]} tokens is supervised; check the loss mask of the shards."
         )
     starts = torch.cat((torch.zeros(1, dtype=torch.int64), joined["length"].cumsum(0)))
-    return TokenRows(joined["ids"], joined["supervised"], starts, joined["greedy"])
+    shards = [0, *accumulate(len(length) for length in parts["length"])]
+    return TokenRows(joined["ids"], joined["supervised"], starts, joined["greedy"], shards)
 
 
-def split_rows(rows: Sequence[int], held_out: float, seed: int) -> tuple[list[int], list[int]]:
-    """(training rows, held-out rows), the same for the same seed and rows."""
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed)).tolist()
-    count = round(len(rows) * held_out)
-    return sorted(rows[i] for i in order[count:]), sorted(rows[i] for i in order[:count])
+def split_rows(data: TokenRows, held_out: float, seed: int) -> tuple[list[int], list[int]]:
+    """(training rows, held-out rows), each ascending; the share `held_out` of every shard is held out, the same rows
+    whatever other shards are read with it."""
+    split: tuple[list[int], list[int]] = ([], [])
+    for first, end in pairwise(data.shards):
+        order = torch.randperm(end - first, generator=torch.Generator().manual_seed(seed)) + first
+        count = round((end - first) * held_out)
+        split[0].extend(order[count:].sort().values.tolist())
+        split[1].extend(order[:count].sort().values.tolist())
+    return split
 
 
 def limit_rows(data: TokenRows, rows: Sequence[int], max_tokens: int, seed: int) -> list[int]:

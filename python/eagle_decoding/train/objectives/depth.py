@@ -141,7 +141,7 @@ def measured_accuracy(
     head.load_state_dict(tensors)
     data = read_token_rows(config.data.tokens)
     features = FeatureShards(config.data.features, data)
-    train = set(split_rows(range(len(data)), config.data.held_out, config.seed)[0])
+    train = set(split_rows(data, config.data.held_out, config.seed)[0])
     rows = [row for row in features.rows if row in train]
     rows = [row for row in rows if data.greedy[row]] or rows
     packs = pack_rows(data, rows, config.data.pack_tokens, config.seed)
