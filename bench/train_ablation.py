@@ -63,9 +63,10 @@ def train_one(study: Study, name: str, config: TrainConfig) -> dict[str, Any]:
     """Train one configuration to its end and measure it on held-out rows at the study's depth."""
     with RunLog(config.out) as log:
         trainer, facts = build_trainer(config, log)
-        trainer.run()
-        config.unroll.steps = study.depth
-        figures = trainer.evaluate()
+        figures = trainer.run()
+        if config.unroll.steps != study.depth:
+            config.unroll.steps = study.depth
+            figures = trainer.evaluate()
     return {
         "name": name,
         "overrides": study.runs[name],

@@ -64,7 +64,8 @@ def test_committed_studies_are_valid(name, request):
     study = Study.read(request.config.rootpath / "bench" / "studies" / f"{name}.yaml")
     for run in study.runs:
         config = study.config(run, request.config.rootpath / "out", [])
-        assert config.optim.tokens > 0 and config.head.draft_vocab_size > 0
+        assert config.optim.tokens > 0 or config.optim.epochs == 1
+        assert config.head.draft_vocab_size > 0
 
 
 def test_a_malformed_study(tmp_path):

@@ -57,8 +57,10 @@ class Trainer:
         )
         self.progress: dict[str, Any] = {"step": 0, "epoch": 0, "pack": 0, "tokens": 0, "seconds": 0.0}
 
-    def run(self) -> None:
+    def run(self) -> dict[str, Any]:
         """Train to the end of the schedule, resuming from the newest whole checkpoint in `out` if there is one.
+
+        Returns the figures of the evaluation at the end.
 
         A checkpoint on the way that the disk does not take is reported, and training goes on; the last one raises.
         """
@@ -90,7 +92,9 @@ class Trainer:
             if step % log.save_every == 0:
                 folder.try_to_save(self._state())
         folder.save(self._state())
-        self.report(self.progress | {"kind": "eval"} | self.evaluate())
+        figures = self.evaluate()
+        self.report(self.progress | {"kind": "eval"} | figures)
+        return figures
 
     def evaluate(self) -> dict[str, Any]:
         """Figures on held-out rows that the target decoded greedily, every supervised row computed."""
