@@ -1,0 +1,53 @@
+"""Training that goes on from a head, in the vocabulary of other data, and what is refused."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from train_runs import config_for, make_workplace
+
+from eagle_decoding.checkpoint import CheckpointError
+from eagle_decoding.train.assemble import build_trainer
+from eagle_decoding.train.config import ConfigError, load_config
+from eagle_decoding.train.data import DataError
+from eagle_decoding.train.export import export_head
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    return make_workplace(tmp_path_factory.mktemp("train"))
+
+
+@pytest.mark.parametrize("kind", ["eagle3", "eagle1", "hass"])
+def test_a_run_starts_from_a_head_with_another_draft_vocabulary(workplace, tmp_path, kind):
+    options = [f"head.kind={kind}", "head.fc_norm=false", "head.norm_output=false", "optim.tokens=200"]
+    first = config_for(workplace, tmp_path / "first", *options, "head.draft_vocab_size=20")
+    trained = build_trainer(first, lambda report: None)[0]
+    trained.run()
+    export_head(first.out, tmp_path / "head", "portable", torch.float32)
+
+    start = f"head.start={tmp_path / 'head'}"
+    second = config_for(workplace, tmp_path / "second", *options, start, "head.draft_vocab_size=30")
+    continued = build_trainer(second, lambda report: None)[0]
+    assert continued.head.lm_head.shape[0] == 30
+    for (name, mine), theirs in zip(continued.head.named_parameters(), trained.head.parameters(), strict=True):
+        assert torch.equal(mine, theirs), name
+
+
+def test_a_head_of_another_shape_is_refused_by_name(workplace, tmp_path):
+    config = config_for(workplace, tmp_path / "run", "optim.tokens=1")
+    build_trainer(config, lambda report: None)[0].run()
+    export_head(config.out, tmp_path / "head")
+    wider = config_for(workplace, tmp_path / "wider", f"head.start={tmp_path / 'head'}", "head.num_kv_heads=4")
+    with pytest.raises(CheckpointError, match=r"k_proj\.weight is \[12, 48\] there and \[24, 48\] in this"):
+        build_trainer(wider, lambda report: None)
+    with pytest.raises(ConfigError, match=r"eagle3, eagle1, hass; head\.kind is 'medusa'"):
+        load_config(None, ["head.kind=medusa", "head.start=somewhere"])
+
+
+def test_features_of_rows_that_no_shard_holds_are_refused(workplace, tmp_path):
+    (tmp_path / "features").mkdir()
+    shard = load_file(next((workplace / "features").glob("*.safetensors")))
+    save_file(shard | {"row": shard["row"] + 24}, tmp_path / "features" / "0.safetensors")
+    config = config_for(workplace, tmp_path / "run", f"data.features={tmp_path / 'features'}")
+    with pytest.raises(DataError, match=r"holds features of row \d+; the token shards of data\.tokens end at 24"):
+        build_trainer(config, lambda report: None)
