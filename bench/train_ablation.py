@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("overrides", nargs="*", help="section.key=value for every run, such as where the data are")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()  # overrides may stand behind options
     torch.set_num_threads(options.threads)
     settle_process()
     study = Study.read(options.study)
