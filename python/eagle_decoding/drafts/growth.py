@@ -5,7 +5,7 @@ from torch import Tensor
 
 import eagle_kernels
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.coupled import coupled_topk
+from eagle_decoding.drafts.coupled import coupling
 from eagle_decoding.drafts.drawn import propose_drawn
 from eagle_decoding.drafts.rules import RULES, RuleChooser
 from eagle_decoding.sampling import SamplingParams
@@ -72,8 +72,7 @@ class GrowingDraft:
         """Forgets what earlier requests taught, and takes in how the new ones sample."""
         rule, sampling = self.tree.children, bool((params.temperature > 0).any())
         self.params = params
-        self.coupled = sampling and rule == "coupled"
-        self.filtered = bool(((params.top_k > 0) | (params.top_p < 1) | (params.min_p > 0)).any())
+        self.coupling = coupling(rule, params, self.vocab_size, self.d2t)
         self.drawn = sampling and self.tree.drawn
         self.chooser = RuleChooser(batch, self.device) if rule == "auto" else None
         if rule in RULES:
@@ -96,11 +95,9 @@ class GrowingDraft:
 
         position_ids: [batch] int32, position of the children
         """
-        if not self.coupled:
+        if self.coupling is None:
             return self.likeliest(state, topk)
-        logits, vocab_size = self.logits(state), self.vocab_size
-        best = coupled_topk(logits, position_ids, self.params, topk, self.d2t, vocab_size, self.filtered)
-        return *best, self.fed_back(state)
+        return *self.coupling.topk(self.logits(state), position_ids, topk), self.fed_back(state)
 
     def grow(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         """Looks at topk children of the topk best nodes of each level, then keeps the best num_nodes of all it saw.
