@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from eagle_decoding import attention
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.base import Commit, TreeRows
 from eagle_decoding.drafts.decoder_layer import causal_words
 from eagle_decoding.drafts.growth import GrowingDraft
 from eagle_decoding.modules import fuse
@@ -83,18 +83,9 @@ class CausalLmDraft(GrowingDraft):
     def logits(self, state: Tensor) -> Tensor:
         return state
 
-    def run(
-        self,
-        tokens: Tensor,
-        fed_back: Tensor,
-        origin: Tensor,
-        depth: int,
-        context_len: Tensor,
-        ancestor_mask: Tensor,
-        first_row: int,
-    ) -> Tensor:
-        positions = (context_len + depth)[:, None].expand(tokens.shape)
-        return self.forward(tokens, positions, context_len + 1, ancestor_mask, first_row)
+    def run(self, rows: TreeRows, fed_back: Tensor) -> Tensor:
+        positions = (rows.context_len + rows.depth)[:, None].expand(rows.tokens.shape)
+        return self.forward(rows.tokens, positions, rows.context_len + 1, rows.ancestor_mask, rows.first_row)
 
     def forward(
         self, tokens: Tensor, position_ids: Tensor, context_len: Tensor, ancestor_mask: Tensor, first_row: int = 0
