@@ -13,6 +13,8 @@ from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, Draft
 from eagle_decoding.drafts.calibration import Calibration
 from eagle_decoding.drafts.costs import measure
+from eagle_decoding.drafts.growth import GrowingDraft
+from eagle_decoding.drafts.hybrid import HybridDraft
 from eagle_decoding.drafts.policy import Policy
 from eagle_decoding.drafts.trie import Trie, best, graft, to_draft_tree
 from eagle_decoding.sampling import SamplingParams
@@ -29,7 +31,7 @@ class AutoDraft:
     Verification is exact whatever is drafted, so these choices never change the text. They are made on the host, with
     one read-back of the drafted tree. Plain rounds leave their commits to the method's next turn.
 
-    draft:     a method whose trees have node_scores; where it has a `tree`, its depth is chosen too
+    draft:     a method whose trees have node_scores; where it grows them level by level, their depth is chosen too
     num_nodes: the most nodes it drafts
     model:     the target, for measuring; decoding must run on it
     """
@@ -37,8 +39,8 @@ class AutoDraft:
     def __init__(self, draft: Draft, num_nodes: int, model: PreTrainedModel):
         self.draft, self.num_nodes, self.model = draft, num_nodes, model
         self.feature_layers = draft.feature_layers
-        tree = getattr(draft, "tree", None)
-        self.shape = tree if isinstance(tree, TreeConfig) else None
+        self.grown = grown_part(draft)
+        self.shape = self.grown.tree if self.grown else None
         self.calibration = Calibration()
         self.policies: dict[int, Policy] = {}  # by batch size
 
@@ -79,8 +81,8 @@ class AutoDraft:
         """What to verify of a tree of some depth: a trie per request, or nothing where no draft repays its row."""
         seconds = self.catch_up()
         started = self.clock()
-        if self.shape is not None:
-            self.draft.tree = shallower(self.shape, depth)  # type: ignore[attr-defined]
+        if self.grown and self.shape:
+            self.grown.tree = shallower(self.shape, depth)
         tree = self.draft.propose(root_tokens, context_len)
         tries = [Trie(root, tree.num_nodes) for root in root_tokens.tolist()]
         graft(tree, tries)
@@ -138,6 +140,12 @@ class AutoDraft:
             accepted.add(node)
         for node in range(1, len(trie)):
             self.calibration.observe(trie.scores[node], node in accepted)
+
+
+def grown_part(draft: Draft) -> GrowingDraft | None:
+    """The part of a method that grows its trees level by level, so that depth takes time; None where none does."""
+    part = draft.first if isinstance(draft, HybridDraft) else draft
+    return part if isinstance(part, GrowingDraft) and not part.tree.static else None
 
 
 def shallower(tree: TreeConfig, depth: int) -> TreeConfig:
