@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import run, saved  # noqa: F401 - a fixture
+from command_line import run
 
 from eagle_decoding.bench.journal import Journal
 from eagle_decoding.bench.measure import Key, Record, trim
@@ -99,7 +99,7 @@ def questions(tmp_path) -> Path:
     return folder
 
 
-def test_the_whole_command(saved, questions, tmp_path):  # noqa: F811
+def test_the_whole_command(saved, questions, tmp_path):
     """Every method on a tiny model in fp32: all texts alike, four files written; again: nothing is measured twice."""
     out = tmp_path / "out"
     target, head = saved[1], saved[3]
