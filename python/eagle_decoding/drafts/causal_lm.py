@@ -60,6 +60,13 @@ class CausalLmDraft(GrowingDraft):
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         self.begin_requests(len(prompt), params)
         self.cache = self.model.new_cache(len(prompt))
+        self.unread: tuple[Tensor, Tensor] | None = (prompt, lengths)
+
+    def read_prompt(self) -> None:
+        """Runs the prompts if that was not done yet: auto mode may never draft, and then saves it."""
+        if self.unread is None:
+            return
+        (prompt, lengths), self.unread = self.unread, None
         self.cache.buffer.reserve(prompt.shape[1])
         self.model.prefill(self.readable(prompt), lengths, self.cache)
         self.first_unknown = int(lengths.min()) - 1  # row of the next commit that some request's cache lacks
@@ -67,6 +74,7 @@ class CausalLmDraft(GrowingDraft):
     def extend(self, commit: Commit) -> None:
         """Runs the committed tokens that the cache lacks and keeps the logits after the last one, the root."""
         self.observe(commit.num_rows - 1)
+        self.read_prompt()
         self.cache.buffer.reserve(commit.committed + 1 + self.tree.max_depth * self.tree.topk)
         first, self.first_unknown = self.first_unknown, 0
         outputs = []
