@@ -127,6 +127,7 @@ def test_the_whole_command(saved, questions, tmp_path):
     shown = run(*command)
     assert shown.code == 0, shown.err
     assert "Temperature 0" in shown.out and "Temperature 1" in shown.out
+    assert "1.00x [1.00, 1.00]" in shown.out and "greedy fp32" in shown.out  # in 80 columns nothing is cut off
     rows = list(csv.DictReader((out / "table.csv").open()))
     methods = {row["method"] for row in rows}
     assert {"transformers", "transformers prompt lookup", "plain", "lookahead", "auto:suffix+eagle-3"} <= methods

@@ -82,8 +82,8 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     if not rows:
         raise ValueError(f"{settings.minutes:g} minutes are too few for one question by every method: raise --minutes.")
     for table in tables(rows):
-        widest = Measurement.get(out, out.options.update(max_width=1000), table).maximum
-        out.print(table, width=max(widest, out.width), crop=False)  # a narrow terminal wraps lines, and loses nothing
+        table.width = Measurement.get(out, out.options.update(max_width=1000), table).maximum
+        out.print(table, crop=False)  # a narrow terminal wraps lines, and loses nothing
     facts = shared | {
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
