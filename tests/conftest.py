@@ -1,4 +1,4 @@
-"""Fixtures shared by the tests: devices, element types, backends, seeds."""
+"""Fixtures shared by the tests: devices, element types, backends, seeds, models on disk."""
 
 import os
 
@@ -53,3 +53,11 @@ def interpreted(item: pytest.Item) -> dict[str, Any]:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """--target and --draft for a tiny model and a head on disk."""
+    from command_line import save_models
+
+    return save_models(tmp_path_factory.mktemp("models"))

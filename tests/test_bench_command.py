@@ -5,13 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
-from test_cli import run, saved  # noqa: F401 - a fixture
+from command_line import run
 
 from eagle_decoding.bench.journal import Journal
-from eagle_decoding.bench.measure import Key, Record, trim
+from eagle_decoding.bench.measure import CHECK, Key, Record, trim
 from eagle_decoding.bench.methods import catalogue, choose
 from eagle_decoding.bench.questions import read_questions
-from eagle_decoding.bench.summary import MEAN, summarise
+from eagle_decoding.bench.summary import MEAN, complete, summarise
 
 METHODS = ("transformers", "plain", "suffix")
 
@@ -46,6 +46,23 @@ def test_texts_are_compared_with_plain_decoding():
     records[2].text = "x"
     rows = {(row.method, row.file): row.same_text for row in summarise(records)}
     assert rows["suffix", "a"] == 0.5 and rows["transformers", "a"] == 1
+
+
+def test_greedy_texts_in_fp32_are_compared_with_transformers():
+    records = [record(0, "a", m, 8, 1.0, text="timed") for m in METHODS]
+    records += [record(CHECK, "a", m, 8, 1.0, text="other" if m == "suffix" else "x") for m in METHODS]
+    rows = {(row.method, row.file): row.identical for row in summarise(records)}
+    assert rows["suffix", "a"] == rows["suffix", MEAN] == 0 and rows["plain", "a"] == 1
+    assert all(row.identical is None and row.tokens_per_second == 8 for row in summarise(records[:3]))
+
+
+def test_what_can_be_compared_of_an_unfinished_benchmark():
+    keys = [Key(run, 0.0, "a", question, m) for run in (0, 1) for question in (0, 1) for m in METHODS]
+    records = {key: Record(key, key.method, 8, 1.0, 0.1, 0, 0, "x") for key in keys}
+    assert [r.key for r in complete(dict(list(records.items())[:5]), keys)] == keys[:3]  # the second question is open
+    assert [r.key for r in complete(dict(list(records.items())[:11]), keys)] == keys[:6]  # the second run is
+    assert [r.key for r in complete(records, keys)] == keys
+    assert complete({}, keys) == []
 
 
 def test_texts_end_with_the_end_token():
@@ -99,25 +116,30 @@ def questions(tmp_path) -> Path:
     return folder
 
 
-def test_the_whole_command(saved, questions, tmp_path):  # noqa: F811
+def test_the_whole_command(saved, questions, tmp_path):
     """Every method on a tiny model in fp32: all texts alike, four files written; again: nothing is measured twice."""
     out = tmp_path / "out"
     target, head = saved[1], saved[3]
     command = ["bench", "--target", target, "--draft", f"eagle-3={head}", "--dtype", "float32"]
-    command += ["--data", str(questions), "--out", str(out), "--runs", "2", "--max-new-tokens", "6", "--prompts", "1"]
+    command += ["--data", str(questions), "--out", str(out), "--runs", "1", "--max-new-tokens", "5", "--prompts", "1"]
+    shown = run(*command, "--minutes", "0.0001")
+    assert shown.code == 1 and "raise --minutes" in " ".join(shown.err.split())
     shown = run(*command)
     assert shown.code == 0, shown.err
     assert "Temperature 0" in shown.out and "Temperature 1" in shown.out
+    assert "1.00x [1.00, 1.00]" in shown.out and "greedy fp32" in shown.out  # in 80 columns nothing is cut off
     rows = list(csv.DictReader((out / "table.csv").open()))
     methods = {row["method"] for row in rows}
     assert {"transformers", "transformers prompt lookup", "plain", "lookahead", "auto:suffix+eagle-3"} <= methods
+    assert {float(row["identical"]) for row in rows} == {1}
     for row in rows:
         if row["temperature"] == "0.0" or "transformers" not in row["method"]:
             assert float(row["same_text"]) == 1, row
-    assert json.loads((out / "table.json").read_text())["facts"]["runs"] == 2
+    assert json.loads((out / "table.json").read_text())["facts"]["runs"] == 1
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
     lines = (out / "measurements.jsonl").read_text()
-    assert run(*command).code == 0
+    again = run(*command, "--minutes", "0.0001")
+    assert again.code == 0 and "Out of time" not in again.err
     assert (out / "measurements.jsonl").read_text() == lines
 
 

@@ -3,21 +3,14 @@
 import io
 import re
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
-from models import EOS, PAD, VOCAB, random_head, tiny_target
+from command_line import make_tokenizer, run
+from models import tiny_target
 from rich.console import Console
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import PreTrainedTokenizerFast
-from typer.testing import CliRunner
 
 from eagle_decoding import SpeculativeDecoder
-from eagle_decoding.checkpoint import write_head
-from eagle_decoding.cli import app
 from eagle_decoding.stats import Round
 from eagle_decoding.terminal import gguf, models
 from eagle_decoding.terminal.chat import run_chat
@@ -26,35 +19,6 @@ from eagle_decoding.terminal.tree import draw_tree
 from eagle_decoding.tree import DraftTree
 
 TREE = ("--num-nodes", "8", "--max-depth", "3", "--topk", "3")
-CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }} w4 {% endfor %}"
-
-
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Token i is the word 'w' + i."""
-    words = Tokenizer(WordLevel({f"w{i}": i for i in range(VOCAB)}, unk_token="w3"))
-    words.pre_tokenizer = Whitespace()
-    return PreTrainedTokenizerFast(
-        tokenizer_object=words, eos_token=f"w{EOS}", pad_token=f"w{PAD}", chat_template=CHAT_TEMPLATE
-    )
-
-
-@pytest.fixture(scope="module")
-def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """--target and --draft for a tiny model and a head, saved as users have them."""
-    folder = tmp_path_factory.mktemp("models")
-    target = tiny_target()
-    target.save_pretrained(folder / "target")
-    make_tokenizer().save_pretrained(folder / "target")
-    head = random_head(target, draft_vocab=60)
-    write_head(folder / "head", head.config, head.tensors)
-    return "--target", str(folder / "target"), "--draft", str(folder / "head"), "--dtype", "float32"
-
-
-def run(*arguments: str, stdin: str | None = None) -> SimpleNamespace:
-    result = CliRunner().invoke(app, list(arguments), input=stdin)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return SimpleNamespace(code=result.exit_code, out=result.stdout, err=result.stderr)
 
 
 def test_help_lists_the_commands():

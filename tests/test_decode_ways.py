@@ -10,7 +10,7 @@ from test_decode_sampling import SETTINGS, chi_square, sample
 import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance
 from eagle_decoding.drafts import coupled
-from eagle_decoding.drafts.coupled import coupled_topk, threshold
+from eagle_decoding.drafts.coupled import Coupling, threshold
 from eagle_decoding.drafts.drawn import level_widths
 from eagle_decoding.drafts.rules import RuleChooser, fixed_children
 from eagle_decoding.sampling import SamplingParams
@@ -57,7 +57,8 @@ def test_a_perfect_draft_proposes_what_will_be_sampled(d2t, monkeypatch):
     kept = torch.arange(80) if not d2t else torch.arange(80)[::2]
     dropped = torch.ones(80, dtype=torch.bool).index_fill(0, kept, False)
     logits = logits.masked_fill(dropped, -torch.inf)
-    _, tokens = coupled_topk(logits[..., kept], positions, params, 3, (kept - torch.arange(len(kept))).int(), 80)
+    coupling = Coupling(params, 80, (kept - torch.arange(len(kept))).int())
+    _, tokens = coupling.topk(logits[..., kept], positions, 3)
     both = positions[:, None].expand(-1, 2).contiguous()
     assert torch.equal(tokens[..., 0], eagle_kernels.sample_tokens(logits, both, **vars(params)))
 

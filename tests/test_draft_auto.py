@@ -10,8 +10,8 @@ from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.drafts import Commit, load_draft
 from eagle_decoding.drafts.auto import AutoDraft, joined, shallower
 from eagle_decoding.drafts.calibration import Calibration
-from eagle_decoding.drafts.costs import RowCosts, measure
-from eagle_decoding.drafts.policy import Policy
+from eagle_decoding.drafts.costs import STALE, RowCosts, measure
+from eagle_decoding.drafts.policy import INCOME, LEAST_STAKE, STAKE, Policy
 from eagle_decoding.target import Target
 
 FORWARD = {1: 1.0, 2: 1.05, 4: 1.15, 8: 1.35, 16: 2.4}  # seconds by rows, the shape of a CPU
@@ -38,6 +38,7 @@ def simulate(acceptance: float, level_seconds: float, tokens: int = 4000) -> tup
             accepted += 1
         verification = FORWARD[costs.size(rows)]
         costs.observe(rows, verification)
+        policy.settle(rows, 1 + accepted)
         seconds += spent + verification
         emitted += 1 + accepted
         depths, rounds = depths + depth, rounds + 1
@@ -68,30 +69,83 @@ def test_a_prompt_that_costs_more_than_drafting_saves_is_left_alone():
     while policy.depth(0) == 0:  # warm-up rounds
         pass
     policy.observe_draft(4, 0.3)
-    policy.observe_catch_up(100, 10.0)
+    policy.observe_reading(100, 10.0)
+    policy.spent = 0.0
     assert policy.depth(rows_behind=0) > 0
     assert policy.depth(rows_behind=100_000) == 0
 
 
+def test_what_it_may_lose_is_limited():
+    """Drafts that cost three rounds each, promise five tokens and yield none: no stretch loses more than the bound."""
+    policy, losses = Policy(RowCosts(dict(FORWARD)), max_depth=1), []
+    policy.choose([sum([0.9] * n) for n in range(6)], 1)
+    for _ in range(3000):
+        depth = policy.depth(rows_behind=0)
+        if depth:
+            policy.observe_draft(depth, 3.0)
+        rows = 4 if depth else 1
+        policy.costs.observe(rows, FORWARD[rows])
+        policy.settle(rows, 1)
+        losses.append((3.0 + FORWARD[4] - 1) if depth else 0.0)
+        policy.parents, policy.children = [1.0], [20.0]  # it never learns
+    dearest = max(losses)
+    assert dearest > 0
+    for start in range(0, 3000, 100):
+        for end in range(start + 1, 3001, 100):
+            stake = max(LEAST_STAKE, STAKE * policy.horizon)
+            assert sum(losses[start:end]) <= INCOME * (end - start) + stake + dearest + 1e-6
+
+
+def test_winnings_are_staked_again():
+    policy = Policy(RowCosts(dict(FORWARD)), max_depth=1)
+    for _ in range(100):
+        policy.settle(4, 3.0)
+    assert policy.balance == STAKE * policy.horizon
+
+
 def test_calibration_learns_what_a_probability_is_worth():
     calibration, coin = Calibration(), random.Random(1)
-    for _ in range(3000):
-        calibration.observe(-0.05, coin.random() < 0.5)  # claims 95 %, holds half the time
-        calibration.observe(-3.0, coin.random() < 0.05)
+    for _ in range(3000):  # the first claims 95 %, and holds half the time
+        calibration.observe([(-0.05, coin.random() < 0.5), (-3.0, coin.random() < 0.05)], 1)
     assert calibration.probability(-0.05) == pytest.approx(0.5, abs=0.1)
     assert calibration.probability(-3.0) == pytest.approx(0.05, abs=0.03)
     assert calibration.probability(-10.0) < 0.01  # nothing was seen there: as claimed
 
 
+def test_luck_follows_the_text_and_is_forgotten_by_the_next():
+    calibration = Calibration()
+    for _ in range(200):
+        calibration.observe([(-0.05, True), (-0.05, False)], 1)
+    assert calibration.luck == pytest.approx(1, abs=0.05)
+    for _ in range(8):
+        calibration.observe([(-0.05, False), (-0.05, False)], 1)
+    failing = calibration.luck
+    assert failing < 0.7
+    calibration.begin()
+    assert failing < calibration.luck < 1
+
+
 def test_costs_follow_the_rounds():
     costs = RowCosts({1: 1.0, 4: 2.0, 8: 3.0})
     assert (costs[1], costs[3], costs[4], costs[99]) == (1.0, 2.0, 2.0, 3.0)
-    costs.observe(4, 4.0)
-    assert (costs[4], costs[1]) == (4.0, 2.0)  # a size that no round used follows
-    for _ in range(60):
+    costs.observe(1, 2.0)
+    assert (costs[1], costs[4]) == (2.0, 4.0)  # a size that no round used follows
+    for seconds in (5.0, 5.0, 50.0, 5.0):  # one of them a stall
+        costs.observe(4, seconds)
+    assert costs[4] == 5.0 and costs[1] == 2.0
+    costs.observe(8, 1.0)
+    assert costs[8] > costs[1]
+    for _ in range(STALE):
         costs.observe(1, 1.5)
-        costs.observe(4, 4.0)
-    assert costs[1] == pytest.approx(1.5, rel=0.02) and costs[4] == pytest.approx(4.0, rel=0.02)
+    assert (costs[1], costs[4]) == (1.5, 3.0)  # what was seen long ago is forgotten
+
+
+def test_a_round_never_costs_less_than_a_plain_one():
+    costs = RowCosts({1: 1.0, 2: 1.1})
+    for _ in range(4):
+        costs.observe(1, 1.0)
+        costs.observe(2, 0.5)
+    assert costs[2] == costs[1] == 1.0
 
 
 def test_costs_are_measured_by_rows():

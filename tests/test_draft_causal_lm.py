@@ -78,8 +78,8 @@ class Table(GrowingDraft):
     def logits(self, state):
         return state
 
-    def run(self, tokens, fed_back, origin, depth, context_len, ancestor_mask, first_row):
-        return self.table[tokens.long()]
+    def run(self, rows, fed_back):
+        return self.table[rows.tokens.long()]
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 1), (13, 4, 3), (81, 8, 10)])

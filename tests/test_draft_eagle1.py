@@ -51,6 +51,19 @@ def test_the_published_tree_and_its_cuts():
     assert static_tree(TreeConfig(9, 8, 1, static=True), torch.device("cpu")).paths == [(0,) * n for n in range(1, 6)]
 
 
+def test_the_static_tree_is_reached_by_name(tmp_path):
+    target = tiny_target()
+    head = random_head(target, draft_vocab=60)
+    write_head(tmp_path, head.config, head.tensors)
+    assert load_draft(f"static:{tmp_path}", target).static.num_nodes == 8
+    assert load_draft(f"auto:static:{tmp_path}", target, TreeConfig(26, 5, 4)).draft.static.paths == sorted(
+        PUBLISHED_PATHS, key=lambda path: (len(path), path)
+    )
+    target.save_pretrained(tmp_path / "model")
+    with pytest.raises(ValueError, match="needs a head of the EAGLE family"):
+        load_draft(f"static:{tmp_path / 'model'}", target)
+
+
 @pytest.mark.parametrize("tree", [DYNAMIC, STATIC], ids=["dynamic", "static"])
 def test_sampled_text_is_that_of_plain_sampling(tree):
     target = tiny_target()

@@ -1,6 +1,7 @@
 """Static trees: shape and tokens against their rank paths, and the best tree against all trees."""
 
-from itertools import combinations
+from itertools import combinations, product
+from math import prod
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from eagle_decoding.drafts.static_tree import (
     PUBLISHED_PATHS,
     StaticTree,
     best_paths,
-    cartesian_paths,
     published_paths,
 )
 
@@ -95,12 +95,6 @@ def test_the_largest_tree_fills_two_words():
     assert tree.ancestor_mask[63].tolist() == [1 - 2**63, 0] and tree.ancestor_mask[127].tolist() == [3, -(2**63)]
 
 
-def test_cartesian_paths_are_the_product_of_the_counts():
-    assert cartesian_paths([2, 1]) == [(0,), (1,), (0, 0), (1, 0)]
-    assert len(cartesian_paths([4, 3, 2])) == 4 + 4 * 3 + 4 * 3 * 2
-    assert StaticTree(cartesian_paths([3, 2, 2])).max_depth == 3
-
-
 @pytest.mark.parametrize("num_nodes", [2, 9, 26, 64])
 def test_every_beginning_of_the_published_tree_is_a_tree(num_nodes):
     assert len(PUBLISHED_PATHS) == len(set(PUBLISHED_PATHS)) == 63
@@ -113,10 +107,7 @@ def value(paths, accuracy):
     """Expected accepted length: the sum over nodes of the product of accuracies on the path."""
     total = 0.0
     for path in paths:
-        product = 1.0
-        for depth, rank in enumerate(path):
-            product *= accuracy[depth][rank]
-        total += product
+        total += prod(accuracy[depth][rank] for depth, rank in enumerate(path))
     return total
 
 
@@ -127,7 +118,7 @@ def value(paths, accuracy):
 def test_the_best_tree_is_best_among_all_trees(accuracy):
     """All trees of five nodes, by force."""
     paths = best_paths(accuracy, TreeConfig(5, 4, 3))
-    everything = cartesian_paths([2] * len(accuracy))
+    everything = [path for depth in range(1, len(accuracy) + 1) for path in product(range(2), repeat=depth)]
     best = max(
         value(chosen, accuracy)
         for chosen in combinations(everything, 4)

@@ -49,7 +49,8 @@ Draft = Annotated[
     str | None,
     typer.Option(
         help="Directory of a draft head or of a small model; prompt-lookup, suffix or lookahead, which need none; "
-        "suffix+DIRECTORY for both in one tree; auto:DRAFT for drafting only where it pays.",
+        "static:DIRECTORY for EAGLE-1's static tree; suffix+DIRECTORY for both in one tree; "
+        "auto:DRAFT for drafting only where it pays.",
         show_default="the head for the default target",
     ),
 ]

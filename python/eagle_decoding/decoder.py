@@ -57,7 +57,8 @@ class SpeculativeDecoder:
 
         target: directory, hub id, .gguf file, or a model that is already loaded
         draft:  directory with a draft head or a small causal language model; "prompt-lookup", "suffix" or "lookahead",
-                which need no weights; "suffix+DIRECTORY" or "prompt-lookup+DIRECTORY" for both in one tree
+                which need no weights; "suffix+DIRECTORY" or "prompt-lookup+DIRECTORY" for both in one tree;
+                "static:DIRECTORY" for EAGLE-1's static tree; "auto:DRAFT" for drafting only where it pays
         tree:   shape of the draft trees; None takes the method's own
         fused:  as in the class
         kwargs: for the target's from_pretrained, for example dtype=torch.bfloat16

@@ -26,8 +26,8 @@ def bench(
     draft: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=DIRECTORY of a draft head or a small model, as often as there are; the first also goes into a "
-            "hybrid and into auto.",
+            help="NAME=DIRECTORY of a draft head or a small model, as often as there are; NAME=static:DIRECTORY fills "
+            "EAGLE-1's tree; the first also goes into a hybrid and into auto.",
             show_default="eagle-3=the head for the default target",
         ),
     ] = None,
@@ -37,6 +37,10 @@ def bench(
     temperatures: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     threads: Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's choice")] = None,
+    minutes: Annotated[
+        float | None,
+        typer.Option(help="Stop after so long, and show what can be compared by then.", show_default="no limit"),
+    ] = None,
     floor: Annotated[
         bool, typer.Option("--floor", help="Instead: each phase's bytes, its least possible time, what that allows.")
     ] = False,
@@ -53,7 +57,7 @@ def bench(
         heats = tuple(float(value) for value in temperatures.split(","))
     except ValueError:
         raise ValueError(f"--temperatures {temperatures} is not a comma-separated list of numbers like 0,1.") from None
-    settings = Settings(target, tuple(draft or ()), prompts, max_new_tokens, runs, heats, dtype, threads)
+    settings = Settings(target, tuple(draft or ()), prompts, max_new_tokens, runs, heats, dtype, threads, minutes)
     try:
         run_bench(settings, methods, data, out)
     except KeyboardInterrupt:

@@ -29,9 +29,12 @@ class Clock(BaseStreamer):
         pass
 
 
+CHECK = -1  # the run that compares greedy texts in fp32 and tells no speeds
+
+
 @dataclass(frozen=True)
 class Key:
-    """Which generation: of a file's question, at a temperature, in a run, by a method."""
+    """Which generation: of a file's question, at a temperature, in a run (counted from 0, or CHECK), by a method."""
 
     run: int
     temperature: float
@@ -68,8 +71,9 @@ def measure(method: Method, key: Key, prompt: Tensor, settings: dict[str, Any], 
     settings:   arguments of generate
     end_tokens: what ends a text; nothing after one counts
     """
-    torch.manual_seed(key.run)
-    own = {} if method.name in RIVALS else {"seed": key.run}
+    seed = max(key.run, 0)
+    torch.manual_seed(seed)
+    own = {} if method.name in RIVALS else {"seed": seed}
     clock = Clock()
     output = method.generate(prompt, streamer=clock, **settings, **own)
     new = trim(output[0, prompt.shape[1] :].tolist(), end_tokens)

@@ -11,6 +11,9 @@ from rich.table import Table
 
 from eagle_decoding.bench.summary import MEAN, Row
 
+CAPTION = """medians over runs, in brackets the lowest and the highest; tokens per round: accepted drafts + 1
+same text: as plain decoding with the same seed; greedy fp32: as transformers' generate, each file's first question"""
+
 
 def write_reports(folder: Path, rows: list[Row], facts: dict[str, Any]) -> list[Path]:
     """table.csv, table.json and table.png in a folder, each whole or not at all; returns their paths."""
@@ -53,12 +56,12 @@ def one_table(rows: list[Row], temperature: float) -> Table:
     table = Table(
         title=f"Temperature {temperature:g}: speed against transformers' generate, without the prompt's forward",
         title_justify="left",
-        caption="medians over runs, in brackets the lowest and the highest; tokens per round: accepted drafts + 1",
+        caption=CAPTION,
         caption_justify="left",
     )
     table.add_column("method", no_wrap=True)
     files = [file for file in dict.fromkeys(row.file for row in rows) if file != MEAN]
-    for heading in (*files, "mean", "against plain", "worst file", "tokens per round", "same text"):
+    for heading in (*files, "mean", "against plain", "worst file", "tokens per round", "same text", "greedy fp32"):
         table.add_column(heading, justify="right", no_wrap=True)
     for method in dict.fromkeys(row.method for row in rows):
         of_file = {row.file: row for row in rows if row.method == method}
@@ -72,5 +75,6 @@ def one_table(rows: list[Row], temperature: float) -> Table:
             f"{min(of_file[file].vs_plain.median for file in files):.2f}x",
             f"{mean.tokens_per_round:.2f}" if mean.tokens_per_round else "",
             f"{mean.same_text:.0%}",
+            "" if mean.identical is None else f"{mean.identical:.0%}",
         )
     return table

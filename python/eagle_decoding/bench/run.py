@@ -1,6 +1,8 @@
 """Runs the benchmark: every method on every question, in turns, as often as asked; resumes what is there."""
 
+import math
 import platform
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,11 @@ from rich.measure import Measurement
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
 from eagle_decoding.bench.journal import Journal
-from eagle_decoding.bench.measure import Key, measure, sampling
-from eagle_decoding.bench.methods import Method, catalogue, choose, load_method
+from eagle_decoding.bench.measure import CHECK, Key, measure, sampling
+from eagle_decoding.bench.methods import catalogue, choose, load_method
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.report import tables, write_reports
-from eagle_decoding.bench.summary import summarise
+from eagle_decoding.bench.summary import complete, summarise
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.terminal.console import err, notice, out
 from eagle_decoding.terminal.models import Models, bundled_head, load_models
@@ -35,6 +37,7 @@ class Settings:
     temperatures: tuple[float, ...]
     dtype: str
     threads: int | None
+    minutes: float | None
 
     def named_drafts(self) -> dict[str, str]:
         """Name -> directory, by default the bundled head. Raises ValueError for a draft without a name."""
@@ -58,34 +61,29 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     specs = choose(wanted, catalogue(settings.named_drafts()))
     if settings.threads:
         torch.set_num_threads(settings.threads)
-    models = load_models(settings.target, None, settings.dtype, TreeConfig(), speculate=False)
     shared = {
         "target": settings.target or "SmolLM2-135M-Instruct",
         "dtype": settings.dtype,
         "max_new_tokens": settings.max_new_tokens,
         "threads": torch.get_num_threads(),
-        "device": str(models.decoder.target.device),
     }
-    journal = Journal(folder, shared)
-    keys = [
-        Key(run, temperature, file, question, name)
-        for run in range(settings.runs)
-        for temperature in settings.temperatures
-        for file, question, _ in questions
-        for name in specs
-    ]
-    missing = [key for key in keys if not journal.known(key, specs[key.method])]
-    if missing:
-        needed = {key.method for key in missing}
-        loaded = {
-            name: load_method(name, spec, models.decoder.target) for name, spec in specs.items() if name in needed
-        }
-        texts = {(file, question): text for file, question, text in questions}
-        fill(journal, missing, loaded, models, texts, settings.max_new_tokens)
-    rows = summarise(journal.records[key] for key in keys)
+    journal, deadline = Journal(folder, shared), time.monotonic() + 60 * (settings.minutes or math.inf)
+    checks, keys = plan(settings, questions, list(specs))
+    texts = {(file, question): text for file, question, text in questions}
+    for dtype, asked in (("float32", checks), (settings.dtype, keys)):
+        missing = [key for key in asked if not journal.known(key, specs[key.method])]
+        if missing:
+            models = load_models(settings.target, None, dtype, TreeConfig(), speculate=False)
+            fill(journal, missing, specs, models, texts, settings.max_new_tokens, deadline)
+    left = sum(key not in journal.records for key in (*checks, *keys))
+    if left:
+        notice(f"Out of time: {left} of {len(checks) + len(keys)} generations are left, the same command goes on.")
+    rows = summarise(complete(journal.records, (*checks, *keys)))
+    if not rows:
+        raise ValueError(f"{settings.minutes:g} minutes are too few for one question by every method: raise --minutes.")
     for table in tables(rows):
-        widest = Measurement.get(out, out.options.update(max_width=1000), table).maximum
-        out.print(table, width=max(widest, out.width), crop=False)  # a narrow terminal wraps lines, and loses nothing
+        table.width = Measurement.get(out, out.options.update(max_width=1000), table).maximum
+        out.print(table, crop=False)  # a narrow terminal wraps lines, and loses nothing
     facts = shared | {
         "machine": platform.processor() or platform.machine(),
         "torch": torch.__version__,
@@ -97,17 +95,35 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     notice("Written: " + ", ".join(str(path) for path in write_reports(folder, rows, facts)))
 
 
+def plan(settings: Settings, questions: list[tuple[str, int, str]], methods: list[str]) -> tuple[list[Key], list[Key]]:
+    """What to generate: each file's first question in fp32, to compare texts; then everything that is timed."""
+    checks = [
+        Key(CHECK, 0.0, file, question, name) for file, question, _ in questions if not question for name in methods
+    ]
+    timed = [
+        Key(run, temperature, file, question, name)
+        for run in range(settings.runs)
+        for temperature in settings.temperatures
+        for file, question, _ in questions
+        for name in methods
+    ]
+    return checks, timed
+
+
 def fill(
     journal: Journal,
     missing: list[Key],
-    loaded: dict[str, Method],
+    specs: dict[str, str],
     models: Models,
     texts: dict[tuple[str, int], str],
     max_new_tokens: int,
+    deadline: float,
 ) -> None:
-    """Measures what is missing, after a short warm-up of each method."""
+    """Measures what is missing, after a short warm-up of each method, until the clock shows the deadline."""
+    target = models.decoder.target
+    loaded = {name: load_method(name, specs[name], target) for name in dict.fromkeys(key.method for key in missing)}
     ends = end_tokens(models)
-    limit = models.decoder.target.config.max_position_embeddings - max_new_tokens
+    limit = target.config.max_position_embeddings - max_new_tokens
     hello = models.encode_prompt("Hello", None)["input_ids"]
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
@@ -115,7 +131,10 @@ def fill(
         for method in loaded.values():
             measure(method, Key(0, 0.0, "", 0, method.name), hello, sampling(0.0, WARM_UP), ends)
         for key in missing:
-            progress.update(task, description=f"run {key.run + 1}, T={key.temperature:g}, {key.file}, {key.method}")
+            if time.monotonic() > deadline:
+                return
+            run = "fp32 check" if key.run == CHECK else f"run {key.run + 1}"
+            progress.update(task, description=f"{run}, T={key.temperature:g}, {key.file}, {key.method}")
             prompt = models.encode_prompt(texts[key.file, key.question], None)["input_ids"][:, :limit]
             journal.add(measure(loaded[key.method], key, prompt, sampling(key.temperature, max_new_tokens), ends))
             progress.advance(task)

@@ -2,10 +2,10 @@
 
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 
-from eagle_decoding.bench.measure import Key, Record
+from eagle_decoding.bench.measure import CHECK, Key, Record
 from eagle_decoding.bench.methods import BASELINE, PLAIN
 
 MEAN = "mean"
@@ -29,6 +29,7 @@ class Row:
     vs_plain:          speed against plain decoding here in the same run
     tokens_per_round:  accepted drafts + 1, over all rounds; 0 where nobody counts
     same_text:         share of the texts that are those of plain decoding with the same seed
+    identical:         in fp32, share of greedy texts that are those of transformers' generate; None where unchecked
     """
 
     temperature: float
@@ -39,6 +40,23 @@ class Row:
     vs_plain: Ratio
     tokens_per_round: float
     same_text: float
+    identical: float | None = None
+
+
+def complete(records: Mapping[Key, Record], keys: Iterable[Key]) -> list[Record]:
+    """What can be compared of an unfinished benchmark: whole runs, and while there is none, of the first one the
+    questions that every method answered.
+
+    keys: everything that was to be measured
+    """
+    keys = list(keys)
+    unfinished = {key.run for key in keys if key not in records}
+    broken = {replace(key, method="") for key in keys if key not in records}
+    return [
+        records[key]
+        for key in keys
+        if key.run not in unfinished or (key.run <= 0 and replace(key, method="") not in broken)
+    ]
 
 
 def summarise(records: Iterable[Record]) -> list[Row]:
@@ -49,7 +67,8 @@ def summarise(records: Iterable[Record]) -> list[Row]:
     by_key = {record.key: record for record in records}
     groups: dict[tuple[float, str, str], list[Record]] = defaultdict(list)
     for key, record in by_key.items():
-        groups[key.temperature, key.method, key.file].append(record)
+        if key.run != CHECK:
+            groups[key.temperature, key.method, key.file].append(record)
     rows = []
     for temperature, method in dict.fromkeys((t, m) for t, m, _ in groups):
         files = [f for t, m, f in groups if (t, m) == (temperature, method)]
@@ -70,6 +89,7 @@ def summarise(records: Iterable[Record]) -> list[Row]:
                     ratio(against[PLAIN][file]),
                     tokens_per_round(measured),
                     same_text(measured, by_key),
+                    identical(by_key, method, file),
                 )
             )
         means = rows[-len(files) :]
@@ -83,6 +103,7 @@ def summarise(records: Iterable[Record]) -> list[Row]:
                 ratio([statistics.mean(run) for run in zip(*against[PLAIN].values(), strict=True)]),
                 statistics.mean(row.tokens_per_round for row in means),
                 statistics.mean(row.same_text for row in means),
+                mean_of(row.identical for row in means),
             )
         )
     return rows
@@ -104,6 +125,21 @@ def quotients(ours: list[float], base: list[float]) -> list[float]:
 
 def ratio(values: list[float]) -> Ratio:
     return Ratio(statistics.median(values), min(values), max(values))
+
+
+def mean_of(shares: Iterable[float | None]) -> float | None:
+    """The mean of those that are known, None where none is."""
+    known = [share for share in shares if share is not None]
+    return statistics.mean(known) if known else None
+
+
+def identical(by_key: Mapping[Key, Record], method: str, file: str) -> float | None:
+    """Share of a method's greedy texts in fp32 that are those of transformers' generate; None where unchecked."""
+    return mean_of(
+        float(record.text == by_key[replace(key, method=BASELINE)].text)
+        for key, record in by_key.items()
+        if (key.run, key.method, key.file) == (CHECK, method, file)
+    )
 
 
 def tokens_per_round(records: list[Record]) -> float:

@@ -13,6 +13,8 @@ from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, Draft
 from eagle_decoding.drafts.calibration import Calibration
 from eagle_decoding.drafts.costs import measure
+from eagle_decoding.drafts.growth import GrowingDraft
+from eagle_decoding.drafts.hybrid import HybridDraft
 from eagle_decoding.drafts.policy import Policy
 from eagle_decoding.drafts.trie import Trie, best, graft, to_draft_tree
 from eagle_decoding.sampling import SamplingParams
@@ -20,6 +22,7 @@ from eagle_decoding.target import Target
 from eagle_decoding.tree import DraftTree, root_only
 
 TREE = TreeConfig(num_nodes=24, max_depth=6, topk=4)  # bounds; the rounds decide what of it pays
+READ_ROWS = 64  # of a prompt, for measuring
 TEXT_TREE = TreeConfig(num_nodes=24, max_depth=16, topk=4)  # for methods whose depth costs no time
 
 
@@ -29,7 +32,7 @@ class AutoDraft:
     Verification is exact whatever is drafted, so these choices never change the text. They are made on the host, with
     one read-back of the drafted tree. Plain rounds leave their commits to the method's next turn.
 
-    draft:     a method whose trees have node_scores; where it has a `tree`, its depth is chosen too
+    draft:     a method whose trees have node_scores; where it grows them level by level, their depth is chosen too
     num_nodes: the most nodes it drafts
     model:     the target, for measuring; decoding must run on it
     """
@@ -37,34 +40,53 @@ class AutoDraft:
     def __init__(self, draft: Draft, num_nodes: int, model: PreTrainedModel):
         self.draft, self.num_nodes, self.model = draft, num_nodes, model
         self.feature_layers = draft.feature_layers
-        tree = getattr(draft, "tree", None)
-        self.shape = tree if isinstance(tree, TreeConfig) else None
+        self.grown = grown_part(draft)
+        self.shape = self.grown.tree if self.grown else None
         self.calibration = Calibration()
         self.policies: dict[int, Policy] = {}  # by batch size
+        self.usual_seconds: float | None = None  # in which the method takes in one round's commit
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         batch = len(prompt)
         if batch not in self.policies:
             costs = measure(Target(self.model), batch, self.num_nodes)
             self.policies[batch] = Policy(costs, self.shape.max_depth if self.shape else 1)
+            self.policies[batch].observe_reading(READ_ROWS, self.seconds_to_read(READ_ROWS, params))
         self.policy = self.policies[batch]
         self.policy.begin()
+        self.calibration.begin()
+        self.policy.luck = self.calibration.luck
         self.pending: list[Commit] = []
         self.verified: list[Trie] = []
         self.proposed: tuple[float, int] | None = None
         self.draft.start(prompt, lengths, params)
 
+    def seconds_to_read(self, rows: int, params: SamplingParams) -> float:
+        """Measures how long the method takes in committed rows; the second of two passes counts."""
+        batch, device = len(params.seed), self.model.device
+        lengths = torch.full((batch,), rows, dtype=torch.int32, device=device)
+        width = len(self.feature_layers) * self.model.config.hidden_size
+        tokens = torch.zeros(batch, rows, dtype=torch.int32, device=device)
+        features = torch.zeros(batch, rows, width, dtype=self.model.dtype, device=device)
+        positions = torch.arange(rows, dtype=torch.int32, device=device).repeat(batch, 1)
+        commit = Commit(tokens, features, positions, torch.zeros_like(lengths), lengths, rows)
+        for _ in range(2):
+            self.draft.start(tokens.long(), lengths, params)
+            started = self.clock()
+            self.draft.extend(commit)
+        return self.clock() - started
+
     def extend(self, commit: Commit) -> None:
         """Learns from the round that ended, and keeps its commit for when the method drafts again."""
+        emitted = commit.num_rows.tolist()
         if self.proposed is not None:
             started, rows = self.proposed
             self.policy.costs.observe(rows, time.perf_counter() - started)
-            self.policy.tokens += commit.tokens.shape[1]
+            self.policy.settle(rows, sum(emitted) / len(emitted))
         if self.verified:
-            for trie, tokens, emitted in zip(
-                self.verified, commit.tokens.tolist(), commit.num_rows.tolist(), strict=True
-            ):
-                self.learn_acceptance(trie, tokens[: emitted - 1])
+            paths = [tokens[: n - 1] for tokens, n in zip(commit.tokens.tolist(), emitted, strict=True)]
+            self.calibration.observe(outcomes(self.verified, paths), len(paths))
+            self.policy.luck = self.calibration.luck
         self.pending.append(commit)
         self.usual = 1 if self.proposed is None else commit.tokens.shape[1]  # a prompt's commit is no usual one
 
@@ -79,8 +101,8 @@ class AutoDraft:
         """What to verify of a tree of some depth: a trie per request, or nothing where no draft repays its row."""
         seconds = self.catch_up()
         started = self.clock()
-        if self.shape is not None:
-            self.draft.tree = shallower(self.shape, depth)  # type: ignore[attr-defined]
+        if self.grown and self.shape:
+            self.grown.tree = shallower(self.shape, depth)
         tree = self.draft.propose(root_tokens, context_len)
         tries = [Trie(root, tree.num_nodes) for root in root_tokens.tolist()]
         graft(tree, tries)
@@ -100,9 +122,12 @@ class AutoDraft:
             self.draft.extend(commit)
         self.pending = []
         seconds = self.clock() - started
-        if rows > self.usual:
-            self.policy.observe_catch_up(rows, seconds)
-        return seconds * self.usual / rows
+        if rows <= self.usual:
+            self.usual_seconds = seconds
+            return seconds
+        last = min(seconds * self.usual / rows if self.usual_seconds is None else self.usual_seconds, seconds)
+        self.policy.observe_reading(rows - self.usual, seconds - last)
+        return last
 
     def rows_pending(self) -> int:
         return sum(commit.tokens.shape[1] for commit in self.pending)
@@ -130,14 +155,23 @@ class AutoDraft:
                 sums[min(level, depth) - 1] += self.calibration.probability(score) / len(tries)
         return sums
 
-    def learn_acceptance(self, trie: Trie, path: list[int]) -> None:
-        """path: the tokens below the root that were accepted"""
+
+def outcomes(tries: list[Trie], paths: list[list[int]]) -> list[tuple[float, bool]]:
+    """The score of every draft, and whether it was accepted. paths: the accepted tokens below each root"""
+    drafts = []
+    for trie, path in zip(tries, paths, strict=True):
         node, accepted = 0, set()
         for token in path:
             node = trie.children[node, token]
             accepted.add(node)
-        for node in range(1, len(trie)):
-            self.calibration.observe(trie.scores[node], node in accepted)
+        drafts += [(trie.scores[node], node in accepted) for node in range(1, len(trie))]
+    return drafts
+
+
+def grown_part(draft: Draft) -> GrowingDraft | None:
+    """The part of a method that grows its trees level by level, so that depth takes time; None where none does."""
+    part = draft.first if isinstance(draft, HybridDraft) else draft
+    return part if isinstance(part, GrowingDraft) and not part.tree.static else None
 
 
 def shallower(tree: TreeConfig, depth: int) -> TreeConfig:

@@ -27,6 +27,26 @@ class Commit(NamedTuple):
     committed: int
 
 
+class TreeRows(NamedTuple):
+    """Nodes of one depth of the tree under construction, as a draft model runs them.
+
+    tokens:        [batch, nodes] int32
+    origin:        [batch, nodes] int64, the row of the depth above that each continues from
+    depth:         levels below the root
+    context_len:   [batch] int32, position of the root
+    ancestor_mask: [batch, nodes, words] int64, bit r set when row r of the nodes run so far is an ancestor or the node
+                   itself
+    first_row:     row of the first of these nodes
+    """
+
+    tokens: Tensor
+    origin: Tensor
+    depth: int
+    context_len: Tensor
+    ancestor_mask: Tensor
+    first_row: int
+
+
 def last_rows(rows: Tensor, num_rows: Tensor) -> Tensor:
     """The last real row of each request: [batch, rows, width] -> [batch, 1, width]."""
     index = (num_rows.long() - 1)[:, None, None]

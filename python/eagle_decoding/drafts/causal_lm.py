@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from eagle_decoding import attention
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.base import Commit, TreeRows
 from eagle_decoding.drafts.decoder_layer import causal_words
 from eagle_decoding.drafts.growth import GrowingDraft
 from eagle_decoding.modules import fuse
@@ -60,6 +60,13 @@ class CausalLmDraft(GrowingDraft):
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         self.begin_requests(len(prompt), params)
         self.cache = self.model.new_cache(len(prompt))
+        self.unread: tuple[Tensor, Tensor] | None = (prompt, lengths)
+
+    def read_prompt(self) -> None:
+        """Runs the prompts if that was not done yet: auto mode may never draft, and then saves it."""
+        if self.unread is None:
+            return
+        (prompt, lengths), self.unread = self.unread, None
         self.cache.buffer.reserve(prompt.shape[1])
         self.model.prefill(self.readable(prompt), lengths, self.cache)
         self.first_unknown = int(lengths.min()) - 1  # row of the next commit that some request's cache lacks
@@ -67,6 +74,7 @@ class CausalLmDraft(GrowingDraft):
     def extend(self, commit: Commit) -> None:
         """Runs the committed tokens that the cache lacks and keeps the logits after the last one, the root."""
         self.observe(commit.num_rows - 1)
+        self.read_prompt()
         self.cache.buffer.reserve(commit.committed + 1 + self.tree.max_depth * self.tree.topk)
         first, self.first_unknown = self.first_unknown, 0
         outputs = []
@@ -83,18 +91,9 @@ class CausalLmDraft(GrowingDraft):
     def logits(self, state: Tensor) -> Tensor:
         return state
 
-    def run(
-        self,
-        tokens: Tensor,
-        fed_back: Tensor,
-        origin: Tensor,
-        depth: int,
-        context_len: Tensor,
-        ancestor_mask: Tensor,
-        first_row: int,
-    ) -> Tensor:
-        positions = (context_len + depth)[:, None].expand(tokens.shape)
-        return self.forward(tokens, positions, context_len + 1, ancestor_mask, first_row)
+    def run(self, rows: TreeRows, fed_back: Tensor) -> Tensor:
+        positions = (rows.context_len + rows.depth)[:, None].expand(rows.tokens.shape)
+        return self.forward(rows.tokens, positions, rows.context_len + 1, rows.ancestor_mask, rows.first_row)
 
     def forward(
         self, tokens: Tensor, position_ids: Tensor, context_len: Tensor, ancestor_mask: Tensor, first_row: int = 0

@@ -1,6 +1,8 @@
 """What a forward of the target costs by its number of rows: measured at the start, kept true by the rounds."""
 
 import time
+from collections import deque
+from statistics import median
 
 import torch
 
@@ -11,49 +13,47 @@ SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128)
 CONTEXT = 128  # committed rows during the measurement
 REPEATS = 3
 TOO_DEAR = 4  # forwards that cost more than this many one-row forwards are not looked at
-MEMORY = 0.1  # weight of a new round
-DRIFT = 0.25  # the same for what all sizes share
+RECENT = 5  # times of one kind whose median is believed: a stall of the machine moves it little
+STALE = 64  # rounds after which a time is forgotten: contexts grow, and other programs come and go
 
 
 class RowCosts:
-    """Seconds of a round's verification by rows per request.
+    """Seconds of a round's verification by rows per request: medians of recent rounds, guesses where there are none.
 
     forward: seconds of a bare forward by number of rows, ascending
     """
 
     def __init__(self, forward: dict[int, float]):
         self.forward = forward
-        self.slowdown: dict[int, float] = {}  # of rounds of a size, against the bare forward
+        self.rounds = 0
+        self.times: dict[int, deque[tuple[int, float]]] = {}  # size -> (round, seconds)
+        self.seconds = dict(forward)
 
     @property
     def sizes(self) -> list[int]:
         return list(self.forward)
 
     def __getitem__(self, rows: int) -> float:
-        """Seconds of a round; sizes that no round has used are slowed down as the others were on the mean."""
-        used = self.size(rows)
-        known = self.slowdown.values()
-        return self.forward[used] * self.slowdown.get(used, sum(known) / len(known) if known else 1.0)
+        """Seconds of a round, never less than those of a plain one."""
+        return max(self.seconds[1], self.seconds[self.size(rows)])
 
     def size(self, rows: int) -> int:
         """The smallest size that was measured and holds `rows`, else the largest."""
         return min((size for size in self.forward if size >= rows), default=max(self.forward))
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Takes in the time of a round; most of a change is the context's or the machine's, so all sizes follow."""
-        used = self.size(rows)
-        if used not in self.slowdown:
-            self.slowdown[used] = seconds / self.forward[used]
-            return
-        change = min(seconds / self[used], 3.0) - 1
-        for size in self.slowdown:
-            self.slowdown[size] *= 1 + DRIFT * change
-        self.slowdown[used] *= 1 + MEMORY * change
+        """Takes in the time of a round.
 
+        A guess, from the bare forward and slowed down as plain rounds are, counts as one more time of each larger size.
+        """
+        self.rounds += 1
+        self.times.setdefault(self.size(rows), deque(maxlen=RECENT)).append((self.rounds, seconds))
+        plain = median(self.recent(1) or [self.seconds[1]])
+        guesses = {size: bare * plain / self.forward[1] for size, bare in self.forward.items()}
+        self.seconds = {size: median([*self.recent(size), guess]) for size, guess in guesses.items()} | {1: plain}
 
-def faded(old: float | None, new: float) -> float:
-    """A running mean that starts with the first value and heeds no stall beyond thrice the mean."""
-    return new if old is None else old + MEMORY * (min(new, 3 * old) - old)
+    def recent(self, size: int) -> list[float]:
+        return [seconds for when, seconds in self.times.get(size, ()) if when > self.rounds - STALE]
 
 
 def measure(target: Target, batch: int, max_rows: int) -> RowCosts:

@@ -17,39 +17,48 @@ import torch
 from torch import Tensor
 
 import eagle_kernels
+from eagle_decoding.config import Children
 from eagle_decoding.sampling import SamplingParams
 
 NOISE_WEIGHT = 0.85
 CANDIDATES = 256  # a row's top-p threshold is looked for among so many tokens
 
 
-def coupled_topk(
-    logits: Tensor,
-    position_ids: Tensor,
-    params: SamplingParams,
-    k: int,
-    d2t: Tensor | None,
-    vocab_size: int,
-    filtered: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """The k likeliest winners after each node: log-probabilities float32 and target ids int32, [batch, rows, k].
+class Coupling:
+    """What coupled drafting needs for a batch of requests, made once when they start.
 
-    logits:       [batch, rows, draft_vocab], the draft's, before temperature
-    position_ids: [batch] int32, position of the token that is proposed
-    d2t:          [draft_vocab] int32 offset from a draft id to the target's, or None
-    vocab_size:   the target's
-    filtered:     False if no request uses top-k, top-p or min-p
+    params:     how each request samples, [batch] each
+    vocab_size: the target's
+    d2t:        [draft_vocab] int32 offset from a draft id to the target's, or None
     """
-    noise = eagle_kernels.gumbel_noise(params.seed, position_ids[:, None], vocab_size)
-    if d2t is not None:
-        noise = noise[..., torch.arange(len(d2t), device=d2t.device) + d2t]
-    temperature = params.temperature[:, None, None].clamp(min=0)
-    logits = logits.float()
-    scores = logits + NOISE_WEIGHT * temperature * noise
-    if filtered:
-        scores = scores.masked_fill(logits < threshold(logits, params), -torch.inf)
-    logprobs, tokens, _ = eagle_kernels.topk_logprobs(scores.flatten(0, 1), k, d2t)
-    return logprobs.view(*logits.shape[:2], k), tokens.view(*logits.shape[:2], k)
+
+    def __init__(self, params: SamplingParams, vocab_size: int, d2t: Tensor | None):
+        self.params, self.vocab_size, self.d2t = params, vocab_size, d2t
+        self.target_ids = None if d2t is None else torch.arange(len(d2t), device=d2t.device) + d2t
+        self.noise_weight = NOISE_WEIGHT * params.temperature[:, None, None].clamp(min=0)
+        self.filtered = bool(((params.top_k > 0) | (params.top_p < 1) | (params.min_p > 0)).any())
+
+    def topk(self, logits: Tensor, position_ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """The k likeliest winners after each node: log-probabilities float32 and target ids int32, [batch, rows, k].
+
+        logits:       [batch, rows, draft_vocab], the draft's, before temperature
+        position_ids: [batch] int32, position of the token that is proposed
+        """
+        noise = eagle_kernels.gumbel_noise(self.params.seed, position_ids[:, None], self.vocab_size)
+        if self.target_ids is not None:
+            noise = noise[..., self.target_ids]
+        logits = logits.float()
+        scores = logits + self.noise_weight * noise
+        if self.filtered:
+            scores = scores.masked_fill(logits < threshold(logits, self.params), -torch.inf)
+        logprobs, tokens, _ = eagle_kernels.topk_logprobs(scores.flatten(0, 1), k, self.d2t)
+        return logprobs.view(*logits.shape[:2], k), tokens.view(*logits.shape[:2], k)
+
+
+def coupling(rule: Children, params: SamplingParams, vocab_size: int, d2t: Tensor | None) -> Coupling | None:
+    """The requests' Coupling; None where no request samples or the rule for children is another one."""
+    wanted = rule == "coupled" and bool((params.temperature > 0).any())
+    return Coupling(params, vocab_size, d2t) if wanted else None
 
 
 def threshold(logits: Tensor, params: SamplingParams) -> Tensor:

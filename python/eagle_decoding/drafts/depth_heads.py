@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 import eagle_kernels
 from eagle_decoding.checkpoint import DepthHeads
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.coupled import coupled_topk
+from eagle_decoding.drafts.coupled import coupling
 from eagle_decoding.drafts.static_tree import Level, StaticTree, best_paths, published_paths
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
@@ -83,20 +83,18 @@ class DepthHeadDraft:
         raise NotImplementedError
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
-        self.params = params
-        self.coupled = self.rule == "coupled" and bool((params.temperature > 0).any())
+        self.coupling = coupling(self.rule, params, self.vocab_size, self.heads.d2t)
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         def candidates(depth: int, level: Level, tokens: Tensor) -> tuple[Tensor, Tensor]:
-            logits, d2t = self.heads.logits(depth, self.inputs(level, tokens)), self.heads.d2t
-            if self.coupled:
-                positions = context_len + depth + 1
-                best = coupled_topk(logits, positions, self.params, level.topk, d2t, self.vocab_size)
+            logits = self.heads.logits(depth, self.inputs(level, tokens))
+            if self.coupling is not None:
+                logprobs, token_ids = self.coupling.topk(logits, context_len + depth + 1, level.topk)
             else:
-                logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), level.topk, d2t)
-                best = logprobs.view(*logits.shape[:2], -1), token_ids.view(*logits.shape[:2], -1)
+                logprobs, token_ids, _ = eagle_kernels.topk_logprobs(logits.flatten(0, 1), level.topk, self.heads.d2t)
+            shape = (len(logits), -1, level.topk)
             parents = len(level.parents)
-            return best[0].expand(-1, parents, -1), best[1].expand(-1, parents, -1)
+            return logprobs.view(shape).expand(-1, parents, -1), token_ids.view(shape).expand(-1, parents, -1)
 
         return self.tree.fill(root_tokens, context_len, candidates)
 

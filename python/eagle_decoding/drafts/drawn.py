@@ -18,6 +18,7 @@ from torch import Tensor
 
 import eagle_kernels
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts.base import TreeRows
 from eagle_decoding.drafts.rules import fixed_children
 from eagle_decoding.tree import DraftTree, Proposal
 from eagle_kernels.sample_children import child_budget
@@ -93,10 +94,10 @@ def propose_drawn(draft: GrowingDraft, root_tokens: Tensor, context_len: Tensor)
         first = nodes.filled - width
         best = nodes.scores[:, first : nodes.filled].argsort(dim=1, descending=True, stable=True)[:, :k]
         frontier, origin = (first + best).int(), origin.gather(1, best)
-        rows = torch.arange(row, row + best.shape[1], device=device)
-        seen = seen.gather(1, origin[..., None].expand(-1, -1, row_bit.shape[1])) | row_bit[rows]
+        inherited = seen.gather(1, origin[..., None].expand(-1, -1, row_bit.shape[1]))
+        seen = inherited | row_bit[row : row + best.shape[1]]
         tokens = nodes.draft_tokens.gather(1, frontier.long())
-        state = draft.run(tokens, draft.fed_back(state), origin, level + 1, context_len, seen, row)
+        state = draft.run(TreeRows(tokens, origin, level + 1, context_len, seen, row), draft.fed_back(state))
         row += best.shape[1]
     return DraftTree(
         nodes.draft_tokens,

@@ -5,7 +5,8 @@ from torch import Tensor
 
 import eagle_kernels
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.coupled import coupled_topk
+from eagle_decoding.drafts.base import TreeRows
+from eagle_decoding.drafts.coupled import coupling
 from eagle_decoding.drafts.drawn import propose_drawn
 from eagle_decoding.drafts.rules import RULES, RuleChooser
 from eagle_decoding.sampling import SamplingParams
@@ -40,25 +41,8 @@ class GrowingDraft:
         """What a child of each row continues from."""
         return state
 
-    def run(
-        self,
-        tokens: Tensor,
-        fed_back: Tensor,
-        origin: Tensor,
-        depth: int,
-        context_len: Tensor,
-        ancestor_mask: Tensor,
-        first_row: int,
-    ) -> Tensor:
-        """The states of nodes of one depth.
-
-        tokens:        [batch, nodes] int32
-        origin:        [batch, nodes] int64, the row of fed_back that each continues from
-        context_len:   [batch] int32, position of the root
-        ancestor_mask: [batch, nodes, words] int64, bit r set when row r of the nodes run so far is an ancestor or the
-                       node itself
-        first_row:     row of the first of these nodes
-        """
+    def run(self, rows: TreeRows, fed_back: Tensor) -> Tensor:
+        """The states of nodes that continue from rows of fed_back."""
         raise NotImplementedError
 
     def likeliest(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -72,8 +56,7 @@ class GrowingDraft:
         """Forgets what earlier requests taught, and takes in how the new ones sample."""
         rule, sampling = self.tree.children, bool((params.temperature > 0).any())
         self.params = params
-        self.coupled = sampling and rule == "coupled"
-        self.filtered = bool(((params.top_k > 0) | (params.top_p < 1) | (params.min_p > 0)).any())
+        self.coupling = coupling(rule, params, self.vocab_size, self.d2t)
         self.drawn = sampling and self.tree.drawn
         self.chooser = RuleChooser(batch, self.device) if rule == "auto" else None
         if rule in RULES:
@@ -96,11 +79,9 @@ class GrowingDraft:
 
         position_ids: [batch] int32, position of the children
         """
-        if not self.coupled:
+        if self.coupling is None:
             return self.likeliest(state, topk)
-        logits, vocab_size = self.logits(state), self.vocab_size
-        best = coupled_topk(logits, position_ids, self.params, topk, self.d2t, vocab_size, self.filtered)
-        return *best, self.fed_back(state)
+        return *self.coupling.topk(self.logits(state), position_ids, topk), self.fed_back(state)
 
     def grow(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         """Looks at topk children of the topk best nodes of each level, then keeps the best num_nodes of all it saw.
@@ -125,7 +106,8 @@ class GrowingDraft:
                 *frontier, logprobs, children, scores, tokens, parents, slot, row
             )
             if depth < tree.max_depth:
-                state = self.run(next_tokens, fed_back, origin.long(), depth, context_len, mask, row)
+                rows = TreeRows(next_tokens, origin.long(), depth, context_len, mask, row)
+                state = self.run(rows, fed_back)
             slot += children.shape[1] * tree.topk
             frontier = (next_scores, next_slots, mask)
         draft_tokens, parent, depths, position_ids, ancestor_mask, node_slots = eagle_kernels.build_tree(

@@ -2,7 +2,6 @@
 
 from torch import Tensor
 
-from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, Draft
 from eagle_decoding.drafts.trie import Trie, best, graft, to_draft_tree
 from eagle_decoding.sampling import SamplingParams
@@ -22,15 +21,6 @@ class HybridDraft:
     def __init__(self, first: Draft, second: Draft, num_nodes: int):
         self.first, self.second, self.num_nodes = first, second, num_nodes
         self.feature_layers = first.feature_layers or second.feature_layers
-
-    @property
-    def tree(self) -> TreeConfig | None:
-        """Shape of the first method's trees, None where it has none to choose."""
-        return getattr(self.first, "tree", None)
-
-    @tree.setter
-    def tree(self, tree: TreeConfig) -> None:
-        self.first.tree = tree  # type: ignore[attr-defined]
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
         self.first.start(prompt, lengths, params)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts.base import Commit, last_rows
+from eagle_decoding.drafts.base import Commit, TreeRows, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
 from eagle_decoding.drafts.growth import GrowingDraft
 from eagle_decoding.drafts.layer_steps import Step, steps_of
@@ -76,31 +76,22 @@ class LayerDraft(GrowingDraft):
                 step = self.steps[depth - 1]
                 mine, mask = tokens[:, level.parents].contiguous(), step.ancestor_mask.repeat(batch, 1, 1)
                 origin = step.origin.expand(batch, -1)
-                state = self.run(mine, fed_back, origin, depth, context_len, mask, step.first_row)
+                state = self.run(TreeRows(mine, origin, depth, context_len, mask, step.first_row), fed_back)
             logprobs, children, fed_back = self.children(state, level.topk, context_len + depth + 1)
             return logprobs, children
 
         assert self.static is not None
         return self.static.fill(root_tokens, context_len, candidates)
 
-    def run(
-        self,
-        tokens: Tensor,
-        fed_back: Tensor,
-        origin: Tensor,
-        depth: int,
-        context_len: Tensor,
-        ancestor_mask: Tensor,
-        first_row: int,
-    ) -> Tensor:
-        index = torch.arange(tokens.shape[1], device=self.device, dtype=torch.int32)
-        hidden = fed_back.gather(1, origin[..., None].expand(-1, -1, fed_back.shape[-1]))
+    def run(self, rows: TreeRows, fed_back: Tensor) -> Tensor:
+        index = torch.arange(rows.tokens.shape[1], device=self.device, dtype=torch.int32)
+        hidden = fed_back.gather(1, rows.origin[..., None].expand(-1, -1, fed_back.shape[-1]))
         return self.layer.forward(
-            *self.enter(tokens, hidden),
-            (context_len + depth - 1)[:, None].expand(-1, len(index)).contiguous(),
-            context_len,
-            ancestor_mask,
-            context_len[:, None] + first_row + index,
+            *self.enter(rows.tokens, hidden),
+            (rows.context_len + rows.depth - 1)[:, None].expand(-1, len(index)).contiguous(),
+            rows.context_len,
+            rows.ancestor_mask,
+            rows.context_len[:, None] + rows.first_row + index,
         )
 
 

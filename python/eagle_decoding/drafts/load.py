@@ -14,6 +14,7 @@ from eagle_decoding.drafts.eagle1 import Eagle1Draft
 from eagle_decoding.drafts.eagle3 import Eagle3Draft
 from eagle_decoding.drafts.hybrid import HybridDraft
 from eagle_decoding.drafts.hydra import HydraDraft
+from eagle_decoding.drafts.layer_draft import LayerDraft
 from eagle_decoding.drafts.medusa import MedusaDraft
 from eagle_decoding.drafts.text import TextDraft
 
@@ -44,6 +45,7 @@ def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig | No
     """Loads a drafting method.
 
     draft: a name from NAMED; a directory with a draft head or with a small causal language model;
+           static:DIRECTORY for EAGLE-1's static tree, filled by a head of the EAGLE family;
            suffix+DIRECTORY or prompt-lookup+DIRECTORY for both at once under one node budget;
            auto:DRAFT for any of these where it pays and plain decoding elsewhere
     tree:  shape of the trees, for auto the largest; None takes the method's own
@@ -53,6 +55,8 @@ def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig | No
     spec = str(draft)
     if spec.startswith("auto:"):
         return auto_draft(spec.removeprefix("auto:"), target, tree)
+    if spec.startswith("static:"):
+        return static_draft(Path(spec.removeprefix("static:")), target, tree or TreeConfig())
     if spec in NAMED:
         return NAMED[spec](tree)
     name, plus, directory = spec.partition("+")
@@ -71,6 +75,13 @@ def auto_draft(spec: str, target: PreTrainedModel, tree: TreeConfig | None) -> a
             f"auto:{spec} cannot rank its drafts: lookahead's have no scores, drawn ones must all be verified."
         )
     return auto.AutoDraft(load_draft(spec, target, bounds), bounds.num_nodes, target)
+
+
+def static_draft(path: Path, target: PreTrainedModel, tree: TreeConfig) -> LayerDraft:
+    draft = load_directory(path, target, replace(tree, static=True))
+    if not isinstance(draft, LayerDraft):
+        raise ValueError(f"static:{path} needs a head of the EAGLE family: leave out static: for other drafts.")
+    return draft
 
 
 def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None) -> Draft:

@@ -3,7 +3,7 @@
 import heapq
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -139,11 +139,6 @@ def ancestor_words(parents: Sequence[int]) -> Tensor:
     words = (len(parents) + 63) // 64
     unsigned = [[mask >> (64 * word) & (2**64 - 1) for word in range(words)] for mask in masks]
     return torch.tensor([[word - 2**64 if word >> 63 else word for word in row] for row in unsigned])
-
-
-def cartesian_paths(counts: Sequence[int]) -> list[RankPath]:
-    """Every path that takes one of the counts[d] best candidates at each depth d (Medusa's Cartesian product)."""
-    return [path for depth in range(1, len(counts) + 1) for path in product(*map(range, counts[:depth]))]
 
 
 def published_paths(tree: TreeConfig) -> list[RankPath]:

@@ -93,7 +93,7 @@ def existing(path: str) -> str:
 
 def existing_draft(spec: str) -> str:
     """Passes a draft as load_draft takes it, after a look whether the directory in it exists."""
-    methods, last = re.fullmatch(r"((?:auto:)?(?:(?:suffix|prompt-lookup)\+)?)(.*)", spec).groups()  # type: ignore[union-attr]
+    methods, last = re.fullmatch(r"((?:auto:)?(?:static:|(?:suffix|prompt-lookup)\+)?)(.*)", spec).groups()  # type: ignore[union-attr]
     return methods + (last if last in NAMED else existing(last))
 
 
