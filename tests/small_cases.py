@@ -67,7 +67,7 @@ class Laws:
 
     def distance(self, text: Tensor) -> float:
         """Total variation between a law of the text and that of plain sampling."""
-        return 0.5 * float((text - self.text()).abs().sum())
+        return 0.5 * float((text - self.text()).abs().nan_to_num(nan=torch.inf).sum())
 
 
 def random_laws(vocabulary: int, depth: int, filters: str, drafts: list[int] | None = None, scale: float = 1.5) -> Laws:
