@@ -94,12 +94,14 @@ class TreeLaws:
         self.laws: dict[tuple[Tree, Context, float], Below] = {}
 
     def below(self, tree: Tree, context: Context = (), reach: float = 1.0) -> Below:
+        """What becomes of a tree whose top node follows the context and is reached with this probability."""
         key = tree, context, reach
         if key not in self.laws:
             self.laws[key] = self.compose(*key)
         return self.laws[key]
 
     def compose(self, tree: Tree, context: Context, reach: float) -> Below:
+        """Every way through the top node, a subtree's coin replaced by what the subtree itself does."""
         law, rejected = torch.zeros_like(self.target.text(context)), 0.0
         for visit, weight in self.visit(len(tree), context, reach).items():
             for child, token, child_reach in visit.failed:
@@ -123,6 +125,7 @@ class TreeLaws:
         return self.visits[key]
 
     def play(self, num_children: int, context: Context, reach: float, script: Script) -> Visit:
+        """One outcome of the reference at a node without subtrees."""
         inner = self.verify is rejection.verify_by_traversal and context != ()
         top = 1 if inner else 0  # node 0 is accepted without a coin
         num_fixed = self.num_fixed(num_children)
