@@ -1,32 +1,17 @@
 """Exact output law of a verification algorithm: every draw and every coin of a small case, with its probability."""
 
 from collections.abc import Callable, Iterator
-from itertools import product
+from functools import cache
+from typing import Any
 
+import torch
+from small_cases import Context, Laws
 from torch import Tensor
 
 from eagle_kernels.reference import rejection
+from eagle_kernels.reference.verify_tree import verify_tree
 
-Laws = dict[tuple[int, ...], Tensor]  # context (tokens after the root) -> law of the next token
-
-
-def all_trees(max_nodes: int, max_depth: int) -> Iterator[list[int]]:
-    """Parent lists of all ordered trees, nodes in level order of generation (depth first, parent < node)."""
-
-    def grow(parents: list[int], depth: list[int]) -> Iterator[list[int]]:
-        yield parents
-        if len(parents) == max_nodes:
-            return
-        last = len(parents) - 1
-        rightmost = []  # a new node may hang below any node of the rightmost path: every tree appears once
-        while last >= 0:
-            rightmost.append(last)
-            last = parents[last]
-        for above in rightmost:
-            if depth[above] < max_depth:
-                yield from grow([*parents, above], [*depth, depth[above] + 1])
-
-    yield from grow([-1], [0])
+Verify = Callable[[rejection.Round], tuple[list[int], int]]
 
 
 class Script:
@@ -36,29 +21,39 @@ class Script:
         self.choices: list[tuple[int, list[float]]] = []
         self.cursor = 0
 
-    def choose(self, probabilities: list[float]) -> int:
+    def choose(self, weights: list[float]) -> int:
         if self.cursor == len(self.choices):
-            first = next(i for i, p in enumerate(probabilities) if p > 0)
-            self.choices.append((first, probabilities))
+            first = next(i for i, weight in enumerate(weights) if weight > 0)
+            self.choices.append((first, weights))
         self.cursor += 1
         return self.choices[self.cursor - 1][0]
 
     def weight(self) -> float:
-        weight = 1.0
-        for index, probabilities in self.choices:
-            weight *= probabilities[index]
-        return weight
+        product = 1.0
+        for index, weights in self.choices:
+            product *= weights[index]
+        return product
 
     def advance(self) -> bool:
         """Moves to the next outcome; False after the last."""
         self.cursor = 0
         while self.choices:
-            index, probabilities = self.choices.pop()
-            later = next((i for i in range(index + 1, len(probabilities)) if probabilities[i] > 0), None)
+            index, weights = self.choices.pop()
+            later = next((i for i in range(index + 1, len(weights)) if weights[i] > 0), None)
             if later is not None:
-                self.choices.append((later, probabilities))
+                self.choices.append((later, weights))
                 return True
         return False
+
+
+def outcomes(program: Callable[[Script], Any]) -> Iterator[tuple[float, Any]]:
+    """Every outcome of a random program with the product of the weights of its choices."""
+    script = Script()
+    while True:
+        outcome = program(script)
+        yield script.weight(), outcome
+        if not script.advance():
+            return
 
 
 class ScriptedRound:
@@ -74,7 +69,7 @@ class ScriptedRound:
     def num_fixed(self, node: int) -> int:
         return self.fixed[node]
 
-    def context(self, node: int) -> tuple[int, ...]:
+    def context(self, node: int) -> Context:
         return () if node == 0 else (*self.context(self.parents[node]), self.token(node))
 
     def token(self, node: int) -> int:
@@ -82,18 +77,21 @@ class ScriptedRound:
             parent = self.parents[node]
             siblings = self.children(parent)
             index = siblings.index(node)
-            law = self.proposals[self.context(parent)].clone()
-            taken = [self.token(sibling) for sibling in siblings[:index]]
-            law[[t for t in taken if t >= 0]] = 0
-            if law.sum() <= 0:
+            taken = tuple(self.token(sibling) for sibling in siblings[:index])
+            law = self.proposals.without(self.drawn_from(parent), taken)
+            if not any(law):
                 self.tokens[node] = -1 - index  # more children than tokens: padding that no law can draw
             elif index < self.fixed[parent]:
-                self.tokens[node] = int(law.argmax())
+                self.tokens[node] = law.index(max(law))
             else:
-                self.tokens[node] = self.script.choose((law / law.sum()).tolist())
+                self.tokens[node] = self.script.choose(law)
         return self.tokens[node]
 
-    def target(self, node: int) -> Tensor:
+    def drawn_from(self, node: int) -> Context:
+        """Where the law of the node's children stands in the table."""
+        return self.context(node)
+
+    def target(self, node: int) -> Tensor | None:
         return self.laws[self.context(node)].log()
 
     def draft(self, node: int) -> Tensor:
@@ -107,36 +105,49 @@ class ScriptedRound:
         return self.script.choose(log_law.softmax(-1).tolist())
 
 
-def output_law(
-    verify: Callable[[rejection.Round], tuple[list[int], int]],
-    make_round: Callable[[Script], ScriptedRound],
-    target: Laws,
-    length: int,
-) -> dict[tuple[int, ...], float]:
-    """Law of the first `length` tokens: the round's output, continued by plain sampling from the target."""
-    vocabulary = len(target[()])
-    emitted: dict[tuple[int, ...], float] = {}
-    script = Script()
-    while True:
+class CoupledRound(ScriptedRound):
+    """The target's tokens are chosen first, and a node's children drawn from a law that knows the choice there.
+
+    Any draft that looks at the noise which chooses the target's tokens is some such law.
+    """
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.choices: dict[int, int] = {}
+
+    def choice(self, node: int) -> int:
+        if node not in self.choices:
+            law = self.target(node)
+            self.choices[node] = -1 if law is None else self.draw(node, law)
+        return self.choices[node]
+
+    def drawn_from(self, node: int) -> Context:
+        return (*self.context(node), self.choice(node))
+
+
+def walk(round: CoupledRound) -> tuple[list[int], int]:
+    """verify_tree on a round's drafts and choices."""
+    nodes = range(len(round.parents))
+    path, bonus_token = walked((0, *map(round.token, nodes[1:])), tuple(round.parents), tuple(map(round.choice, nodes)))
+    return list(path), bonus_token
+
+
+@cache
+def walked(*rows: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    tensors = (torch.tensor([row], dtype=torch.int32) for row in rows)
+    accept_index, accept_length, bonus_token = verify_tree(*tensors, max_depth=len(rows[0]))
+    return tuple(accept_index[0, : int(accept_length) + 1].tolist()), int(bonus_token)
+
+
+def replayed_law(verify: Verify, make_round: Callable[[Script], ScriptedRound], target: Laws) -> Tensor:
+    """Law of the text: every outcome of a whole round, continued by plain sampling from the target."""
+
+    def emitted(script: Script) -> Context:
         round = make_round(script)
-        path, bonus = verify(round)
-        tokens = (*(round.token(node) for node in path[1:]), bonus)
-        emitted[tokens] = emitted.get(tokens, 0.0) + script.weight()
-        if not script.advance():
-            break
-    law = dict.fromkeys(product(range(vocabulary), repeat=length), 0.0)
-    for tokens, weight in emitted.items():
-        for rest in product(range(vocabulary), repeat=length - len(tokens)):
-            law[tokens + rest] += weight * path_probability(target, tokens + rest, len(tokens))
+        path, bonus_token = verify(round)
+        return (*map(round.token, path[1:]), bonus_token)
+
+    law = torch.zeros_like(target.text())
+    for weight, tokens in outcomes(emitted):
+        law[tokens] += weight * target.text(tokens)
     return law
-
-
-def path_probability(target: Laws, tokens: tuple[int, ...], start: int = 0) -> float:
-    probability = 1.0
-    for i in range(start, len(tokens)):
-        probability *= float(target[tokens[:i]][tokens[i]])
-    return probability
-
-
-def total_variation(law: dict[tuple[int, ...], float], target: Laws) -> float:
-    return 0.5 * sum(abs(weight - path_probability(target, tokens)) for tokens, weight in law.items())

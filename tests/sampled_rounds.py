@@ -38,10 +38,12 @@ def make_round(
         return torch.tensor(values, dtype=torch.int32, device=device).expand(batch, nodes).contiguous()
 
     fixed = None if num_fixed is None else per_node(num_fixed)
+    most = min(max(*counts, 1), draft_logits.shape[-1])  # no more than there are tokens: the rest is padding
     children, _ = eagle_kernels.sample_children(
-        draft_logits, per_node(list(range(nodes))), per_node(counts), context_len, **requests,
-        max_children=max(max(counts), 1), d2t=d2t, num_fixed=fixed, backend=backend,
+        draft_logits, per_node(list(range(nodes))), per_node(counts).clamp(max=most), context_len, **requests,
+        max_children=most, d2t=d2t, num_fixed=fixed, backend=backend,
     )  # fmt: skip
+    children = torch.nn.functional.pad(children, (0, nodes - most), value=-1)
     tokens = per_node([0] * nodes)
     rank = [0] * nodes
     for node, above in enumerate(parents[1:], 1):

@@ -1,101 +1,93 @@
 """The output law of every verification mode equals the target's, by enumeration; broken variants do not."""
 
-from itertools import product
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import pytest
 import torch
-from enumerate_law import Laws, Script, ScriptedRound, all_trees, output_law, total_variation
+from compose_law import CoupledNodeRound, NodeRound, TreeLaws, as_tree
+from enumerate_law import CoupledRound, ScriptedRound, Verify, outcomes, replayed_law, walk
+from small_cases import FILTERS, Laws, all_trees, random_laws
 
 from eagle_kernels.reference import rejection
-from eagle_kernels.reference.filters import filtered_scores
 
 TOLERANCE = 1e-12
-FILTERS = {
-    "plain": (1.0, 0, 1.0, 0.0),
-    "cold": (0.4, 0, 1.0, 0.0),
-    "top_k": (1.0, 2, 1.0, 0.0),
-    "top_p": (1.3, 0, 0.7, 0.0),
-    "min_p": (1.0, 0, 1.0, 0.3),
-    "all": (0.7, 3, 0.9, 0.05),
-}
 RECURSIVE, TRAVERSAL = rejection.verify_recursively, rejection.verify_by_traversal
 
 
-def random_laws(vocabulary: int, depth: int, filters: str, drafts: list[int] | None = None, scale: float = 1.5) -> Laws:
-    """A random filtered law for every context up to a depth; `drafts` lists the tokens a draft vocabulary has."""
-    laws = {}
-    for length in range(depth + 1):
-        for context in product(range(vocabulary), repeat=length):
-            logits = scale * torch.randn(vocabulary, dtype=torch.float64)
-            if drafts is not None:
-                logits[[t for t in range(vocabulary) if t not in drafts]] = -torch.inf
-            params = (torch.tensor([p], dtype=torch.float64) for p in FILTERS[filters])
-            laws[context] = filtered_scores(logits[None], *params).softmax(-1)[0]
-    return laws
+@dataclass(frozen=True)
+class Mode:
+    """num_fixed: how many of a node's children are fixed, given their number"""
+
+    verify: Verify = RECURSIVE
+    num_fixed: Callable[[int], int] = lambda children: 0
+    whole: type[ScriptedRound] = ScriptedRound
+    node: type[NodeRound] = NodeRound
+
+    def composed(self, parents: list[int], target: Laws, draft: Laws) -> torch.Tensor:
+        return TreeLaws(self.verify, target, draft, self.num_fixed, self.node).below(as_tree(parents))[0]
+
+    def replayed(self, parents: list[int], target: Laws, draft: Laws) -> torch.Tensor:
+        fixed = [self.num_fixed(parents.count(node)) for node in range(len(parents))]
+        return replayed_law(self.verify, lambda script: self.whole(parents, fixed, target, draft, script), target)
 
 
-def depth_of(parents: list[int]) -> int:
-    depth = [0] * len(parents)
-    for node, above in enumerate(parents[1:], 1):
-        depth[node] = depth[above] + 1
-    return max(depth)
+MODES = {
+    "sampled": Mode(),
+    "hybrid": Mode(num_fixed=lambda children: max(children - 1, 0)),
+    "deterministic": Mode(num_fixed=lambda children: children),
+    "traversal": Mode(TRAVERSAL),
+    "coupled": Mode(walk, whole=CoupledRound, node=CoupledNodeRound),
+}
 
 
-def distance(verify, parents, vocabulary, filters="plain", num_fixed=None, drafts=None, round_type=ScriptedRound):
-    depth = depth_of(parents)
-    target, draft = random_laws(vocabulary, depth, filters), random_laws(vocabulary, depth, filters, drafts)
-    fixed = num_fixed or [0] * len(parents)
-    law = output_law(verify, lambda script: round_type(parents, fixed, target, draft, script), target, depth + 1)
-    return total_variation(law, target)
-
-
-def fixed_counts(parents: list[int], rule: str) -> list[int]:
-    """sampled: none fixed; hybrid: all but the last; deterministic: all."""
-    children = [parents.count(node) for node in range(len(parents))]
-    return [{"sampled": 0, "hybrid": max(count - 1, 0), "deterministic": count}[rule] for count in children]
-
-
-@pytest.mark.parametrize("filters", FILTERS)
-@pytest.mark.parametrize("rule", ["sampled", "hybrid", "deterministic"])
-def test_recursive_rejection_is_exact(rule, filters):
-    for parents in all_trees(max_nodes=5, max_depth=3):
-        error = distance(RECURSIVE, parents, 3, filters, fixed_counts(parents, rule))
-        assert error < TOLERANCE, f"tree {parents}: {error}"
+def worst_tree(mode: Mode, vocabulary: int, max_nodes: int, filters: str) -> tuple[float, list[int]]:
+    """The largest error and its tree; all trees over one random table of laws, so that equal subtrees are done once."""
+    target, draft = random_laws(vocabulary, 3, filters), random_laws(vocabulary, 3, filters)
+    laws = TreeLaws(mode.verify, target, draft, mode.num_fixed, mode.node)
+    return max((target.distance(laws.below(as_tree(tree))[0]), tree) for tree in all_trees(max_nodes, max_depth=3))
 
 
 @pytest.mark.parametrize("filters", FILTERS)
-def test_traversal_is_exact(filters):
-    for parents in all_trees(max_nodes=4, max_depth=3):
-        error = distance(TRAVERSAL, parents, 3, filters)
-        assert error < TOLERANCE, f"tree {parents}: {error}"
-
-
-@pytest.mark.parametrize("verify", [RECURSIVE, TRAVERSAL])
-@pytest.mark.parametrize("parents", [[-1, 0, 0, 1, 1], [-1, 0, 0, 0], [-1, 0, 1]])
-def test_reduced_draft_vocabulary_is_exact(verify, parents):
-    assert distance(verify, parents, 4, drafts=[0, 2, 3]) < TOLERANCE
-    assert distance(verify, parents, 4, "top_p", drafts=[1]) < TOLERANCE  # more children than the draft has tokens
+@pytest.mark.parametrize("mode", MODES)
+def test_small_trees_are_exact(mode, filters):
+    error, tree = worst_tree(MODES[mode], 3, 6, filters)
+    assert error < TOLERANCE, f"tree {tree}: {error}"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("vocabulary, max_nodes", [(3, 7), (4, 6), (5, 5), (6, 4)])
+@pytest.mark.parametrize("vocabulary", [3, 4, 5, 6])
 @pytest.mark.parametrize("filters", FILTERS)
-@pytest.mark.parametrize("rule", ["sampled", "hybrid", "deterministic", "traversal"])
-def test_every_tree_is_exact(rule, filters, vocabulary, max_nodes):
-    for parents in all_trees(max_nodes, max_depth=3):
-        fixed = None if rule == "traversal" else fixed_counts(parents, rule)
-        error = distance(TRAVERSAL if rule == "traversal" else RECURSIVE, parents, vocabulary, filters, fixed)
-        assert error < TOLERANCE, f"tree {parents}: {error}"
+@pytest.mark.parametrize("mode", MODES)
+def test_every_tree_is_exact(mode, filters, vocabulary):
+    error, tree = worst_tree(MODES[mode], vocabulary, 7, filters)
+    assert error < TOLERANCE, f"tree {tree}: {error}"
 
 
-def expected_length(verify, parents, target, draft, num_fixed=None):
+@pytest.mark.parametrize("mode", MODES)
+def test_composition_is_the_whole_round(mode):
+    """Whole rounds, every outcome of all nodes at once, have the law that is composed node by node."""
+    for parents in all_trees(max_nodes=3 if mode == "coupled" else 4, max_depth=3):
+        target, draft = random_laws(3, 3, "plain"), random_laws(3, 3, "plain")
+        replayed = MODES[mode].replayed(parents, target, draft)
+        composed = MODES[mode].composed(parents, target, draft)
+        assert float((replayed - composed).abs().sum()) < TOLERANCE, f"tree {parents}"
+
+
+@pytest.mark.parametrize("mode", ["sampled", "traversal"])
+@pytest.mark.parametrize("parents", [[-1, 0, 0, 1, 1], [-1, 0, 0, 0], [-1, 0, 1]])
+@pytest.mark.parametrize("filters, drafts", [("plain", [0, 2, 3]), ("top_p", [1])])
+def test_reduced_draft_vocabulary_is_exact(mode, parents, filters, drafts):
+    """With one draft token there are more children than the draft has tokens."""
+    target, draft = random_laws(4, 3, filters), random_laws(4, 3, filters, drafts)
+    assert target.distance(MODES[mode].replayed(parents, target, draft)) < TOLERANCE
+
+
+def expected_length(verify: Verify, parents: list[int], target: Laws, draft: Laws, num_fixed: int = 0) -> float:
     """Mean number of accepted drafts."""
-    script, mean = Script(), 0.0
-    while True:
-        path, _ = verify(ScriptedRound(parents, num_fixed or [0] * len(parents), target, draft, script))
-        mean += script.weight() * (len(path) - 1)
-        if not script.advance():
-            return mean
+    fixed = [num_fixed] + [0] * (len(parents) - 1)
+    rounds = outcomes(lambda script: verify(ScriptedRound(parents, fixed, target, draft, script)))
+    return sum(weight * (len(path) - 1) for weight, (path, _) in rounds)
 
 
 def test_acceptance_of_one_sample_is_the_overlap():
@@ -110,7 +102,7 @@ def test_acceptance_of_hybrid_is_its_closed_form():
     outside = draft[()].index_fill(0, top, 0)
     outside = outside / outside.sum()
     closed = float(target[()][top].sum() + torch.minimum(target[()], outside).index_fill(0, top, 0).sum())
-    assert abs(expected_length(RECURSIVE, [-1, 0, 0, 0], target, draft, [2, 0, 0, 0]) - closed) < TOLERANCE
+    assert abs(expected_length(RECURSIVE, [-1, 0, 0, 0], target, draft, num_fixed=2) - closed) < TOLERANCE
 
 
 def test_traversal_accepts_no_less_on_a_chain():
@@ -147,18 +139,52 @@ def test_traversal_of_a_chain_is_block_verification(length):
     target, draft = random_laws(3, length, "plain"), random_laws(3, length, "plain")
     block = expected_length(block_verification, parents, target, draft)
     assert abs(expected_length(TRAVERSAL, parents, target, draft) - block) < TOLERANCE
-    assert distance(block_verification, parents, 3) < TOLERANCE
+    assert target.distance(Mode(block_verification).replayed(parents, target, draft)) < TOLERANCE
 
 
-class UnfilteredBonus(ScriptedRound):
+class Budgeted(ScriptedRound):
+    """A node's number of children follows from its path and the draft's law there, before any of them is drawn."""
+
+    def children(self, node: int) -> list[int]:
+        if not self.parents.count(node):
+            return []
+        likeliest = int(self.draft(node).argmax())
+        own = 0 if node == 0 else self.token(node)
+        return super().children(node)[: 1 + (likeliest + own) % 3]
+
+
+class BudgetedBySibling(ScriptedRound):
+    """The first child's number of children follows from the token of the second."""
+
+    def children(self, node: int) -> list[int]:
+        children = super().children(node)
+        return children[: self.token(2) % 3] if node == 1 else children
+
+
+@pytest.mark.parametrize("verify", [RECURSIVE, TRAVERSAL])
+@pytest.mark.parametrize(
+    "budgeted, parents", [(Budgeted, [-1, 0, 0, 0, 1, 1, 2, 3, 3]), (BudgetedBySibling, [-1, 0, 0, 1, 1])]
+)
+def test_budgets_decided_before_the_draw_are_exact(verify, budgeted, parents):
+    """Siblings may decide too: a subtree is accepted with the probability of its top node, whatever hangs below it."""
+    target, draft = random_laws(3, 2, "plain"), random_laws(3, 2, "plain")
+    assert target.distance(Mode(verify, whole=budgeted).replayed(parents, target, draft)) < TOLERANCE
+
+
+def is_noticed(broken: Mode) -> bool:
+    """Whether some tree under some filter gives a wrong law, and not by a little."""
+    return max(worst_tree(broken, 3, 4, filters)[0] for filters in FILTERS) > 0.01
+
+
+class UnfilteredBonus(NodeRound):
     """Broken on purpose: leaves ignore the filters."""
 
-    def target(self, node: int) -> torch.Tensor:
+    def target(self, node: int) -> torch.Tensor | None:
         law = super().target(node)
-        return law if self.children(node) else rejection.normalise((law.exp() + 0.1).log())
+        return law if law is None or self.children(node) else rejection.normalise((law.exp() + 0.1).log())
 
 
-class PrunedByValue(ScriptedRound):
+class PrunedByValue(NodeRound):
     """Broken on purpose: a sampled child that the draft finds unlikely is dropped after it was drawn."""
 
     def children(self, node: int) -> list[int]:
@@ -177,57 +203,47 @@ class PrunedByValue(ScriptedRound):
         return super().token(node)
 
 
-class DeterministicAsSampled(ScriptedRound):
+class DeterministicAsSampled(NodeRound):
     """Broken on purpose: the draft's top tokens, verified as if they had been sampled."""
 
     def num_fixed(self, node: int) -> int:
         return 0
 
 
-@pytest.mark.parametrize("broken", [UnfilteredBonus, PrunedByValue, DeterministicAsSampled])
-def test_broken_rounds_are_noticed(broken):
-    parents = [-1, 0, 0]
-    fixed = fixed_counts(parents, "deterministic" if broken is DeterministicAsSampled else "sampled")
-    errors = [distance(RECURSIVE, parents, 4, "top_k", fixed, round_type=broken) for _ in range(3)]
-    assert max(errors) > 0.01, f"{broken.__name__} went unnoticed: {errors}"
+class SharedNoise(NodeRound):
+    """Broken on purpose: the first child and the token after a node are drawn with the same uniform number."""
+
+    def draw(self, node: int, log_law: torch.Tensor) -> int:
+        if not self.children(node):
+            return super().draw(node, log_law)
+        first = self.token(self.children(node)[0])
+        above = self.draft(node).exp().cumsum(-1)[first]
+        drawn_from = torch.stack([above - self.draft(node)[first].exp(), above])  # where the number must have been
+        ends = torch.nn.functional.pad(log_law.exp().cumsum(-1), (1, 0))
+        overlap = ends.clamp(*drawn_from).diff()
+        return self.script.choose((overlap / overlap.sum()).tolist())
 
 
+@pytest.mark.parametrize("verify", [RECURSIVE, TRAVERSAL])
+@pytest.mark.parametrize("broken", [UnfilteredBonus, PrunedByValue, DeterministicAsSampled, SharedNoise])
+def test_broken_rounds_are_noticed(verify, broken):
+    num_fixed = MODES["deterministic" if broken is DeterministicAsSampled else "sampled"].num_fixed
+    assert is_noticed(Mode(verify, num_fixed, node=broken))
+
+
+@pytest.mark.parametrize("verify", [RECURSIVE, TRAVERSAL])
 @pytest.mark.parametrize("name", ["normalise", "exclude"])
-def test_broken_residuals_are_noticed(monkeypatch, name):
+def test_broken_residuals_are_noticed(monkeypatch, verify, name):
     """Residual without renormalising, proposal without excluding what was rejected."""
     if name == "normalise":
         monkeypatch.setattr(rejection, "normalise", lambda log_law: log_law)
     else:
         monkeypatch.setattr(rejection.Residual, "exclude", lambda self, token: None)
-    errors = [distance(RECURSIVE, [-1, 0, 0, 0], 4) for _ in range(6)]
-    assert max(errors) > 0.01, f"went unnoticed: {errors}"
+    assert is_noticed(Mode(verify))
 
 
-class Budgeted(ScriptedRound):
-    """A node's number of children follows from its path and the draft's law there, before any of them is drawn."""
-
-    def children(self, node: int) -> list[int]:
-        if not self.parents.count(node):
-            return []
-        likeliest = int(self.draft(node).argmax())
-        own = 0 if node == 0 else self.token(node)
-        return super().children(node)[: 1 + (likeliest + own) % 3]
-
-
-@pytest.mark.parametrize("verify", [RECURSIVE, TRAVERSAL])
-def test_budgets_decided_before_the_draw_are_exact(verify):
-    assert distance(verify, [-1, 0, 0, 0, 1, 1, 2, 3, 3], 3, round_type=Budgeted) < TOLERANCE
-
-
-class BudgetedBySibling(ScriptedRound):
-    """The first child's number of children follows from the token of the second."""
-
-    def children(self, node: int) -> list[int]:
-        children = super().children(node)
-        return children[: self.token(2) % 3] if node == 1 else children
-
-
-@pytest.mark.parametrize("verify", [RECURSIVE, TRAVERSAL])
-def test_budgets_that_tell_about_siblings_are_exact(verify):
-    """A subtree is accepted with the probability of its top node, whatever hangs below it."""
-    assert distance(verify, [-1, 0, 0, 1, 1], 3, round_type=BudgetedBySibling) < TOLERANCE
+def test_a_reach_that_is_not_passed_on_is_noticed(monkeypatch):
+    """Traversal whose residuals forget how the path fared above."""
+    reject = rejection.Residual.reject
+    monkeypatch.setattr(rejection.Residual, "reject", lambda self, token, scale: reject(self, token, 1.0))
+    assert is_noticed(Mode(TRAVERSAL))
