@@ -130,7 +130,8 @@ def test_no_round_is_run_beyond_the_length(device, captures):
     decoder = DECODERS["plain"](tiny_target().to(device))
     _, rounds = texts(decoder, 1, True, max_new_tokens=15, **GREEDY)
     assert rounds == 14
-    assert captures.replays == 14 - 2  # the first round takes in the prompt, the second makes room
+    assert captures.replays == 14 - 3  # the prompt's round and the first in each of two buckets run by themselves
+    assert set(decoder.stats.seconds) == {"prefill", "capture", "launch", "wait", "output"}
 
 
 def test_says_once_why_there_is_no_graph(device, captures, caplog, monkeypatch):

@@ -9,7 +9,7 @@ from torch import Tensor
 from eagle_decoding.drafts import Draft
 from eagle_decoding.output import Output
 from eagle_decoding.ring import Ring
-from eagle_decoding.rounds import Outcome, State, receive
+from eagle_decoding.rounds import Outcome, Phase, State, receive, untimed
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
 
@@ -60,12 +60,12 @@ def replay_rounds(
     """
     if output.done:
         return
-    with stats.phase("round"):
-        rounds = StaticRounds(run, state, capture)
+    with stats.phase("launch"):
+        rounds = StaticRounds(run, state, capture, stats.phase)
     try:
         while not output.done:
-            with stats.phase("round"):
-                rounds.launch(min(AHEAD, output.most_rounds_left))
+            rounds.launch(min(AHEAD, output.most_rounds_left))
+            with stats.phase("wait"):
                 emitted, accepted = rounds.next()
             with stats.phase("output"):
                 receive(emitted, accepted, output, stats)
@@ -83,8 +83,8 @@ class StaticRounds:
     bound: cache rows a request may have before a round; the captured kernels know no other length of the context
     """
 
-    def __init__(self, run: Callable[[State], Outcome], state: State, capture: Capture):
-        self.run, self.capture = run, capture
+    def __init__(self, run: Callable[[State], Outcome], state: State, capture: Capture, phase: Phase = untimed):
+        self.run, self.capture, self.phase = run, capture, phase
         self.outcome = run(state)
         self.state = copied(self.outcome.state)
         batch, self.width = self.outcome.emitted.shape
@@ -100,16 +100,19 @@ class StaticRounds:
         self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
         overwrite(self.state, self.outcome.state)
 
-    def launch(self, rounds: int) -> None:
+    def launch(self, rounds: float) -> None:
         """Hands rounds to the device until `rounds` are under way, or until a larger bucket needs their result."""
         while self.launched - self.seen < rounds:
             rows = self.committed + (self.launched - self.seen) * self.width
             if rows <= self.bound:
                 if self.replay is None:
-                    self.replay = self.captured()
-                self.replay()
+                    with self.phase("capture"):
+                        self.replay = self.captured()
+                with self.phase("launch"):
+                    self.replay()
             elif self.launched == self.seen:
-                self.enter_bucket(rows)
+                with self.phase("launch"):
+                    self.enter_bucket(rows)
             else:
                 return
             self.launched += 1
