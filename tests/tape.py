@@ -59,10 +59,12 @@ class Tape(Capturable):
         self.made: set[int] = set()
         self.before: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
         self.replays = 0
-        with NoHostReads(), self:
-            step()
-        for storage, content in self.before.values():
-            storage.copy_(content)
+        try:
+            with NoHostReads(), self:
+                step()
+        finally:
+            for storage, content in self.before.values():
+                storage.copy_(content)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         args, kwargs = tree_map(lambda leaf: leaf, (args, kwargs or {}))

@@ -6,14 +6,14 @@ import pytest
 import torch
 from depth_heads import random_depth_heads
 from eagle1_head import random_eagle1
-from models import eagle_decoder, prompts, tiny_target
-from tape import Tape
+from models import KINDS, eagle_decoder, prompts, tiny_target
+from tape import HostReadError, Tape
 from test_draft_causal_lm import twin
 from test_draft_eagle1 import eagle1_draft
 from torch import Tensor
 from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
 
-from eagle_decoding import SpeculativeDecoder, TreeConfig, graph
+from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance, graph
 from eagle_decoding.drafts import HydraDraft, MedusaDraft, NoDraft, load_draft
 
 TREE = TreeConfig(num_nodes=12, max_depth=3, topk=3)
@@ -142,10 +142,13 @@ def test_says_once_why_there_is_no_graph(device, captures, caplog, monkeypatch):
     texts(decoder, 1, True, max_new_tokens=3)
     monkeypatch.delitem(graph.CAPTURES, device)
     texts(decoder, 1, True, max_new_tokens=3)
+    decoder.target.elsewhere = torch.nn.Parameter(torch.empty(1, device="meta"))
+    assert graph.capture_for(decoder.target, decoder.draft, None) is None
     obstacles = (
         "logits processors and recorded scores need every token on the host",
         "TextDraft works on the host",
         f"the target is on the {device}",
+        f"the target is spread over {decoder.target.lm_head.weight.device}, meta",
     )
     assert caplog.messages == [f"Rounds run one by one instead of as a graph: {why}." for why in obstacles]
     assert captures.made == 0
@@ -164,6 +167,41 @@ def test_a_capture_that_fails_is_done_without(device, caplog, monkeypatch):
     assert caplog.messages == [
         "Rounds run one by one instead of as a graph: the capture failed (operation not permitted)."
     ]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("llama", "mixtral")])
+def test_stock_models_read_nothing_on_the_host(device, captures, kind):
+    decoder = DECODERS["eagle3-tree"](tiny_target(kind).to(device))
+    settings = SAMPLED | {"max_new_tokens": 9}
+    expected, _ = texts(decoder, 2, False, **settings)
+    assert torch.equal(texts(decoder, 2, True, **settings)[0], expected)
+    assert captures.replays > 0
+
+
+def test_a_capture_that_breaks_off_leaves_nothing_behind(captures, caplog, monkeypatch):
+    """Mixtral's experts count their rows on the host; the capture notices in the middle of a round."""
+
+    def like_cuda(step: graph.Step, device: torch.device) -> graph.Step:
+        try:
+            return Tape(step).replay
+        except HostReadError as error:
+            raise RuntimeError(str(error)) from error
+
+    monkeypatch.setitem(graph.CAPTURES, "cpu", like_cuda)
+    decoder = DECODERS["eagle3-tree"](tiny_target("mixtral"))
+    settings = SAMPLED | {"max_new_tokens": 9}
+    expected, _ = texts(decoder, 2, False, **settings)
+    assert torch.equal(texts(decoder, 2, True, **settings)[0], expected)
+    assert {message.partition(" (")[0] for message in caplog.messages} == {
+        "Rounds run one by one instead of as a graph: the capture failed"
+    }
+
+
+def test_typical_acceptance_is_captured_too(device, captures):
+    decoder, rule = DECODERS["eagle3-tree"](tiny_target().to(device)), TypicalAcceptance()
+    expected, _ = texts(decoder, 2, False, **SAMPLED, typical_acceptance=rule)
+    assert torch.equal(texts(decoder, 2, True, **SAMPLED, typical_acceptance=rule)[0], expected)
+    assert captures.replays > 0
 
 
 def test_nan_ends_the_run_as_without_a_graph(device, captures):

@@ -155,7 +155,7 @@ class SpeculativeDecoder:
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
-        capture = capture_for(input_ids.device, draft, sampler) if self.graph else None
+        capture = capture_for(model, draft, sampler) if self.graph else None
         with target.attached():
             decode(target, draft, sampler, output, prompt, lengths, self.stats, capture)
         return output.result()

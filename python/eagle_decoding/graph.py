@@ -5,8 +5,9 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from eagle_decoding.drafts import Draft
+from eagle_decoding.drafts import Commit, Draft
 from eagle_decoding.output import Output
 from eagle_decoding.ring import Ring
 from eagle_decoding.rounds import Outcome, Phase, State, receive, untimed
@@ -37,16 +38,19 @@ def cuda_graph(step: Step, device: torch.device) -> Step:
 CAPTURES: dict[str, Capture] = {"cuda": cuda_graph}  # by type of device
 
 
-def capture_for(device: torch.device, draft: Draft, sampler: NodeSampler) -> Capture | None:
+def capture_for(model: PreTrainedModel, draft: Draft, sampler: NodeSampler) -> Capture | None:
     """How rounds are captured, or None, with one logged sentence, where the host takes part in them."""
-    if device.type not in CAPTURES:
-        obstacle = f"the target is on the {device.type}"
+    devices = {weight.device for weight in model.parameters()}
+    if len(devices) > 1:
+        obstacle = f"the target is spread over {', '.join(sorted(map(str, devices)))}"
+    elif model.device.type not in CAPTURES:
+        obstacle = f"the target is on the {model.device.type}"
     elif not getattr(draft, "on_device", False):
         obstacle = f"{type(draft).__name__} works on the host"
     elif sampler.processors or sampler.record:
         obstacle = "logits processors and recorded scores need every token on the host"
     else:
-        return CAPTURES[device.type]
+        return CAPTURES[model.device.type]
     log.info("Rounds run one by one instead of as a graph: %s.", obstacle)
     return None
 
@@ -154,9 +158,7 @@ def tensors(state: State) -> list[Tensor]:
 
 def copied(state: State) -> State:
     """The same state in memory of its own."""
-    commit = state.commit._replace(
-        **{name: value.clone() for name, value in state.commit._asdict().items() if isinstance(value, Tensor)}
-    )
+    commit = Commit._make(value.clone() if isinstance(value, Tensor) else value for value in state.commit)
     return State(commit, state.next_tokens.clone(), state.context_len.clone())
 
 
