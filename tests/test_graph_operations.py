@@ -10,6 +10,7 @@ from torch import Tensor
 
 from eagle_decoding import TreeConfig
 from eagle_decoding.drafts import Commit, NoDraft
+from eagle_decoding.drafts.coupled import Coupling
 from eagle_decoding.drafts.layer_draft import LayerDraft
 from eagle_decoding.output import Output
 from eagle_decoding.rounds import State, one_round
@@ -77,9 +78,12 @@ class SampledRequests(NodeSampler):
 
 def begin(draft: LayerDraft, params: SamplingParams) -> None:
     """What `start` does, without looking at the values of the parameters."""
-    draft.params, draft.coupled, draft.drawn = params, draft.tree.children == "coupled", draft.tree.drawn
-    draft.filtered, draft.chooser = True, None
-    draft.rule = torch.zeros_like(params.seed)
+    draft.params, draft.drawn, draft.chooser = params, draft.tree.drawn, None
+    draft.rule, draft.coupling = torch.zeros_like(params.seed), None
+    if draft.tree.children == "coupled":
+        draft.coupling = object.__new__(Coupling)
+        values = {"params": params, "vocab_size": draft.vocab_size, "d2t": None, "target_ids": None, "filtered": True}
+        vars(draft.coupling).update(values, noise_weight=params.temperature[:, None, None])
     draft.layer.start(len(params.seed))
 
 
