@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds for the GPU at hand, tests every op on it, looks for bad accesses and races, times the kernels. Under 8 minutes.
+# Builds for the GPU at hand, tests every op on it, looks for bad accesses and races, times kernels and rounds. Under 8 minutes.
 #
 # usage: bench/gpu_suite.sh [folder]      results and logs, default bench/results/gpu
 # PYTHON names the interpreter that has torch (python3), EAGLE_CUDA_ARCHS the architecture (90a-real, an H100 or H200).
@@ -35,6 +35,8 @@ sanitize memcheck &
 sanitize racecheck &
 wait
 phase kernels 60 "$python" -m bench.gpu_kernels "$results/kernels.json"
+phase rounds 50 "$python" -m bench.graph_rounds --out "$results/rounds.json"
+phase rounds-8b 60 "$python" -m bench.graph_rounds --model Llama-3.1-8B --out "$results/rounds-8b.json"
 
 echo "== phase, exit status, seconds"
 cat "$results/phases.txt"

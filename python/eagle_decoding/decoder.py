@@ -16,6 +16,7 @@ from transformers import (
 
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts import Draft, NoDraft, load_draft
+from eagle_decoding.graph import capture_for
 from eagle_decoding.loop import decode
 from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
@@ -33,13 +34,15 @@ class SpeculativeDecoder:
     draft:  a drafting method
     fused:  run the target's linear layers, norms and gated MLPs on this package's kernels while decoding; None does so
             on a CPU, where these kernels make tree and plain decoding agree bit for bit
+    graph:  on a GPU, replay rounds as one CUDA graph where they can be captured; False launches every kernel by itself
 
     `stats` describes the last call: rounds, tokens, tokens_per_round, accepted_by_depth, seconds.
     """
 
-    def __init__(self, target: PreTrainedModel, draft: Draft, *, fused: bool | None = None):
+    def __init__(self, target: PreTrainedModel, draft: Draft, *, fused: bool | None = None, graph: bool = True):
         self.target = target
         self.draft = draft
+        self.graph = graph
         self.fused = target.device.type == "cpu" if fused is None else fused
         self.stats = Stats()
 
@@ -51,6 +54,7 @@ class SpeculativeDecoder:
         *,
         tree: TreeConfig | None = None,
         fused: bool | None = None,
+        graph: bool = True,
         **kwargs: Any,
     ) -> "SpeculativeDecoder":
         """Loads a target and a way of drafting for it.
@@ -60,13 +64,13 @@ class SpeculativeDecoder:
                 which need no weights; "suffix+DIRECTORY" or "prompt-lookup+DIRECTORY" for both in one tree;
                 "static:DIRECTORY" for EAGLE-1's static tree; "auto:DRAFT" for drafting only where it pays
         tree:   shape of the draft trees; None takes the method's own
-        fused:  as in the class
+        fused, graph: as in the class
         kwargs: for the target's from_pretrained, for example dtype=torch.bfloat16
 
         Raises ValueError when the head does not fit the target, naming what differs.
         """
         model = load_target(target, **kwargs)
-        return cls(model, load_draft(draft, model, tree), fused=fused)
+        return cls(model, load_draft(draft, model, tree), fused=fused, graph=graph)
 
     def generate(
         self,
@@ -151,8 +155,9 @@ class SpeculativeDecoder:
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
+        capture = capture_for(model, draft, sampler) if self.graph else None
         with target.attached():
-            decode(target, draft, sampler, output, prompt, lengths, self.stats)
+            decode(target, draft, sampler, output, prompt, lengths, self.stats, capture)
         return output.result()
 
 

@@ -1,5 +1,6 @@
 """Collects emitted tokens on the host: stopping rules, streaming and the value that generate returns."""
 
+from math import inf
 from typing import Any
 
 import torch
@@ -43,6 +44,13 @@ class Output:
     @property
     def num_tokens(self) -> int:
         return sum(len(tokens) for tokens in self.new_tokens)
+
+    @property
+    def most_rounds_left(self) -> float:
+        """No more rounds than this can be needed: each emits a token at least for every request."""
+        if self.max_new_tokens is None:
+            return inf
+        return max((self.max_new_tokens - len(self.new_tokens[b]) for b in self.active_rows()), default=0)
 
     def active_rows(self) -> list[int]:
         return [b for b, finished in enumerate(self.finished) if not finished]

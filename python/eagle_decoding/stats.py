@@ -11,6 +11,8 @@ from torch import Tensor
 
 from eagle_decoding.tree import DraftTree
 
+ONCE = ("prefill", "capture")  # phases that do not belong to the rounds
+
 
 class Round(NamedTuple):
     """A verified tree: the path that was accepted (as `verify_tree` returns it) and the token that follows it."""
@@ -28,8 +30,10 @@ class Stats:
     rounds:            target forwards over a tree, counted per request; the prompt's forward is not one
     tokens:            tokens returned, after trimming
     accepted_by_depth: entry d-1 is the number of rounds whose accepted path reached depth d
-    seconds:           wall time by phase: prefill, draft, verify, sample, commit, output
-    last_round:        the tree that was verified last, None when the first token ended the text
+    seconds:           wall time by phase: prefill, then draft, verify, sample, commit, output; rounds that run as a
+                       graph have capture, launch, wait, output
+    last_round:        the tree that was verified last, None when the first token ended the text; as a graph a round may
+                       have run after the text's end
     """
 
     rounds: int = 0
@@ -46,8 +50,8 @@ class Stats:
 
     @property
     def decode_seconds(self) -> float:
-        """Wall time without the prompt's forward."""
-        return sum(seconds for phase, seconds in self.seconds.items() if phase != "prefill")
+        """Wall time without what a call does once: the prompt's forward and the capture of a graph."""
+        return sum(seconds for phase, seconds in self.seconds.items() if phase not in ONCE)
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:

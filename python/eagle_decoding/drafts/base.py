@@ -54,7 +54,11 @@ def last_rows(rows: Tensor, num_rows: Tensor) -> Tensor:
 
 
 class Draft(Protocol):
-    """A drafting method, stateful for one batch of requests."""
+    """A drafting method, stateful for one batch of requests.
+
+    One whose rounds are the same operations each time, and decide nothing on the host, says so by `on_device = True`:
+    only then can rounds be captured. What such a method keeps from round to round lies in memory that stays.
+    """
 
     feature_layers: tuple[int, ...]
 
@@ -76,6 +80,7 @@ class Draft(Protocol):
 class NoDraft:
     """Drafts nothing, so that the loop decodes plainly."""
 
+    on_device = True
     feature_layers: tuple[int, ...] = ()
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:

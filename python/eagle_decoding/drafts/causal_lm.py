@@ -41,6 +41,7 @@ class CausalLmDraft(GrowingDraft):
         self.model = Target(model, role="Draft")
         self.tree, self.dtype, self.device = tree, model.dtype, model.device
         self.vocab_size = self.draft_vocab_size = vocab_size
+        self.causal_mask = causal_words(CHUNK, model.device)
         model.set_attn_implementation(attention.NAME)
         if model.device.type == "cpu":
             fuse(model)
@@ -82,7 +83,7 @@ class CausalLmDraft(GrowingDraft):
             tokens = commit.tokens[:, start : start + CHUNK]
             index = torch.arange(tokens.shape[1], dtype=torch.int32, device=tokens.device)
             context_len = commit.context_len + 1 + start
-            mask = causal_words(len(index), tokens.device).repeat(len(tokens), 1, 1)
+            mask = self.causal_mask[:, : len(index)].repeat(len(tokens), 1, 1)
             outputs.append(self.forward(tokens, context_len[:, None] + index, context_len, mask))
         logits = torch.cat(outputs, dim=1)
         last = (commit.num_rows.long() - 1 - first)[:, None, None]

@@ -25,6 +25,7 @@ class GrowingDraft:
     d2t:        [draft_vocab_size] int32 offset from a draft id to the target's, or None
     """
 
+    on_device = True
     tree: TreeConfig
     dtype: torch.dtype
     device: torch.device

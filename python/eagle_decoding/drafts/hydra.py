@@ -22,6 +22,8 @@ class HydraDraft(DepthHeadDraft):
     committed.
     """
 
+    on_device = True
+
     def __init__(self, heads: DepthHeads, target: PreTrainedModel, tree: TreeConfig):
         super().__init__(heads, target, tree)
         self.embed = target.get_input_embeddings().weight.detach()

@@ -14,6 +14,8 @@ class MedusaDraft(DepthHeadDraft):
     are the same candidates.
     """
 
+    on_device = True
+
     def extend(self, commit: Commit) -> None:
         self.state = last_rows(commit.features, commit.num_rows)
 

@@ -28,19 +28,19 @@ class RuleChooser:
     def __init__(self, batch: int, device: torch.device):
         self.rounds = torch.zeros(batch, len(RULES), device=device)
         self.accepted = torch.zeros_like(self.rounds)
-        self.rule: Tensor | None = None
+        self.rule = torch.full((batch, 1), -1, device=device)  # of the round under way, none before the first
+        self.index = torch.arange(len(RULES), device=device)
 
     def observe(self, accept_length: Tensor) -> None:
         """Takes in what the last round accepted, [batch]; the prompt's commit, before any round, is ignored."""
-        if self.rule is not None:
-            chosen = torch.nn.functional.one_hot(self.rule, len(RULES)).float()
-            self.rounds += chosen
-            self.accepted += chosen * accept_length[:, None]
+        chosen = self.rule == self.index
+        self.rounds += chosen
+        self.accepted += chosen * accept_length[:, None]
 
     def choose(self) -> Tensor:
         """[batch] int64: the rule of each request's next round; each rule is tried once, then the best one."""
         mean = self.accepted / self.rounds.clamp(min=1)
         total = self.rounds.sum(1, keepdim=True).clamp(min=1)
         bonus = CURIOSITY * (2 * total.log() / self.rounds.clamp(min=1)).sqrt()
-        self.rule = torch.where(self.rounds > 0, mean + bonus, torch.inf).argmax(1)
-        return self.rule
+        self.rule.copy_(torch.where(self.rounds > 0, mean + bonus, torch.inf).argmax(1, keepdim=True))
+        return self.rule[:, 0]

@@ -8,11 +8,11 @@ from eagle_decoding.floor.ceilings import measure_ceilings
 from eagle_decoding.floor.report import MeasuredRound, ceilings_line, phase_table, speed_table, verdict
 from eagle_decoding.floor.speed import Floor
 from eagle_decoding.floor.work import round_model
+from eagle_decoding.stats import ONCE
 from eagle_decoding.terminal.console import err, out
 from eagle_decoding.terminal.models import Models
 
 WARM_UP_TOKENS = 8
-PHASES = ("draft", "verify", "sample", "commit", "output")
 
 
 def run_floor(models: Models, prompt: str, max_new_tokens: int) -> None:
@@ -55,6 +55,6 @@ def measure_round(decoder: SpeculativeDecoder, inputs: dict[str, Any], max_new_t
         raise ValueError("The model ended its answer at the first token: ask for something longer.")
     return MeasuredRound(
         tokens_per_round=stats.tokens_per_round,
-        phases={phase: stats.seconds[phase] / stats.rounds for phase in PHASES},
+        phases={phase: seconds / stats.rounds for phase, seconds in stats.seconds.items() if phase not in ONCE},
         plain_seconds=seconds[False],
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from eagle_decoding.stats import Stats
+from eagle_decoding.stats import ONCE, Stats
 
 BAR = 24  # characters of a full bar
 
@@ -77,10 +77,10 @@ def phase_table(stats: Stats) -> Table:
     table.add_column("phase")
     for heading in ("ms per round", "share"):
         table.add_column(heading, justify="right")
-    table.add_column("of the rounds, without the prompt")
+    table.add_column("of the rounds alone")
     for phase, seconds in stats.seconds.items():
-        if phase == "prefill":
-            table.add_row("prompt (once)", f"{1e3 * seconds:.1f}", "", "")
+        if phase in ONCE:
+            table.add_row(f"{phase} (once)", f"{1e3 * seconds:.1f}", "", "")
             continue
         share = seconds / stats.decode_seconds
         table.add_row(phase, f"{1e3 * seconds / stats.rounds:.2f}", f"{share:.0%}", bar(share))

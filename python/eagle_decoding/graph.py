@@ -1,0 +1,168 @@
+"""Rounds as replays of a captured one: a CUDA graph that the host launches ahead and hears from through a ring."""
+
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from eagle_decoding.drafts import Commit, Draft
+from eagle_decoding.output import Output
+from eagle_decoding.ring import Ring
+from eagle_decoding.rounds import Outcome, Phase, State, receive, untimed
+from eagle_decoding.sampling import NodeSampler
+from eagle_decoding.stats import Stats
+
+AHEAD = 2  # rounds handed to the device before the first of them is read
+BUCKET = 1024  # rows: caches of captured rounds hold this many, or a power of two times as many
+
+Step = Callable[[], None]
+Capture = Callable[[Step, torch.device], Step]  # from a step to what repeats it on the same memory; runs nothing itself
+
+log = logging.getLogger(__name__)
+
+
+def cuda_graph(step: Step, device: torch.device) -> Step:
+    """Captures a step on a device as a CUDA graph and returns its replay. Raises RuntimeError where it cannot."""
+    graph = torch.cuda.CUDAGraph()
+    with (
+        torch.cuda.device(device),
+        torch.cuda.stream(torch.cuda.current_stream()),  # a capture that failed would leave its own stream current
+        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+    ):
+        step()
+    return graph.replay
+
+
+CAPTURES: dict[str, Capture] = {"cuda": cuda_graph}  # by type of device
+
+
+def capture_for(model: PreTrainedModel, draft: Draft, sampler: NodeSampler) -> Capture | None:
+    """How rounds are captured, or None, with one logged sentence, where the host takes part in them."""
+    devices = {weight.device for weight in model.parameters()}
+    if len(devices) > 1:
+        obstacle = f"the target is spread over {', '.join(sorted(map(str, devices)))}"
+    elif model.device.type not in CAPTURES:
+        obstacle = f"the target is on the {model.device.type}"
+    elif not getattr(draft, "on_device", False):
+        obstacle = f"{type(draft).__name__} works on the host"
+    elif sampler.processors or sampler.record:
+        obstacle = "logits processors and recorded scores need every token on the host"
+    else:
+        return CAPTURES[model.device.type]
+    log.info("Rounds run one by one instead of as a graph: %s.", obstacle)
+    return None
+
+
+def replay_rounds(
+    run: Callable[[State], Outcome], state: State, output: Output, stats: Stats, capture: Capture
+) -> None:
+    """Runs rounds until the output is done, AHEAD of them under way before the host looks at the first.
+
+    The host learns late that a text has ended; what later rounds emitted is dropped, so the text is the same.
+    """
+    if output.done:
+        return
+    with stats.phase("launch"):
+        rounds = StaticRounds(run, state, capture, stats.phase)
+    try:
+        while not output.done:
+            rounds.launch(min(AHEAD, output.most_rounds_left))
+            with stats.phase("wait"):
+                emitted, accepted = rounds.next()
+            with stats.phase("output"):
+                receive(emitted, accepted, output, stats)
+    finally:
+        rounds.drain()
+    stats.last_round = rounds.outcome.verified
+
+
+class StaticRounds:
+    """Rounds over buffers that never move, numbered from 0.
+
+    The first round takes in the prompt and runs by itself, as does the first round with more cache rows (a bucket): it
+    makes room, compiles and warms up what the capture of the next one needs.
+
+    bound: cache rows a request may have before a round; the captured kernels know no other length of the context
+    """
+
+    def __init__(self, run: Callable[[State], Outcome], state: State, capture: Capture, phase: Phase = untimed):
+        self.run, self.capture, self.phase = run, capture, phase
+        self.outcome = run(state)
+        self.state = copied(self.outcome.state)
+        batch, self.width = self.outcome.emitted.shape
+        self.ring = Ring(batch, self.width, self.outcome.emitted.device)
+        self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
+        self.launched, self.seen = 1, 0
+        self.committed, self.bound = state.commit.committed, 0
+        self.replay: Step | None = None
+
+    def step(self) -> None:
+        """One round from `state` to `state`: what is captured."""
+        self.outcome = self.run(self.state)
+        self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
+        overwrite(self.state, self.outcome.state)
+
+    def launch(self, rounds: float) -> None:
+        """Hands rounds to the device until `rounds` are under way, or until a larger bucket needs their result."""
+        while self.launched - self.seen < rounds:
+            rows = self.committed + (self.launched - self.seen) * self.width
+            if rows <= self.bound:
+                if self.replay is None:
+                    with self.phase("capture"):
+                        self.replay = self.captured()
+                with self.phase("launch"):
+                    self.replay()
+            elif self.launched == self.seen:
+                with self.phase("launch"):
+                    self.enter_bucket(rows)
+            else:
+                return
+            self.launched += 1
+
+    def next(self) -> tuple[list[list[int]], list[int]]:
+        """Tokens and acceptance lengths of the oldest round that was not read yet."""
+        emitted, accepted = self.ring.read(self.seen)
+        self.seen += 1
+        self.committed += max(accepted) + 1
+        return emitted, accepted
+
+    def enter_bucket(self, rows: int) -> None:
+        """Runs a round with room for at least `rows` rows; the next one will be captured anew."""
+        self.replay = None
+        self.bound = max(BUCKET, self.bound)
+        while self.bound < rows:
+            self.bound *= 2
+        self.state = self.state._replace(commit=self.state.commit._replace(committed=self.bound))
+        self.step()
+
+    def captured(self) -> Step:
+        try:
+            return self.capture(self.step, self.ring.slots.device)
+        except RuntimeError as error:
+            cause = str(error.__context__ or error).splitlines()[0]
+            log.warning("Rounds run one by one instead of as a graph: the capture failed (%s).", cause)
+            return self.step
+
+    def drain(self) -> None:
+        """Waits for the rounds under way: they write into memory of this object."""
+        if self.launched > self.seen:
+            self.ring.read(self.launched - 1)
+
+
+def tensors(state: State) -> list[Tensor]:
+    """The commit's first: its context_len may be the very buffer that holds the state's, which is overwritten last."""
+    return [value for value in (*state.commit, state.next_tokens, state.context_len) if isinstance(value, Tensor)]
+
+
+def copied(state: State) -> State:
+    """The same state in memory of its own."""
+    commit = Commit._make(value.clone() if isinstance(value, Tensor) else value for value in state.commit)
+    return State(commit, state.next_tokens.clone(), state.context_len.clone())
+
+
+def overwrite(state: State, following: State) -> None:
+    """Copies a state's tensors into those of another."""
+    for buffer, value in zip(tensors(state), tensors(following), strict=True):
+        buffer.copy_(value)

@@ -1,0 +1,219 @@
+"""Whole decodes by captured rounds, on a CPU through a tape with a CUDA graph's rules: the text of the plain loop."""
+
+from typing import Any
+
+import pytest
+import torch
+from depth_heads import random_depth_heads
+from eagle1_head import random_eagle1
+from models import KINDS, eagle_decoder, prompts, tiny_target
+from tape import HostReadError, Tape
+from test_draft_causal_lm import twin
+from test_draft_eagle1 import eagle1_draft
+from torch import Tensor
+from transformers import PreTrainedModel, StoppingCriteria, StoppingCriteriaList
+
+from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance, graph
+from eagle_decoding.drafts import HydraDraft, MedusaDraft, NoDraft, load_draft
+
+TREE = TreeConfig(num_nodes=12, max_depth=3, topk=3)
+GREEDY = {"do_sample": False}
+SAMPLED = {"do_sample": True, "temperature": 0.9, "top_k": 40, "top_p": 0.95, "seed": 3}
+STOPS = list(range(3, 12))  # so that requests end at different rounds
+
+
+def eagle3(target: PreTrainedModel, *shape: Any, vocab: int = 60, **options: Any) -> SpeculativeDecoder:
+    return eagle_decoder(target, TreeConfig(*(shape or (12, 3, 3)), **options), draft_vocab=vocab)
+
+
+DECODERS = {
+    "plain": lambda target: SpeculativeDecoder(target, NoDraft()),
+    "eagle3-tree": eagle3,
+    "eagle3-chain": lambda target: eagle3(target, 5, 4, 1),
+    "eagle3-static": lambda target: eagle3(target, 26, 5, 4, static=True),
+    "eagle3-sampled": lambda target: eagle3(target, children="sampled"),
+    "eagle3-auto-children": lambda target: eagle3(target, children="auto"),
+    "eagle1": lambda target: SpeculativeDecoder(target, eagle1_draft(random_eagle1(target, 60), target, TREE)),
+    "medusa": lambda target: SpeculativeDecoder(
+        target, MedusaDraft(random_depth_heads(target, "medusa", 60), target, TREE)
+    ),
+    "hydra": lambda target: SpeculativeDecoder(
+        target, HydraDraft(random_depth_heads(target, "hydra", 60), target, TREE)
+    ),
+    "small-model": lambda target: SpeculativeDecoder(target, twin(target, TreeConfig(6, 5, 1))),
+}
+
+
+class Captures:
+    """Counts captures and replays; on a CPU it makes them, by tapes."""
+
+    def __init__(self, device: str):
+        self.stock = graph.CAPTURES.get(device, lambda step, device: Tape(step).replay)
+        self.made, self.replays = 0, 0
+
+    def __call__(self, step: graph.Step, device: torch.device) -> graph.Step:
+        replay = self.stock(step, device)
+        self.made += 1
+
+        def counted() -> None:
+            self.replays += 1
+            replay()
+
+        return counted
+
+
+@pytest.fixture
+def captures(device, monkeypatch) -> Captures:
+    """Rounds are captured, and buckets so small that texts outgrow them."""
+    captures = Captures(device)
+    monkeypatch.setitem(graph.CAPTURES, device, captures)
+    monkeypatch.setattr(graph, "BUCKET", 16)
+    return captures
+
+
+def texts(decoder: SpeculativeDecoder, batch: int, captured: bool, **settings: Any) -> tuple[Tensor, int]:
+    """The text, and how many rounds it took."""
+    decoder.graph = captured
+    inputs = {name: value.to(decoder.target.device) for name, value in prompts(batch).items()}
+    text = decoder.generate(**inputs, **{"max_new_tokens": 24, "eos_token_id": None} | settings)
+    return text, decoder.stats.rounds
+
+
+@pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", DECODERS)
+def test_same_text_in_as_many_rounds(device, captures, name, settings):
+    decoder = DECODERS[name](tiny_target().to(device))
+    for batch in (1, 3) if name in ("plain", "eagle3-tree") else (3,):
+        expected, rounds = texts(decoder, batch, False, **settings)
+        before = captures.replays
+        text, captured_rounds = texts(decoder, batch, True, **settings)
+        assert torch.equal(text, expected)
+        assert captured_rounds == rounds
+        assert captures.replays > before
+
+
+def test_a_text_that_outgrows_its_bucket_is_captured_anew(device, captures, monkeypatch):
+    decoder = DECODERS["eagle3-tree"](tiny_target().to(device))
+    text, _ = texts(decoder, 3, True, **SAMPLED)
+    assert captures.made > 1
+    monkeypatch.setattr(graph, "BUCKET", 1024)
+    captures.made = 0
+    assert torch.equal(texts(decoder, 3, True, **SAMPLED)[0], text)
+    assert captures.made == 1
+
+
+@pytest.mark.parametrize("settings", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("name", ["plain", "eagle3-tree"])
+def test_stops_are_noticed_late_and_cut_the_same(device, captures, name, settings):
+    decoder = DECODERS[name](tiny_target().to(device))
+    expected, _ = texts(decoder, 4, False, **settings, eos_token_id=STOPS)
+    assert torch.equal(texts(decoder, 4, True, **settings, eos_token_id=STOPS)[0], expected)
+    assert len({row.index(0) if 0 in row else len(row) for row in expected[:, 11:].tolist()}) > 1
+    assert captures.replays > 0
+
+
+class EveryThird(StoppingCriteria):
+    """A rule that the device knows nothing of."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.tensor([row[-1] % 3 == 0 and len(row) > 18 for row in input_ids.tolist()])
+
+
+def test_stopping_criteria_see_every_token(device, captures):
+    decoder, criteria = DECODERS["eagle3-tree"](tiny_target().to(device)), StoppingCriteriaList([EveryThird()])
+    expected, _ = texts(decoder, 3, False, **SAMPLED, stopping_criteria=criteria)
+    assert torch.equal(texts(decoder, 3, True, **SAMPLED, stopping_criteria=criteria)[0], expected)
+    assert expected.shape[1] < 11 + 24
+
+
+def test_no_round_is_run_beyond_the_length(device, captures):
+    decoder = DECODERS["plain"](tiny_target().to(device))
+    _, rounds = texts(decoder, 1, True, max_new_tokens=15, **GREEDY)
+    assert rounds == 14
+    assert captures.replays == 14 - 3  # the prompt's round and the first in each of two buckets run by themselves
+    assert set(decoder.stats.seconds) == {"prefill", "capture", "launch", "wait", "output"}
+
+
+def test_says_once_why_there_is_no_graph(device, captures, caplog, monkeypatch):
+    caplog.set_level("INFO", "eagle_decoding.graph")
+    decoder = DECODERS["eagle3-tree"](tiny_target().to(device))
+    texts(decoder, 1, True, repetition_penalty=1.3, max_new_tokens=3)
+    decoder.draft = load_draft("suffix", decoder.target)
+    texts(decoder, 1, True, max_new_tokens=3)
+    monkeypatch.delitem(graph.CAPTURES, device)
+    texts(decoder, 1, True, max_new_tokens=3)
+    decoder.target.elsewhere = torch.nn.Parameter(torch.empty(1, device="meta"))
+    assert graph.capture_for(decoder.target, decoder.draft, None) is None
+    obstacles = (
+        "logits processors and recorded scores need every token on the host",
+        "TextDraft works on the host",
+        f"the target is on the {device}",
+        f"the target is spread over {decoder.target.lm_head.weight.device}, meta",
+    )
+    assert caplog.messages == [f"Rounds run one by one instead of as a graph: {why}." for why in obstacles]
+    assert captures.made == 0
+
+
+def test_a_capture_that_fails_is_done_without(device, caplog, monkeypatch):
+    decoder = DECODERS["eagle3-tree"](tiny_target().to(device))
+    expected, rounds = texts(decoder, 3, False, **SAMPLED)
+
+    def failing(step: graph.Step, device: torch.device) -> graph.Step:
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setitem(graph.CAPTURES, device, failing)
+    text, captured_rounds = texts(decoder, 3, True, **SAMPLED)
+    assert torch.equal(text, expected) and captured_rounds == rounds
+    assert caplog.messages == [
+        "Rounds run one by one instead of as a graph: the capture failed (operation not permitted)."
+    ]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("llama", "mixtral")])
+def test_stock_models_read_nothing_on_the_host(device, captures, kind):
+    decoder = DECODERS["eagle3-tree"](tiny_target(kind).to(device))
+    settings = SAMPLED | {"max_new_tokens": 9}
+    expected, _ = texts(decoder, 2, False, **settings)
+    assert torch.equal(texts(decoder, 2, True, **settings)[0], expected)
+    assert captures.replays > 0
+
+
+def test_a_capture_that_breaks_off_leaves_nothing_behind(captures, caplog, monkeypatch):
+    """Mixtral's experts count their rows on the host; the capture notices in the middle of a round."""
+
+    def like_cuda(step: graph.Step, device: torch.device) -> graph.Step:
+        try:
+            return Tape(step).replay
+        except HostReadError as error:
+            raise RuntimeError(str(error)) from error
+
+    monkeypatch.setitem(graph.CAPTURES, "cpu", like_cuda)
+    decoder = DECODERS["eagle3-tree"](tiny_target("mixtral"))
+    settings = SAMPLED | {"max_new_tokens": 9}
+    expected, _ = texts(decoder, 2, False, **settings)
+    assert torch.equal(texts(decoder, 2, True, **settings)[0], expected)
+    assert {message.partition(" (")[0] for message in caplog.messages} == {
+        "Rounds run one by one instead of as a graph: the capture failed"
+    }
+
+
+def test_typical_acceptance_is_captured_too(device, captures):
+    decoder, rule = DECODERS["eagle3-tree"](tiny_target().to(device)), TypicalAcceptance()
+    expected, _ = texts(decoder, 2, False, **SAMPLED, typical_acceptance=rule)
+    assert torch.equal(texts(decoder, 2, True, **SAMPLED, typical_acceptance=rule)[0], expected)
+    assert captures.replays > 0
+
+
+def test_nan_ends_the_run_as_without_a_graph(device, captures):
+    target = tiny_target().to(device)
+    decoder = DECODERS["eagle3-tree"](target)
+    calls = 0
+
+    def poison(module: torch.nn.Module, arguments: Any, logits: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return logits * torch.nan if calls > 2 else logits
+
+    target.get_output_embeddings().register_forward_hook(poison)
+    with pytest.raises(ValueError, match="hold NaN or infinity after"):
+        texts(decoder, 2, True)
