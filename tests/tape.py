@@ -78,6 +78,18 @@ class Tape(Capturable):
         self.operations.append((func, args, kwargs, results))
         return results
 
+    def signature(self) -> list[Any]:
+        """The operations with all that a replay would freeze: shapes, memory from outside the step, Python's values."""
+
+        def frozen(leaf: Any) -> Any:
+            if not isinstance(leaf, Tensor):
+                return leaf
+            if leaf.dim() == 0 and memory(leaf) not in self.made:
+                return leaf.item()  # a number of Python's, wrapped
+            return leaf.shape, leaf.stride(), leaf.dtype, None if memory(leaf) in self.made else leaf.data_ptr()
+
+        return [(str(func), tree_map(frozen, (args, kwargs))) for func, args, kwargs, _ in self.operations]
+
     def replay(self) -> None:
         self.replays += 1
         for func, args, kwargs, recorded in self.operations:

@@ -35,6 +35,11 @@ def cuda_graph(step: Step, device: torch.device) -> Step:
     return graph.replay
 
 
+def uncaptured(step: Step, device: torch.device) -> Step:
+    """Leaves a step as it is."""
+    return step
+
+
 CAPTURES: dict[str, Capture] = {"cuda": cuda_graph}  # by type of device
 
 
@@ -141,8 +146,9 @@ class StaticRounds:
         try:
             return self.capture(self.step, self.ring.slots.device)
         except RuntimeError as error:
-            cause = str(error.__context__ or error).splitlines()[0]
+            cause = str(error.__context__ or error).partition("\n")[0]
             log.warning("Rounds run one by one instead of as a graph: the capture failed (%s).", cause)
+            self.capture = uncaptured
             return self.step
 
     def drain(self) -> None:
