@@ -10,6 +10,7 @@ from typing import Any
 from eagle_decoding.train.data import DataError
 
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b")
+LINES = ("-", "--", ":")  # the next of them once all colours are taken
 INK = "#808080"  # readable on white and on black
 
 
@@ -38,18 +39,19 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     loss, tau, survival = figure.subplots(1, 3)
-    for run, colour in zip(runs, _colours(len(runs)), strict=True):
+    for index, run in enumerate(runs):
+        stroke = _stroke(index)
         reports = read_log(run)
         name = run.name if run.is_dir() else run.parent.name
         for kind, style in (("train", {"lw": 0.8, "alpha": 0.7}), ("eval", {"lw": 1.5, "marker": "o", "ms": 3})):
             mine = [report for report in reports if report["kind"] == kind]
             label = name if kind == "eval" else None
             tokens = [report["tokens"] for report in mine]
-            loss.plot(tokens, [report["loss"][0] for report in mine], color=colour, label=label, **style)
-            tau.plot(tokens, [report["tau_sim"] for report in mine], color=colour, **style)
+            loss.plot(tokens, [report["loss"][0] for report in mine], label=label, **stroke, **style)
+            tau.plot(tokens, [report["tau_sim"] for report in mine], **stroke, **style)
         last = next((report for report in reversed(reports) if report["kind"] == "eval"), None)
         if last:
-            survival.plot(range(1, len(last["survival"]) + 1), last["survival"], color=colour, marker="o", ms=3)
+            survival.plot(range(1, len(last["survival"]) + 1), last["survival"], marker="o", ms=3, **stroke)
     for axes, x, y in (
         (loss, "answer tokens trained on", "cross-entropy of the first draft"),
         (tau, "answer tokens trained on", "tau_sim"),
@@ -82,5 +84,6 @@ def dress(axes: Any, x: str, y: str) -> None:
         spine.set_color(INK)
 
 
-def _colours(count: int) -> list[str]:
-    return [COLOURS[i % len(COLOURS)] for i in range(count)]
+def _stroke(index: int) -> dict[str, str]:
+    """Colour and line of a run: no two of the first eighteen look alike."""
+    return {"color": COLOURS[index % len(COLOURS)], "ls": LINES[index // len(COLOURS) % len(LINES)]}
