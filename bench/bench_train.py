@@ -7,7 +7,6 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -125,9 +124,13 @@ def measure(name: str, options: argparse.Namespace, answer: Connection) -> None:
     if path_floor is not None:
         settle_process()
     trainer = make_trainer(options, path_floor or 0.0)
-    step: Callable[[list[int]], object] = lambda pack: plain_step(trainer, pack)  # noqa: E731
-    if path_floor is not None:
-        step = lambda pack: trainer._step([pack], LEARNING_RATE, Acceptance(options.steps))  # noqa: E731
+
+    def step(pack: list[int]) -> None:
+        if path_floor is None:
+            plain_step(trainer, pack)
+        else:
+            trainer._step([pack], LEARNING_RATE, Acceptance(options.steps))
+
     packs = pack_rows(trainer.data, trainer.train_rows, options.pack_tokens, 0)[: options.packs + 1]
     step(packs[0])
     start, start_cpu = time.perf_counter(), time.process_time()

@@ -16,7 +16,7 @@ def settle_process() -> None:
     every page of it again; that costs more than many operations on the tensor. Here freed blocks are handed out again.
 
     Gradients through a softmax are full of numbers below 1e-38. An x86 core takes a slow path for every product with
-    one, which made matrix products of the backward pass ten times slower; now they count as zero.
+    one, so that matrix products of the backward pass can be several times slower; now they count as zero.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
