@@ -40,10 +40,11 @@ __device__ GemmTile this_tile(const GemmParams& g, float* values) {
   };
 }
 
-// Compute::run leaves a tile in shared memory, Epilogue does the rest.
+// Compute::run leaves a tile in shared memory, Epilogue does the rest. Two blocks a multiprocessor are what the
+// compiler is to plan for: shared memory allows few more, and for an occupancy out of reach it would spill registers.
 template <class Compute, class Epilogue>
-__global__ __launch_bounds__(kGemmThreads) void gemm_kernel(const __grid_constant__ GemmParams g,
-                                                            const __grid_constant__ Epilogue epilogue) {
+__global__ __launch_bounds__(kGemmThreads, 2) void gemm_kernel(const __grid_constant__ GemmParams g,
+                                                               const __grid_constant__ Epilogue epilogue) {
   char* shared = dynamic_shared();
   const GemmTile tile = this_tile<Compute::kRows>(g, reinterpret_cast<float*>(shared));
   Compute::run(g, tile, shared);
