@@ -42,8 +42,7 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
   __shared__ float maximum[kPlainWarps], sum[kPlainWarps], values[kPlainWarps][kMaxHeadDim];
   const int64_t row = blockIdx.x, head = blockIdx.y, b = blockIdx.z, kv_head = head / group_size(p);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const T* keys = head_data<T>(p.key, b, kv_head);
-  const T* value_rows = head_data<T>(p.value, b, kv_head);
+  const CacheRows<T> keys(p.key, b, kv_head), value_rows(p.value, b, kv_head);
 
   // 1. The query in registers, scaled so that scores are in units of log 2.
   const T* from = head_data<T>(p.query, b, head) + row * p.query.row_stride;
@@ -61,7 +60,7 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
   const int64_t end = min(context + p.mask_words * kMaskWordBits, p.length);
   for (int64_t key = warp; key < end; key += kPlainWarps)
     if (visible_keys(ancestors, context, key, p.length) & 1)
-      attend_key(query, keys + key * p.key.row_stride, value_rows + key * p.value.row_stride, p.head_dim, state);
+      attend_key(query, keys[key], value_rows[key], p.head_dim, state);
 
   // 3. The four shares, weighted by their sums.
   if (lane == 0) maximum[warp] = state.maximum, sum[warp] = state.sum;

@@ -70,16 +70,15 @@ struct TensorAttention {
   __device__ void copy_tile(int tile, uint32_t to) const {
     const int first = tile * kKeys;
     const uint64_t wanted = visible_keys(seen, context, first, p.length);
-    const T* keys = head_data<T>(p.key, b, kv_head);
-    const T* values = head_data<T>(p.value, b, kv_head);
+    const CacheRows<T> keys(p.key, b, kv_head), values(p.value, b, kv_head);
     for (int i = threadIdx.x; i < kKeys * kUsedChunks; i += blockDim.x) {
       const int row = i / kUsedChunks, chunk = i % kUsedChunks;
       const bool read = (wanted >> row & 1) && chunk * 8 < p.head_dim;
       const int64_t from = read ? first + row : 0;
       const int column = read ? chunk * 8 : 0;
       const uint32_t at = to + swizzled<kRowChunks>(row, chunk);
-      copy16_async(at, keys + from * p.key.row_stride + column, read);
-      copy16_async(at + kTileBytes, values + from * p.value.row_stride + column, read);
+      copy16_async(at, keys[from] + column, read);
+      copy16_async(at + kTileBytes, values[from] + column, read);
     }
   }
 
