@@ -61,3 +61,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
     from command_line import save_models
 
     return save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def captures(device: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Rounds are captured, on a CPU too, and buckets so small that texts outgrow them; counts what happens."""
+    from captures import Captures
+
+    from eagle_decoding import graph
+
+    counted = Captures(device)
+    monkeypatch.setitem(graph.CAPTURES, device, counted)
+    monkeypatch.setattr(graph, "BUCKET", 16)
+    return counted

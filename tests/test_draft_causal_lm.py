@@ -87,7 +87,7 @@ class Table(GrowingDraft):
 def test_drawn_trees_carry_the_laws_they_came_from(shape, children):
     roots, context_len = torch.tensor([4, 5, 6], dtype=torch.int32), torch.tensor([9, 2, 30], dtype=torch.int32)
     draft = Table(TreeConfig(*shape, children=children), roots)
-    draft.begin_requests(3, fused_params([], True, [0, 1, 2], roots.device))
+    draft.make_room(3, fused_params([], True, [0, 1, 2], roots.device))
     drawn = draft.propose(roots, context_len)
     parents = drawn.parent.tolist()
     assert torch.equal(drawn.ancestor_mask, pack(torch.stack([ancestor_bits(row) for row in parents])))

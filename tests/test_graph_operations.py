@@ -83,7 +83,7 @@ def begin(draft: LayerDraft, params: SamplingParams) -> None:
     if draft.tree.children == "coupled":
         draft.coupling = object.__new__(Coupling)
         values = {"params": params, "vocab_size": draft.vocab_size, "d2t": None, "target_ids": None, "filtered": True}
-        vars(draft.coupling).update(values, noise_weight=params.temperature[:, None, None])
+        vars(draft.coupling).update(values)
     draft.layer.start(len(params.seed))
 
 

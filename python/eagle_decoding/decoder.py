@@ -18,6 +18,7 @@ from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts import Draft, NoDraft, load_draft
 from eagle_decoding.graph import capture_for
 from eagle_decoding.loop import decode
+from eagle_decoding.memory import Memory, kind_of
 from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
@@ -34,7 +35,8 @@ class SpeculativeDecoder:
     draft:  a drafting method
     fused:  run the target's linear layers, norms and gated MLPs on this package's kernels while decoding; None does so
             on a CPU, where these kernels make tree and plain decoding agree bit for bit
-    graph:  on a GPU, replay rounds as one CUDA graph where they can be captured; False launches every kernel by itself
+    graph:  on a GPU, replay rounds as one CUDA graph where they can be captured; a later call of the same kind (batch,
+            sampling or not, draft) replays what an earlier one captured. False launches every kernel by itself
 
     `stats` describes the last call: rounds, tokens, tokens_per_round, accepted_by_depth, seconds.
     """
@@ -45,6 +47,10 @@ class SpeculativeDecoder:
         self.graph = graph
         self.fused = target.device.type == "cpu" if fused is None else fused
         self.stats = Stats()
+        self.plain = NoDraft()
+        self.memories: dict[
+            bool, Memory
+        ] = {}  # of the last captured call that speculated, and of the last that did not
 
     @classmethod
     def from_pretrained(
@@ -147,7 +153,7 @@ class SpeculativeDecoder:
                 f"The prompt has {input_ids.shape[1]} tokens and the target's context {limit}: shorten it."
             )
         self.stats = Stats()
-        draft = self.draft if speculate else NoDraft()
+        draft = self.draft if speculate else self.plain
         target = Target(model, draft.feature_layers, self.fused)
         prompt, lengths = strip_padding(input_ids, model_kwargs.get("attention_mask"))
         output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
@@ -155,10 +161,27 @@ class SpeculativeDecoder:
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
-        capture = capture_for(model, draft, sampler) if self.graph else None
+        memory = self.memory_for(speculate, target, draft, sampler)
         with target.attached():
-            decode(target, draft, sampler, output, prompt, lengths, self.stats, capture)
+            decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
+        if memory is not None:
+            self.memories[speculate] = memory
         return output.result()
+
+    def memory_for(self, speculate: bool, target: Target, draft: Draft, sampler: NodeSampler) -> Memory | None:
+        """What the call's captured rounds work on: the last call's where it was of the same kind. None: no graph.
+
+        A call that fails leaves nothing behind.
+        """
+        memory = self.memories.pop(speculate, None)
+        capture = capture_for(target.model, draft, sampler) if self.graph else None
+        if capture is None:
+            return None
+        kind = kind_of(target.model, draft, sampler, target.fused)
+        if memory is None or not memory.serves(kind):
+            return Memory(kind, capture, sampler.params, target.new_cache(kind.batch))
+        memory.adopt(sampler)
+        return memory
 
 
 def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,7 @@ def capture_for(model: PreTrainedModel, draft: Draft, sampler: NodeSampler) -> C
 
 
 def replay_rounds(
-    run: Callable[[State], Outcome], state: State, output: Output, stats: Stats, capture: Capture
+    rounds: "StaticRounds", run: Callable[[State], Outcome], state: State, output: Output, stats: Stats
 ) -> None:
     """Runs rounds until the output is done, AHEAD of them under way before the host looks at the first.
 
@@ -70,7 +70,7 @@ def replay_rounds(
     if output.done:
         return
     with stats.phase("launch"):
-        rounds = StaticRounds(run, state, capture, stats.phase)
+        rounds.begin(run, state, stats.phase)
     try:
         while not output.done:
             rounds.launch(min(AHEAD, output.most_rounds_left))
@@ -84,24 +84,37 @@ def replay_rounds(
 
 
 class StaticRounds:
-    """Rounds over buffers that never move, numbered from 0.
+    """Rounds over buffers that never move, numbered from 0. One object serves call after call of the same kind.
 
-    The first round takes in the prompt and runs by itself, as does the first round with more cache rows (a bucket): it
-    makes room, compiles and warms up what the capture of the next one needs.
+    A call's first round takes in the prompt and runs by itself, as does the first round with more cache rows (a
+    bucket): it makes room, compiles and warms up what the capture of the next one needs.
 
     bound: cache rows a request may have before a round; the captured kernels know no other length of the context
     """
 
-    def __init__(self, run: Callable[[State], Outcome], state: State, capture: Capture, phase: Phase = untimed):
-        self.run, self.capture, self.phase = run, capture, phase
-        self.outcome = run(state)
-        self.state = copied(self.outcome.state)
-        batch, self.width = self.outcome.emitted.shape
-        self.ring = Ring(batch, self.width, self.outcome.emitted.device)
-        self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
-        self.launched, self.seen = 1, 0
-        self.committed, self.bound = state.commit.committed, 0
+    ring: Ring
+    state: State  # the captured round's own copy
+    outcome: Outcome  # of the round that was handed out last
+    committed: int  # rows a request has at most before the oldest round that was not read yet
+
+    def __init__(self, capture: Capture):
+        self.capture = capture
+        self.launched = self.seen = self.bound = 0
         self.replay: Step | None = None
+
+    def begin(self, run: Callable[[State], Outcome], state: State, phase: Phase = untimed) -> None:
+        """Runs a call's first round by itself; what was captured before goes on from there."""
+        self.run, self.phase = run, phase
+        self.outcome = run(state)
+        if self.launched == 0:
+            self.state = copied(self.outcome.state)
+            batch, width = self.outcome.emitted.shape
+            self.ring = Ring(batch, width, self.outcome.emitted.device)
+        else:
+            overwrite(self.state, self.outcome.state)
+        self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
+        self.launched += 1
+        self.committed = state.commit.committed
 
     def step(self) -> None:
         """One round from `state` to `state`: what is captured."""
@@ -112,7 +125,7 @@ class StaticRounds:
     def launch(self, rounds: float) -> None:
         """Hands rounds to the device until `rounds` are under way, or until a larger bucket needs their result."""
         while self.launched - self.seen < rounds:
-            rows = self.committed + (self.launched - self.seen) * self.width
+            rows = self.committed + (self.launched - self.seen) * self.ring.width
             if rows <= self.bound:
                 if self.replay is None:
                     with self.phase("capture"):
@@ -143,18 +156,27 @@ class StaticRounds:
         self.step()
 
     def captured(self) -> Step:
+        """A step's replay; its outcome lies where the capture put it."""
         try:
-            return self.capture(self.step, self.ring.slots.device)
+            replay = self.capture(self.step, self.ring.slots.device)
         except RuntimeError as error:
             cause = str(error.__context__ or error).partition("\n")[0]
             log.warning("Rounds run one by one instead of as a graph: the capture failed (%s).", cause)
             self.capture = uncaptured
             return self.step
+        outcome = self.outcome
+
+        def again() -> None:
+            replay()
+            self.outcome = outcome
+
+        return again
 
     def drain(self) -> None:
         """Waits for the rounds under way: they write into memory of this object."""
         if self.launched > self.seen:
             self.ring.read(self.launched - 1)
+            self.seen = self.launched
 
 
 def tensors(state: State) -> list[Tensor]:

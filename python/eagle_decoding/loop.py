@@ -7,7 +7,8 @@ from torch import Tensor
 
 from eagle_decoding.cache import TreeCache
 from eagle_decoding.drafts import Commit, Draft
-from eagle_decoding.graph import Capture, replay_rounds
+from eagle_decoding.graph import replay_rounds
+from eagle_decoding.memory import Memory
 from eagle_decoding.output import Output
 from eagle_decoding.rounds import State, one_round, receive
 from eagle_decoding.sampling import NodeSampler
@@ -25,7 +26,7 @@ def decode(
     prompt: Tensor,
     lengths: Tensor,
     stats: Stats,
-    capture: Capture | None = None,
+    memory: Memory | None = None,
 ) -> None:
     """Fills `output` with the target's own continuation of each prompt.
 
@@ -36,16 +37,16 @@ def decode(
 
     prompt:  [batch, tokens] int64, right-padded
     lengths: [batch] int32, real tokens of each prompt
-    capture: how rounds become replays of a captured one; None runs them one by one
+    memory:  what replays of a captured round work on; None runs rounds one by one
     """
-    cache = target.new_cache(len(prompt))
+    cache = target.new_cache(len(prompt)) if memory is None else memory.cache
     draft.start(prompt, lengths, sampler.params)
     with stats.phase("prefill"):
         cache.buffer.reserve(prompt.shape[1])
         state = prefill(target, sampler, output, prompt, lengths, cache)
     run = partial(one_round, target, draft, sampler, output, cache)
-    if capture is not None:
-        replay_rounds(run, state, output, stats, capture)
+    if memory is not None:
+        replay_rounds(memory.rounds, run, state, output, stats)
     while not output.done:
         outcome = run(state, stats.phase)
         with stats.phase("output"):

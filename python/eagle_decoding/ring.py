@@ -18,6 +18,7 @@ class Ring:
 
     def __init__(self, batch: int, width: int, device: torch.device):
         """width: most tokens that a round emits for a request."""
+        self.width = width
         self.slots = torch.zeros(SLOTS, batch, width + 1, dtype=torch.int32, device=device)
         self.count = torch.zeros(1, dtype=torch.int64, device=device)
         pinned = device.type == "cuda"

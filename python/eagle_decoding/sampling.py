@@ -33,6 +33,10 @@ class SamplingParams:
     top_p: Tensor
     min_p: Tensor
 
+    def filtered(self) -> bool:
+        """Whether any request has a top-k, top-p or min-p."""
+        return bool(((self.top_k > 0) | (self.top_p < 1) | (self.min_p > 0)).any())
+
     def row(self, b: int) -> dict[str, Any]:
         return {name: value[b : b + 1] for name, value in vars(self).items()}
 

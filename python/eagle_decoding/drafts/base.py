@@ -57,7 +57,9 @@ class Draft(Protocol):
     """A drafting method, stateful for one batch of requests.
 
     One whose rounds are the same operations each time, and decide nothing on the host, says so by `on_device = True`:
-    only then can rounds be captured. What such a method keeps from round to round lies in memory that stays.
+    only then can rounds be captured. What such a method keeps from round to round lies in memory that stays, and
+    `params` is what it was started with last: started with the very same object, which then holds other values, it
+    keeps its memory where it was, and rounds captured before still serve.
     """
 
     feature_layers: tuple[int, ...]
@@ -83,8 +85,10 @@ class NoDraft:
     on_device = True
     feature_layers: tuple[int, ...] = ()
 
+    params: SamplingParams | None = None
+
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
-        pass
+        self.params = params
 
     def extend(self, commit: Commit) -> None:
         pass

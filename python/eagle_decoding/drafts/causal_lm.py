@@ -59,9 +59,12 @@ class CausalLmDraft(GrowingDraft):
         return cls(model, target.config.vocab_size, tree)
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
-        self.begin_requests(len(prompt), params)
-        self.cache = self.model.new_cache(len(prompt))
+        super().start(prompt, lengths, params)
         self.unread: tuple[Tensor, Tensor] | None = (prompt, lengths)
+
+    def make_room(self, batch: int, params: SamplingParams) -> None:
+        super().make_room(batch, params)
+        self.cache = self.model.new_cache(batch)
 
     def read_prompt(self) -> None:
         """Runs the prompts if that was not done yet: auto mode may never draft, and then saves it."""

@@ -35,8 +35,7 @@ class Coupling:
     def __init__(self, params: SamplingParams, vocab_size: int, d2t: Tensor | None):
         self.params, self.vocab_size, self.d2t = params, vocab_size, d2t
         self.target_ids = None if d2t is None else torch.arange(len(d2t), device=d2t.device) + d2t
-        self.noise_weight = NOISE_WEIGHT * params.temperature[:, None, None].clamp(min=0)
-        self.filtered = bool(((params.top_k > 0) | (params.top_p < 1) | (params.min_p > 0)).any())
+        self.filtered = params.filtered()
 
     def topk(self, logits: Tensor, position_ids: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """The k likeliest winners after each node: log-probabilities float32 and target ids int32, [batch, rows, k].
@@ -48,7 +47,7 @@ class Coupling:
         if self.target_ids is not None:
             noise = noise[..., self.target_ids]
         logits = logits.float()
-        scores = logits + self.noise_weight * noise
+        scores = logits + NOISE_WEIGHT * self.params.temperature[:, None, None].clamp(min=0) * noise
         if self.filtered:
             scores = scores.masked_fill(logits < threshold(logits, self.params), -torch.inf)
         logprobs, tokens, _ = eagle_kernels.topk_logprobs(scores.flatten(0, 1), k, self.d2t)

@@ -68,6 +68,7 @@ class DepthHeadDraft:
     """
 
     state: Tensor
+    params: SamplingParams
 
     def __init__(self, heads: DepthHeads, target: PreTrainedModel, tree: TreeConfig):
         """Raises ValueError for a tree of drawn children: a fixed tree knows ranks only."""
@@ -83,6 +84,12 @@ class DepthHeadDraft:
         raise NotImplementedError
 
     def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
+        if params is not getattr(self, "params", None):
+            self.make_room(len(prompt), params)
+
+    def make_room(self, batch: int, params: SamplingParams) -> None:
+        """Makes what a batch of requests needs from round to round."""
+        self.params = params
         self.coupling = coupling(self.rule, params, self.vocab_size, self.heads.d2t)
 
     def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:

@@ -33,6 +33,7 @@ class GrowingDraft:
     draft_vocab_size: int
     d2t: Tensor | None = None
     root_state: Tensor
+    params: SamplingParams
 
     def logits(self, state: Tensor) -> Tensor:
         """[batch, rows, draft_vocab_size] after each row."""
@@ -53,8 +54,14 @@ class GrowingDraft:
         shape = (*logits.shape[:2], topk)
         return logprobs.view(shape), token_ids.view(shape), self.fed_back(state)
 
-    def begin_requests(self, batch: int, params: SamplingParams) -> None:
-        """Forgets what earlier requests taught, and takes in how the new ones sample."""
+    def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
+        if params is not getattr(self, "params", None):
+            self.make_room(len(prompt), params)
+        elif self.chooser is not None:
+            self.chooser.forget()
+
+    def make_room(self, batch: int, params: SamplingParams) -> None:
+        """Makes what a batch of requests needs from round to round, for requests that sample as `params` says."""
         rule, sampling = self.tree.children, bool((params.temperature > 0).any())
         self.params = params
         self.coupling = coupling(rule, params, self.vocab_size, self.d2t)

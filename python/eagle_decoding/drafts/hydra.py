@@ -29,10 +29,10 @@ class HydraDraft(DepthHeadDraft):
         self.embed = target.get_input_embeddings().weight.detach()
         self.prefix = PrefixLayer(heads, target.dtype, target.device) if heads.config.prefix else None
 
-    def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
-        super().start(prompt, lengths, params)
+    def make_room(self, batch: int, params: SamplingParams) -> None:
+        super().make_room(batch, params)
         if self.prefix:
-            self.prefix.start(len(prompt))
+            self.prefix.start(batch)
 
     def extend(self, commit: Commit) -> None:
         self.state = self.prefix.extend(commit) if self.prefix else last_rows(commit.features, commit.num_rows)

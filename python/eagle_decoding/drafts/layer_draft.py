@@ -45,9 +45,9 @@ class LayerDraft(GrowingDraft):
         """(what attention reads, its residual) from tokens [batch, rows] int32 and hidden states."""
         raise NotImplementedError
 
-    def start(self, prompt: Tensor, lengths: Tensor, params: SamplingParams) -> None:
-        self.begin_requests(len(prompt), params)
-        self.layer.start(len(prompt))
+    def make_room(self, batch: int, params: SamplingParams) -> None:
+        super().make_room(batch, params)
+        self.layer.start(batch)
 
     def extend(self, commit: Commit) -> None:
         """Rebuilds the draft cache from true features and keeps the state that predicts the root's children."""

@@ -31,6 +31,12 @@ class RuleChooser:
         self.rule = torch.full((batch, 1), -1, device=device)  # of the round under way, none before the first
         self.index = torch.arange(len(RULES), device=device)
 
+    def forget(self) -> None:
+        """New requests start."""
+        self.rounds.zero_()
+        self.accepted.zero_()
+        self.rule.fill_(-1)
+
     def observe(self, accept_length: Tensor) -> None:
         """Takes in what the last round accepted, [batch]; the prompt's commit, before any round, is ignored."""
         chosen = self.rule == self.index

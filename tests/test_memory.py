@@ -1,0 +1,136 @@
+"""Captured rounds kept from call to call: replayed where a call is of the same kind, captured anew where it is not."""
+
+from typing import Any
+
+import pytest
+import torch
+from captures import DECODERS, GREEDY, SAMPLED
+from models import VOCAB, tiny_target
+from torch import Tensor
+
+from eagle_decoding import SpeculativeDecoder, TypicalAcceptance
+
+OTHER_VALUES = SAMPLED | {"temperature": 0.6, "top_k": 25, "top_p": 0.8, "seed": 11}
+
+
+class Twins:
+    """Two equal decoders with one target: the first keeps what it captures, the second runs rounds one by one."""
+
+    def __init__(self, name: str, device: str):
+        self.target = tiny_target().to(device)
+        self.kept, self.eager = (self.make(name) for _ in range(2))
+        self.eager.graph = False
+
+    def make(self, name: str) -> SpeculativeDecoder:
+        torch.manual_seed(5)
+        return DECODERS[name](self.target)
+
+    def agree(self, prompt_seed: int, batch: int = 2, length: int = 9, **settings: Any) -> Tensor:
+        """The text of a prompt, which both decoders must give, in as many rounds."""
+        prompt = torch.randint(3, VOCAB, (batch, length), generator=torch.Generator().manual_seed(prompt_seed))
+        settings = {"max_new_tokens": 20, "eos_token_id": None} | settings
+        texts = [d.generate(prompt.to(self.target.device), **settings) for d in (self.kept, self.eager)]
+        assert torch.equal(*texts)
+        assert self.kept.stats.rounds == self.eager.stats.rounds
+        assert self.kept.stats.accepted_by_depth == self.eager.stats.accepted_by_depth
+        return texts[0]
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_calls_of_one_kind_share_what_the_first_captured(device, captures, name):
+    twins = Twins(name, device)
+    first = twins.agree(1, **SAMPLED)
+    made, replays = captures.made, captures.replays
+    assert not torch.equal(twins.agree(2, length=7, **OTHER_VALUES), first)  # other prompts, seed and filters
+    assert torch.equal(twins.agree(1, **SAMPLED), first)
+    assert captures.made == made and captures.replays > replays
+
+
+def test_the_last_round_is_the_call_s_own(device, captures):
+    twins = Twins("eagle3-tree", device)
+    twins.agree(1, **GREEDY)
+    for seed in (2, 3):
+        twins.agree(seed, **GREEDY)
+        rounds = [d.stats.last_round for d in (twins.kept, twins.eager)]
+        assert torch.equal(*(r.tree.draft_tokens for r in rounds))
+        assert torch.equal(*(r.accept_index for r in rounds))
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        {"batch": 3},
+        {"do_sample": False},
+        SAMPLED | {"top_k": 0, "top_p": 1.0},
+        {"typical_acceptance": TypicalAcceptance(), **SAMPLED},
+        {"repetition_penalty": 1.2},  # runs on the host
+    ],
+    ids=["batch", "greedy", "unfiltered", "typical", "eager"],
+)
+def test_a_call_of_another_kind_ends_it(device, captures, between):
+    twins = Twins("eagle3-tree", device)
+    first = twins.agree(1, **SAMPLED)
+    made = captures.made
+    twins.agree(2, **between)
+    assert torch.equal(twins.agree(1, **SAMPLED), first)
+    assert captures.made > made
+
+
+def test_a_longer_prompt_is_captured_anew(device, captures):
+    twins = Twins("eagle3-tree", device)
+    twins.agree(1, **SAMPLED)
+    made = captures.made
+    twins.agree(2, length=100, **SAMPLED)
+    assert captures.made > made
+    made = captures.made
+    twins.agree(3, length=60, **SAMPLED)
+    assert captures.made == made
+
+
+def test_plain_and_speculative_calls_take_turns(device, captures):
+    twins = Twins("eagle3-tree", device)
+    for speculate in (True, False):
+        twins.agree(1, **SAMPLED, speculate=speculate)
+    made = captures.made
+    texts = [twins.agree(2, **OTHER_VALUES, speculate=speculate) for speculate in (True, False)]
+    assert torch.equal(*texts) and captures.made == made
+
+
+def test_weights_may_change_in_place_but_not_move(device, captures):
+    twins = Twins("eagle3-tree", device)
+    weight = twins.target.model.layers[1].mlp.down_proj.weight
+    before = twins.agree(1, **GREEDY)
+    made = captures.made
+    weight.data.mul_(-1)
+    changed = twins.agree(1, **GREEDY)
+    assert not torch.equal(changed, before) and captures.made == made
+    weight.data = -weight.data.clone()  # elsewhere
+    assert torch.equal(twins.agree(1, **GREEDY), before) and captures.made > made
+
+
+def test_a_hook_that_comes_later_is_not_missed(device, captures):
+    twins = Twins("eagle3-tree", device)
+    before = twins.agree(1, **GREEDY)
+    hook = twins.target.lm_head.register_forward_hook(lambda module, args, logits: -logits)
+    assert not torch.equal(twins.agree(1, **GREEDY), before)
+    hook.remove()
+    assert torch.equal(twins.agree(1, **GREEDY), before)
+
+
+def test_two_decoders_may_share_a_draft(device, captures):
+    twins = Twins("eagle3-tree", device)
+    other = SpeculativeDecoder(twins.target, twins.kept.draft)
+    for seed, batch in ((1, 2), (2, 3), (3, 2)):
+        twins.agree(seed, **SAMPLED)
+        other.generate(torch.full((batch, 5), 7, device=device), max_new_tokens=9, eos_token_id=None, **SAMPLED)
+
+
+def test_a_call_that_fails_leaves_nothing_behind(device, captures):
+    twins = Twins("eagle3-tree", device)
+    before = twins.agree(1, **GREEDY)
+    hook = twins.target.lm_head.register_forward_hook(lambda module, args, logits: logits * torch.nan)
+    with pytest.raises(ValueError, match="NaN"):
+        twins.agree(1, **GREEDY)
+    assert twins.kept.memories == {}
+    hook.remove()
+    assert torch.equal(twins.agree(1, **GREEDY), before)
