@@ -9,8 +9,8 @@ from eagle_decoding.numerics.cases import Maker, Sizes
 CONTEXT = 256  # committed rows are not read: a short cache times the same
 
 
-def case(s: Sizes, make: Maker) -> Case:
-    steps, accepted = torch.arange(s.max_depth + 1), min(3, s.max_depth)
+def case(s: Sizes, make: Maker, most_accepted: int = 3) -> Case:
+    steps, accepted = torch.arange(s.max_depth + 1), min(most_accepted, s.max_depth)
     shape = (s.batch, s.num_kv_heads, CONTEXT + s.num_nodes, s.head_dim)
     caches = [make.normal(*shape) for _ in range(2 * s.num_layers)]
     accept_index = make.tensor(torch.where(steps <= accepted, 2 * steps, -1).repeat(s.batch, 1))

@@ -1,116 +1,168 @@
-"""Milliseconds of a decoding round launched kernel by kernel and replayed as one graph: plain, chain and tree.
+"""Milliseconds of a decoding round launched kernel by kernel and replayed as one graph, against the floor of its bytes.
 
-python -m bench.graph_rounds [--model SmolLM2-135M] [--new-tokens 128] [--device cuda] [--out FILE]
+python -m bench.graph_rounds [--model SmolLM2-135M] [--trees 6/5/1,60/8/10] [--accept 4] [--device cuda] [--out FILE]
 
-Weights are random, so a tree is hardly ever accepted; what a round takes does not depend on that. Where rounds cannot
-be captured both columns are the same.
+Weights are random. Every round accepts --accept drafts, or as many as its tree is deep, whatever the target chose; the
+text means nothing. Each is measured with torch's own layers in the target and with this package's (`fused`). Where
+rounds cannot be captured there are no graph columns.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
 from rich.table import Table
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch.profiler import ProfilerActivity
 
 from bench.arms import parse_tree, tree_name
 from bench.console import console
-from bench.machine import machine
+from bench.gpu.forced import accepting
+from bench.gpu.random_models import random_head, random_target
+from bench.gpu.replays import marked_replays
+from bench.gpu.timeline import idle_shares, profiled, read_activities
+from bench.machine import gpu_state, machine
 from bench.results_file import write_json
 from bench.shapes import MODELS, ModelShape
-from eagle_decoding import SpeculativeDecoder
-from eagle_decoding.checkpoint import Head, HeadConfig
+from bench.timing import Stopwatch
+from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.drafts import Eagle3Draft
+from eagle_decoding.floor.ceilings import Ceilings, measure_ceilings
+from eagle_decoding.floor.speed import Floor
+from eagle_decoding.floor.work import round_model
 
-PROMPT = 64
-
-
-def random_target(shape: ModelShape, dtype: torch.dtype, device: str) -> LlamaForCausalLM:
-    """A Llama of this shape; made in place, so that nothing but the weights is ever held."""
-    config = LlamaConfig(
-        vocab_size=shape.vocab_size,
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_hidden_layers=shape.num_layers,
-        num_attention_heads=shape.num_heads,
-        num_key_value_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        tie_word_embeddings=False,
-    )
-    with torch.device("meta"):
-        model = LlamaForCausalLM(config).to(dtype)
-    model = model.to_empty(device=device).eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.normal_(std=0.02)
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(device)  # its buffers are no parameters
-    return model
+PROFILED_ROUNDS = 12  # enough for a steady state, few enough for a small file
 
 
-def random_head(shape: ModelShape, dtype: torch.dtype, device: str) -> Head:
-    config = HeadConfig(
-        hidden_size=shape.hidden_size,
-        intermediate_size=shape.intermediate_size,
-        num_heads=shape.num_heads,
-        num_kv_heads=shape.num_kv_heads,
-        head_dim=shape.head_dim,
-        vocab_size=shape.vocab_size,
-        draft_vocab_size=shape.draft_vocab_size,
-        target_hidden_size=shape.hidden_size,
-    )
-    sizes = config.tensor_shapes()
-    tensors = {name: 0.02 * torch.randn(size, dtype=dtype, device=device) for name, size in sizes.items()}
-    if "d2t" in tensors:
-        tensors["d2t"] = torch.zeros(shape.draft_vocab_size, dtype=torch.int64, device=device)
-    return Head(config, tensors)
+@dataclass
+class Bench:
+    """A target with random weights and what its rounds are measured with."""
 
+    shape: ModelShape
+    dtype: torch.dtype
+    watch: Stopwatch
+    ceilings: Ceilings
+    prompt_tokens: int
+    new_tokens: int
 
-def timed(decoder: SpeculativeDecoder, prompt: torch.Tensor, settings: dict[str, Any]) -> dict[str, float]:
-    """Milliseconds of a round one by one and as a graph, and of a call's captures; each after a call to warm up."""
-    taken = {}
-    for captured in (False, True):
+    def __post_init__(self) -> None:
+        device = self.watch.device
+        self.target = random_target(self.shape, self.dtype, device)
+        self.head = random_head(self.shape, self.dtype, device)
+        self.prompt = torch.randint(self.shape.vocab_size, (1, self.prompt_tokens), device=device)
+
+    def decoder(self, tree: TreeConfig, fused: bool) -> SpeculativeDecoder:
+        embedding = self.target.get_input_embeddings().weight
+        draft = Eagle3Draft(self.head, embedding, self.shape.num_layers, tree, self.dtype, self.target.device)
+        return SpeculativeDecoder(self.target, draft, fused=fused)
+
+    def generate(self, decoder: SpeculativeDecoder, speculate: bool, new_tokens: int, captured: bool = True) -> None:
         decoder.graph = captured
+        settings = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+        decoder.generate(self.prompt, speculate=speculate, **settings)
+
+    def measured(self, tree: TreeConfig, speculate: bool, fused: bool) -> dict[str, Any]:
+        """Seconds of a round one by one and as a graph, each in the second of two calls, beside its floor."""
+        decoder = self.decoder(tree, fused)
         for _ in range(2):
-            decoder.generate(prompt, **settings)
+            self.generate(decoder, speculate, self.new_tokens, captured=False)
         stats = decoder.stats
-        taken["graph_ms" if captured else "eager_ms"] = 1e3 * stats.decode_seconds / stats.rounds
-    return taken | {"capture_ms": 1e3 * stats.seconds["capture"]}
+        row = {
+            "rounds": tree_name(tree) if speculate else "plain",
+            "fused": fused,
+            "tokens_per_round": stats.tokens_per_round,
+            "floor_seconds": self.floor_seconds(tree, speculate, stats.tokens_per_round),
+            "eager_seconds": stats.decode_seconds / stats.rounds,
+        }
+        for _ in range(2):
+            with marked_replays(self.watch) as replays:
+                self.generate(decoder, speculate, self.new_tokens)
+        if len(replays.marks) > 1:
+            row["graph_seconds"] = replays.round_seconds()
+            row["graph_device_seconds"] = replays.device_seconds()
+            row["capture_seconds"] = decoder.stats.seconds["capture"]
+            row["share_of_floor_speed"] = row["floor_seconds"] / row["graph_seconds"]
+        return row
+
+    def floor_seconds(self, tree: TreeConfig, speculate: bool, tokens_per_round: float) -> float:
+        """Least time of a round in the middle of the text."""
+        context = self.prompt_tokens + self.new_tokens / 2
+        floor = Floor(round_model(self.target, self.head.config), self.ceilings, tree, context)
+        return floor.round_seconds(tokens_per_round) if speculate else floor.plain_seconds()
+
+    def idle(self, tree: TreeConfig, speculate: bool, fused: bool, accept: int, trace: Path) -> dict[str, Any]:
+        """Shares of a round in which the device is idle; the timeline is kept."""
+        decoder = self.decoder(tree, fused)
+        tokens = PROFILED_ROUNDS * (accept + 1 if speculate else 1)
+        kind = ProfilerActivity.CUDA if self.watch.device == "cuda" else ProfilerActivity.CPU
+        self.generate(decoder, speculate, tokens)
+        profiled(lambda: self.generate(decoder, speculate, tokens), kind, trace)
+        return idle_shares(read_activities(trace)) | {"timeline": trace.name}
 
 
 def main(
     model: str = "SmolLM2-135M",
+    prompt: Annotated[int, typer.Option(help="Tokens of the prompt.")] = 64,
     new_tokens: int = 128,
-    trees: Annotated[str, typer.Option(help="nodes/depth/topk, a list; topk 1 drafts a chain.")] = "6/5/1,60/6/10",
+    trees: Annotated[str, typer.Option(help="nodes/depth/topk, a list; topk 1 drafts a chain.")] = "6/5/1,60/8/10",
+    accept: Annotated[int, typer.Option(help="Drafts that every round accepts.")] = 4,
     dtype: str = "bfloat16",
     device: str = "cuda",
-    out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
+    timelines: Annotated[
+        Path | None, typer.Option(help="Folder for profiled timelines of plain rounds and of the last tree's.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="JSON file; it grows with every row.")] = None,
 ) -> None:
     if model not in MODELS:
         raise typer.BadParameter(f"{model!r} has no listed shape, choose from: {'; '.join(MODELS)}.")
-    shape, element = MODELS[model], getattr(torch, dtype)
     torch.manual_seed(0)
-    target, head = random_target(shape, element, device), random_head(shape, element, device)
-    prompt = torch.randint(shape.vocab_size, (1, PROMPT), device=device)
-    settings = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-    rows = []
-    for text in trees.split(","):
-        tree = parse_tree(text)
-        embedding = target.get_input_embeddings().weight
-        draft = Eagle3Draft(head, embedding, shape.num_layers, tree, element, target.device)
-        decoder = SpeculativeDecoder(target, draft)
-        if not rows:
-            rows.append({"rounds": "plain"} | timed(decoder, prompt, settings | {"speculate": False}))
-        rows.append({"rounds": tree_name(tree)} | timed(decoder, prompt, settings))
-    facts = machine(target.device.type) | {"model": model, "dtype": dtype, "new_tokens": new_tokens}
-    if out is not None:
-        write_json({"machine": facts, "graph_rounds": rows}, out)
-    table = Table(
-        "rounds", "eager ms", "graph ms", "capture ms", title=f"{model}, {dtype}, a round", title_justify="left"
-    )
-    for row in rows:
-        table.add_row(row["rounds"], *(f"{row[name]:.3f}" for name in ("eager_ms", "graph_ms", "capture_ms")))
-    console().print(table)
+    element = getattr(torch, dtype)
+    bench = Bench(MODELS[model], element, Stopwatch(device), measure_ceilings(element, device), prompt, new_tokens)
+    facts = machine(device) | {"model": model, "dtype": dtype, "prompt": prompt, "new_tokens": new_tokens}
+    result: dict[str, Any] = {"machine": facts, "ceilings": asdict(bench.ceilings), "graph_rounds": []}
+    rows = result["graph_rounds"]
+    shapes = [parse_tree(text) for text in trees.split(",")]
+    arms = [(shapes[-1], False), *((tree, True) for tree in shapes)]
+    with accepting(accept), keeping(result, out, device):
+        for tree, speculate in arms:
+            for fused in (False, True):
+                rows.append(bench.measured(tree, speculate, fused))
+        if timelines is not None:
+            for tree, speculate in (arms[0], arms[-1]):
+                ways = [row for row in rows if (row["rounds"] == "plain") != speculate]
+                row = min(ways[-2:], key=lambda row: row.get("graph_seconds", row["eager_seconds"]))
+                trace = timelines / f"{model}-{'tree' if speculate else 'plain'}.json.gz"
+                row["idle"] = bench.idle(tree, speculate, row["fused"], accept, trace)
+    console().print(table_of(result))
+
+
+@contextmanager
+def keeping(result: dict[str, Any], out: Path | None, device: str) -> Iterator[None]:
+    """Writes what was measured, also when the rest of it fails."""
+    try:
+        yield
+    finally:
+        if device == "cuda":
+            result["gpu_state_after"] = gpu_state()
+        if out is not None:
+            write_json(result, out)
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    """A line for each kind of round."""
+    facts = result["machine"]
+    table = Table(title=f"{facts['model']}, {facts['dtype']}, milliseconds of a round", title_justify="left")
+    columns = ("floor", "eager", "graph", "graph_device", "capture")
+    for heading in ("rounds", "fused", *columns, "of the floor's speed"):
+        table.add_column(heading.replace("_", ", "))
+    for row in result["graph_rounds"]:
+        times = [f"{1e3 * row[f'{name}_seconds']:.3f}" if f"{name}_seconds" in row else "" for name in columns]
+        share = f"{row['share_of_floor_speed']:.0%}" if "share_of_floor_speed" in row else ""
+        table.add_row(row["rounds"], str(row["fused"]), *times, share)
+    return table
 
 
 if __name__ == "__main__":

@@ -45,9 +45,12 @@ def processor() -> str:
 
 
 def commit() -> str | None:
-    """The checkout's commit, with a + when files differ from it; None outside a checkout."""
+    """The checkout's commit, with a + when files differ from it; None outside a checkout, or without git."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty=+"]
-    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
     return run.stdout.strip() or None
 
 

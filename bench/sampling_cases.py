@@ -17,8 +17,8 @@ VARIANTS: dict[str, dict[str, Any]] = {name: {"settings": name} for name in SETT
 
 def language_model_logits(make: Maker, *shape: int) -> Tensor:
     """Noise around a Zipf law: about the entropy of a language model's rows."""
-    rank = torch.rand(shape).argsort(-1) + 1
-    return (torch.randn(shape) - 1.6 * rank.log() + 12).to(make.dtype).to(make.device)
+    rank = torch.rand(shape, device=make.device).argsort(-1) + 1
+    return (torch.randn(shape, device=make.device) - 1.6 * rank.log() + 12).to(make.dtype)
 
 
 def request_settings(make: Maker, batch: int, settings: str) -> tuple[Tensor, ...]:

@@ -3,10 +3,12 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
 Call = Callable[[], object]
+Mark = Any  # a reading of the host's clock, on a GPU an event
 FLUSH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # more than the second-level caches of all cores, of the GPU
 SAMPLE_SECONDS = 1e-3  # short calls are repeated until a sample takes about this long
 SLOWEST = 0.2  # seconds: what one call may take to be sampled more than once
@@ -44,18 +46,25 @@ class Stopwatch:
 
     def seconds(self, call: Call, times: int) -> float:
         """Mean over `times` calls one after another."""
-        if self.device == "cpu":
-            start = time.perf_counter()
-            for _ in range(times):
-                call()
-            return (time.perf_counter() - start) / times
-        start_event, end_event = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        start_event.record()
+        start = self.mark()
         for _ in range(times):
             call()
-        end_event.record()
-        end_event.synchronize()
-        return start_event.elapsed_time(end_event) / 1000 / times
+        return self.between(start, self.mark()) / times
+
+    def mark(self) -> Mark:
+        """A moment of the device's work: what was handed to it so far has ended, nothing later has begun."""
+        if self.device == "cpu":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, start: Mark, end: Mark) -> float:
+        """Seconds from one moment to another; waits for the later one."""
+        if self.device == "cpu":
+            return end - start
+        end.synchronize()
+        return start.elapsed_time(end) / 1000
 
     def flush(self) -> None:
         """Writes through a buffer larger than the caches below the shared ones, with all threads."""

@@ -141,7 +141,7 @@ def test_the_command_prints_where_a_round_stands(monkeypatch, capsys):
 
 
 def test_ceilings_are_measured_where_asked(monkeypatch):
-    monkeypatch.setattr("eagle_decoding.floor.ceilings.COPY_BYTES", 1 << 20)
+    monkeypatch.setattr("eagle_decoding.floor.ceilings.COPY_BYTES", {"cpu": 1 << 20})
     monkeypatch.setattr("eagle_decoding.floor.ceilings.MATMUL_SIZE", {"cpu": 64})
     ceilings = measure_ceilings(torch.float32, "cpu", repeats=3)
     assert ceilings.threads == torch.get_num_threads() and ceilings.dtype == "float32"

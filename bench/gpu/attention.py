@@ -1,0 +1,101 @@
+"""tree_attention beside torch's SDPA with a mask, plain and with a group's heads folded into rows, and flex attention."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.functional import scaled_dot_product_attention
+
+import eagle_kernels
+from bench.bench_tree_attention import case
+from bench.case import Call, compiled
+from bench.gpu.rows import DeviceMaker, Rows, in_turn, sets_of
+from eagle_decoding.floor.work import Work
+from eagle_decoding.numerics.cases import Sizes
+from eagle_kernels.reference.ancestor_mask import unpack
+
+Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
+TREE = 60  # nodes
+ALIGNED = 8  # elements: rows of an additive mask that starts at their multiples are not copied by SDPA
+
+
+def add_attention(rows: Rows, sizes: Sizes) -> None:
+    """A row for one case; flex attention, whose every shape is compiled anew, takes part in that of the tree."""
+    make = DeviceMaker(torch.bfloat16, rows.watch.device)
+    measured = case(sizes, make)
+    query, key, value, _, mask, scale = measured.arguments
+    visible = visible_keys(sizes, mask)
+    sets = sets_of(measured.arguments, measured.bytes)
+    bare = [arguments[:3] for arguments in sets]
+    ways: dict[str, Callable[[], Attention]] = {
+        "sdpa": lambda: sdpa(visible, scale),
+        "sdpa, heads folded": lambda: folded_sdpa(visible, scale, sizes.num_heads // sizes.num_kv_heads, query.dtype),
+    }
+    if sizes.num_nodes == TREE:
+        ways["flex"] = lambda: flex(visible, sizes, scale, rows.watch.device)
+    rivals = {name: calls_of(make_way, bare) for name, make_way in ways.items()}
+    rows.add(
+        "tree_attention",
+        in_turn(eagle_kernels.tree_attention, sets),
+        Work(measured.bytes, measured.flops),
+        rivals,
+        batch=sizes.batch,
+        context=sizes.context_len,
+        nodes=sizes.num_nodes,
+    )
+
+
+def calls_of(make_way: Callable[[], Attention], sets: Sequence[Sequence[Any]]) -> Callable[[], list[Call]]:
+    return lambda: in_turn(make_way(), sets)
+
+
+def visible_keys(sizes: Sizes, mask: Tensor) -> Tensor:
+    """[batch, nodes, context + nodes] bool: the whole context, then each node's ancestors and itself."""
+    prefix = torch.ones(len(mask), sizes.num_nodes, sizes.context_len, dtype=torch.bool, device=mask.device)
+    return torch.cat([prefix, unpack(mask)[:, :, : sizes.num_nodes]], dim=2)
+
+
+def sdpa(visible: Tensor, scale: float) -> Attention:
+    """As transformers calls it: a boolean mask, made once for all layers."""
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output = scaled_dot_product_attention(query, key, value, visible[:, None], scale=scale, enable_gqa=True)
+        return output.transpose(1, 2)
+
+    return attend
+
+
+def folded_sdpa(visible: Tensor, scale: float, group: int, dtype: torch.dtype) -> Attention:
+    """The query heads of a key head become rows, so that the memory-efficient kernel may run without copies of keys."""
+    batch, nodes, keys = visible.shape
+    padded = -(-keys // ALIGNED) * ALIGNED
+    bias = torch.full((batch, 1, group * nodes, padded), -math.inf, dtype=dtype, device=visible.device)[..., :keys]
+    bias.masked_fill_(visible.repeat(1, group, 1)[:, None], 0)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        folded = query.reshape(batch, -1, group * nodes, query.shape[-1])
+        output = scaled_dot_product_attention(folded, key, value, bias, scale=scale)
+        return output.view(batch, -1, nodes, query.shape[-1]).transpose(1, 2)
+
+    return attend
+
+
+def flex(visible: Tensor, sizes: Sizes, scale: float, device: str) -> Attention:
+    """Compiled for the shape, with the blocks that the tree's mask leaves; as it comes on a CPU."""
+    context, nodes = sizes.context_len, sizes.num_nodes
+    tree = visible[:, :, context:].contiguous()
+
+    def sees(batch: Tensor, head: Tensor, row: Tensor, key: Tensor) -> Tensor:
+        return (key < context) | tree[batch, row.clamp(max=nodes - 1), (key - context).clamp(0, nodes - 1)]
+
+    blocks = create_block_mask(sees, len(tree), None, nodes, context + nodes, device=device)
+    attention = compiled(flex_attention) if device == "cuda" else flex_attention
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        output: Any = attention(query, key, value, block_mask=blocks, scale=scale, enable_gqa=True)
+        return output.transpose(1, 2)
+
+    return attend
