@@ -2,9 +2,10 @@
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,13 +22,22 @@ Generate = Callable[..., Any]
 
 
 class Clock(BaseStreamer):
-    """Notes when the first and the last new token came."""
+    """Notes the new tokens, and when the first and the last of them reached the host.
 
-    def __init__(self) -> None:
+    A streamer gets tokens in the host's memory, so what a GPU had to do for them has ended. Work from before the call
+    has to be over when the clock starts.
+    """
+
+    def __init__(self, device: torch.device):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
         self.start = time.perf_counter()
         self.times: list[float] = []
+        self.tokens: list[int] = []
 
     def put(self, value: Tensor) -> None:
+        if self.times:
+            self.tokens += value.flatten().tolist()
         self.times.append(time.perf_counter())
 
     def end(self) -> None:
@@ -48,20 +58,50 @@ class Clock(BaseStreamer):
 
 @dataclass
 class Arm:
-    """A way of decoding: its name, how to call it, and the decoder behind it if it is one of ours."""
+    """A way of decoding.
+
+    decoder: the one behind it if it is one of ours
+    log:     which rounds are noted: of no call, of the timed one, or of another one after it. Reading every tree back
+             is nothing on a CPU; on a GPU it would keep rounds from being captured
+    """
 
     name: str
     generate: Generate
     decoder: SpeculativeDecoder | None = None
+    log: Literal["nothing", "timed", "apart"] = "nothing"
 
     def run(self, prompt: Tensor, settings: dict[str, Any]) -> tuple[Clock, Stats | None, list[LoggedRound]]:
-        """One timed call; statistics and rounds of our own decoders."""
-        clock = Clock()
-        self.generate(prompt, streamer=clock, **settings)
+        """One timed call with torch's seed 0; statistics and rounds of our own decoders."""
         if self.decoder is None:
-            return clock, None, []
-        draft = self.decoder.draft
-        return clock, self.decoder.stats, draft.finish(self.decoder.stats) if isinstance(draft, RoundLog) else []
+            return self.timed(prompt, settings), None, []
+        if self.log == "timed":
+            with logging_rounds(self.decoder) as log:
+                clock = self.timed(prompt, settings)
+            return clock, self.decoder.stats, log.finish(self.decoder.stats)
+        clock, stats, rounds = self.timed(prompt, settings), self.decoder.stats, []
+        if self.log == "apart":
+            with logging_rounds(self.decoder) as log:
+                self.timed(prompt, settings)
+            rounds = log.finish(self.decoder.stats)
+        return clock, stats, rounds
+
+    def timed(self, prompt: Tensor, settings: dict[str, Any]) -> Clock:
+        torch.manual_seed(0)
+        clock = Clock(prompt.device)
+        self.generate(prompt, streamer=clock, **settings)
+        return clock
+
+
+@contextmanager
+def logging_rounds(decoder: SpeculativeDecoder) -> Iterator[RoundLog]:
+    """Rounds run one by one, and are noted."""
+    draft, graph = decoder.draft, decoder.graph
+    log = RoundLog(draft)
+    decoder.draft, decoder.graph = log, False
+    try:
+        yield log
+    finally:
+        decoder.draft, decoder.graph = draft, graph
 
 
 def parse_tree(text: str) -> TreeConfig:
@@ -103,13 +143,11 @@ def baseline(name: str, target: PreTrainedModel, max_length: int) -> Arm:
 
 def speculative(target: PreTrainedModel, head: str, tree: TreeConfig) -> Arm:
     decoder = SpeculativeDecoder.from_pretrained(target, head, tree=tree)
-    decoder.draft = RoundLog(decoder.draft)
-    return Arm(tree_name(tree), decoder.generate, decoder)
+    return Arm(tree_name(tree), decoder.generate, decoder, "timed" if target.device.type == "cpu" else "apart")
 
 
 def warmed_up(arm: Arm, prompt: Tensor, settings: dict[str, Any], tokens: int) -> float:
     """Runs a few tokens, so that one-time costs are in nobody's time; returns the seconds that took."""
     start = time.perf_counter()
-    torch.manual_seed(0)
     arm.run(prompt, {**settings, "max_new_tokens": tokens})
     return time.perf_counter() - start

@@ -3,7 +3,8 @@
 python -m bench.bench_decode TARGET HEAD --data DIR [--prompts 4] [--new-tokens 64] [--trees 8/4/4,5/4/1] [--out FILE]
 
 Same prompts, same weights, same machine, arms interleaved prompt by prompt, batch 1. Time counts from the first new
-token to the last, so that the prompt's forward is excluded (it is reported).
+token to the last, so that the prompt's forward is excluded (it is reported). On a GPU it contains the captures of
+graphs, which every call makes anew; what they took is reported too.
 """
 
 from collections import Counter
@@ -15,7 +16,6 @@ import torch
 import typer
 from rich.progress import track
 from torch import Tensor
-from transformers import AutoTokenizer
 
 from bench.arms import BASELINES, Arm, Clock, baseline, parse_tree, speculative, warmed_up
 from bench.console import console
@@ -25,7 +25,7 @@ from bench.questions import chat_prompt, read_questions
 from bench.results_file import write_json
 from bench.rounds import Acceptance, LoggedRound
 from eagle_decoding.stats import Stats
-from eagle_decoding.target import load_target
+from eagle_decoding.terminal.models import device_named, load_models
 
 WARM_UP_TOKENS = 8
 
@@ -67,14 +67,18 @@ def main(
     baselines: Annotated[str, typer.Option(help="A list.")] = ",".join(BASELINES),
     temperature: Annotated[float, typer.Option(help="0 decodes greedily; else arms sample with one seed.")] = 0.0,
     threads: int | None = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="JSON file for the result.")] = None,
 ) -> None:
     if threads:
         torch.set_num_threads(threads)
-    model, tokenizer = load_target(target, dtype=getattr(torch, dtype)), AutoTokenizer.from_pretrained(target)
+    models = load_models(target, None, dtype, None, speculate=False, device=device_named(device))
+    model, tokenizer = models.decoder.target, models.tokenizer
     limit = model.config.max_position_embeddings - new_tokens
     cases = [
-        (name, chat_prompt(tokenizer, question)[:, :limit])
+        (name, chat_prompt(tokenizer, question)[:, :limit].to(model.device))
         for name, asked in read_questions(data, prompts).items()
         for question in asked
     ]
@@ -83,13 +87,17 @@ def main(
     longest = max(prompt.shape[1] for _, prompt in cases) + new_tokens
     arms = [baseline(name, model, longest) for name in baselines.split(",") if name]
     arms += [speculative(model, head, parse_tree(text)) for text in trees.split(",")]
-    arms, notes = able(arms, chat_prompt(tokenizer, "Hello"), settings)
+    arms, notes = able(arms, chat_prompt(tokenizer, "Hello").to(model.device), settings)
     files: dict[str, dict[str, Measurement]] = {}
+    equal_texts = Counter[str]()
     for name, prompt in track(cases, description="decoding", transient=True):
         by_arm = files.setdefault(name, {arm.name: Measurement() for arm in arms})
+        texts = {}
         for arm in arms:
-            torch.manual_seed(0)
-            by_arm[arm.name].add(*arm.run(prompt, settings))
+            clock, stats, rounds = arm.run(prompt, settings)
+            by_arm[arm.name].add(clock, stats, rounds)
+            texts[arm.name] = clock.tokens
+        equal_texts.update(arm for arm, text in texts.items() if text == texts.get("plain"))
     facts = machine(model.device.type) | {
         "target": Path(target).name,
         "head": Path(head).name,
@@ -103,6 +111,8 @@ def main(
         "machine": facts,
         "files": {name: {arm: asdict(m) for arm, m in by_arm.items()} for name, by_arm in files.items()},
     }
+    if "plain" in (arm.name for arm in arms):
+        result["equal_texts"] = {arm.name: equal_texts[arm.name] / len(cases) for arm in arms}
     if out is not None:
         write_json(result, out)
     console().print(decode_tables(result))

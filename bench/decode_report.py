@@ -29,12 +29,26 @@ class Total:
     acceptance: Acceptance
 
     @property
+    def capture_seconds(self) -> float:
+        """Of `seconds`, what went into making graphs."""
+        return self.phases.get("capture", 0.0)
+
+    @property
     def tokens_per_second(self) -> float:
         return self.tokens / self.seconds if self.seconds else 0.0
 
+    @property
+    def replayed_tokens_per_second(self) -> float:
+        """Without the making of graphs."""
+        replaying = self.seconds - self.capture_seconds
+        return self.tokens / replaying if replaying else 0.0
+
     def per_round(self) -> dict[str, float]:
-        """Seconds of a round by phase; host is what the clock saw beside the four phases that compute."""
-        if not self.rounds:
+        """Seconds of a round by phase; host is what the clock saw beside the four phases that compute.
+
+        Empty without rounds, and for rounds that ran as a graph, which nobody sees the phases of.
+        """
+        if not self.rounds or "launch" in self.phases:
             return {}
         computing = {phase: self.phases.get(phase, 0.0) for phase in PHASES[:-1]}
         computing["host"] = max(0.0, self.seconds - sum(computing.values()))
@@ -78,7 +92,10 @@ def speed_lines(result: dict[str, Any]) -> tuple[list[str], Lines]:
     lines = []
     for name, by_arm in result["files"].items():
         lines.append([name, *(f"{total([by_arm[arm]]).tokens_per_second:.2f}" for arm in arms)])
-    lines.append(["all", *(f"{t.tokens_per_second:.2f}" for t in totals(result).values())])
+    whole = totals(result).values()
+    lines.append(["all", *(f"{t.tokens_per_second:.2f}" for t in whole)])
+    if any(t.capture_seconds for t in whole):
+        lines.append(["all, without captures", *(f"{t.replayed_tokens_per_second:.2f}" for t in whole)])
     return ["file", *arms], lines
 
 
@@ -100,7 +117,7 @@ def phase_lines(result: dict[str, Any]) -> tuple[list[str], Lines]:
     for arm, t in totals(result).items():
         phases = t.per_round()
         cells = [f"{1e3 * phases[phase]:.2f}" for phase in PHASES] if phases else [""] * len(PHASES)
-        whole = t.seconds / (t.rounds or t.tokens) if t.tokens else 0.0
+        whole = (t.seconds - t.capture_seconds) / (t.rounds or t.tokens) if t.tokens else 0.0
         lines.append([arm, *cells, f"{1e3 * whole:.2f}", f"{1e3 * t.prefill_seconds / t.prompts:.0f}"])
     return ["arm", *(f"{phase} ms" for phase in PHASES), "round ms", "prefill ms a prompt"], lines
 
@@ -157,4 +174,5 @@ def decode_tables(result: dict[str, Any]) -> Group:
 def footnotes(result: dict[str, Any]) -> list[str]:
     """The definitions, and what a reader must know about an arm."""
     notes = [f"{arm}: {note}." for arm, note in result["machine"]["notes"].items()]
+    notes += [f"{arm}: {share:.0%} of texts are plain's." for arm, share in result.get("equal_texts", {}).items()]
     return [*(f"{name}: {meaning}." for name, meaning in DEFINITIONS.items()), *notes]

@@ -1,43 +1,115 @@
 #!/usr/bin/env bash
-# Builds for the GPU at hand, tests every op on it, looks for bad accesses and races, times kernels and rounds. Under 8 minutes.
+# Builds for the GPU at hand, tests every op on it, looks for bad accesses and races, times kernels, rounds and decoding.
 #
-# usage: bench/gpu_suite.sh [folder]      results and logs, default bench/results/gpu
+# usage: bench/gpu_suite.sh [folder]      default bench/results/gpu: suite.json, suite.log, timelines of rounds
 # PYTHON names the interpreter that has torch (python3), EAGLE_CUDA_ARCHS the architecture (90a-real, an H100 or H200).
-# Needs nvcc, cmake, ninja, compute-sanitizer and pytest with hypothesis and xdist; no network.
+# SMOLLM2 is the target to decode with, a directory or a .gguf file, QUESTIONS a folder of .jsonl question files.
+# Needs nvcc, cmake, ninja, compute-sanitizer and pytest with hypothesis and pytest-benchmark; no network.
+# Ends within 8 minutes: phases that would begin later are left out. What was measured is in suite.json at any time.
 set -uo pipefail
+results=$(realpath -m "${1:-$(dirname "$0")/results/gpu}")
+[[ -e ${SMOLLM2:-} ]] && SMOLLM2=$(realpath "$SMOLLM2")
+[[ -e ${QUESTIONS:-} ]] && QUESTIONS=$(realpath "$QUESTIONS")
 cd "$(dirname "$0")/.."
-results=$(realpath -m "${1:-bench/results/gpu}")
 python=${PYTHON:-python3}
+total=${SUITE_SECONDS:-470}
 mkdir -p "$results"
-: > "$results/phases.txt"
+parts=$(mktemp -d)
+trap 'rm -rf "$parts"' EXIT
+: > "$parts/phases.txt"
 export EAGLE_BUILD_CUDA=1 EAGLE_CUDA_ARCHS=${EAGLE_CUDA_ARCHS:-90a-real} MAX_JOBS=${MAX_JOBS:-$(nproc)}
-export PYTHONPATH=$PWD:$PWD/python PYTHONUNBUFFERED=1
+export PYTHONPATH=$PWD:$PWD/python${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 
-# phase name seconds command...: runs a command under a time limit; its log and outcome go to the folder.
+# phase name seconds command...: runs a command under a time limit and what is left of the whole; keeps log and outcome.
 phase() {
   local name=$1 limit=$2 start=$SECONDS status=0
   shift 2
-  timeout "$limit" "$@" > "$results/$name.log" 2>&1 || status=$?
-  echo "$name $status $((SECONDS - start))" >> "$results/phases.txt"
+  limit=$((limit < total - SECONDS ? limit : total - SECONDS))
+  if ((limit > 0)); then
+    timeout --signal INT --kill-after 5 "$limit" "$@" > "$parts/$name.log" 2>&1 || status=$?
+  else
+    echo "Left out: no time was left." > "$parts/$name.log"
+    status=124
+  fi
+  echo "$name $status $((SECONDS - start))" >> "$parts/phases.txt"
   echo "== $name: exit status $status, $((SECONDS - start)) s"
-  tail -n 5 "$results/$name.log"
+  tail -n 4 "$parts/$name.log" | cut -c 1-300
+}
+
+# keep: puts what the phases have left so far into the folder.
+keep() {
+  tail -n +1 "$parts"/*.log > "$results/suite.log"
+  "$python" -m bench.gpu.collect "$parts" "$results/suite.json"
+}
+
+# tests limit selection: on the device; with several processes where pytest-xdist is installed.
+tests() {
+  local processes=()
+  "$python" -c "import xdist" 2> /dev/null && processes=(-n 8)
+  OMP_NUM_THREADS=2 phase "$1" "$2" "$python" -m pytest tests -k "$3" "${processes[@]}" -q -p no:cacheprovider
 }
 
 # Without torch's caching allocator every tensor has its own bounds; a graph cannot be captured then.
 sanitize() {
-  PYTORCH_NO_CUDA_MEMORY_CACHING=1 phase "$1" 110 compute-sanitizer --tool "$1" --error-exitcode 3 \
+  PYTORCH_NO_CUDA_MEMORY_CACHING=1 phase "$1" 130 compute-sanitizer --tool "$@" --error-exitcode 3 --print-limit 20 \
     "$python" -m pytest tests/test_repeat.py -k cuda-again -q -p no:cacheprovider
 }
 
-phase build 150 "$python" setup.py build_ext --inplace
-phase tests 150 "$python" -m pytest tests -k "cuda and not emulation" -n 8 -q -p no:cacheprovider
-sanitize memcheck &
-sanitize racecheck &
-wait
-phase kernels 60 "$python" -m bench.gpu_kernels "$results/kernels.json"
-phase rounds 50 "$python" -m bench.graph_rounds --out "$results/rounds.json"
-phase rounds-8b 60 "$python" -m bench.graph_rounds --model Llama-3.1-8B --out "$results/rounds-8b.json"
+# convert dtype: a .gguf file is read once, beside the tests, and lies converted in the user's cache after it.
+convert() {
+  phase "convert-$1" 120 "$python" -c "import sys; from eagle_decoding.terminal.models import load_models
+load_models(sys.argv[1], None, sys.argv[2], None, speculate=False)" "$SMOLLM2" "$1"
+}
 
-echo "== phase, exit status, seconds"
-cat "$results/phases.txt"
-! awk '$2 != 0' "$results/phases.txt" | grep -q .
+# decode dtype limit trees
+decode() {
+  phase "decode-$1" "$2" "$python" -m bench.bench_decode "$SMOLLM2" heads/smollm2-135m-instruct-eagle3 \
+    --data "$QUESTIONS" --prompts 1 --new-tokens 128 --dtype "$1" --trees "$3" --baselines transformers,plain \
+    --device cuda --out "$parts/decode-$1.json"
+}
+
+decoding=yes
+if [[ -z ${SMOLLM2:-} || -z ${QUESTIONS:-} ]]; then
+  decoding=
+  echo "Left out: decoding with SmolLM2, because SMOLLM2 (a directory or .gguf file) and QUESTIONS (a folder) are not both given."
+elif [[ $SMOLLM2 == *.gguf ]] && ! "$python" -c "import gguf" 2> /dev/null; then
+  decoding=
+  echo "Left out: decoding with SmolLM2, because SMOLLM2 is a .gguf file and the package gguf is not installed."
+fi
+
+phase build 150 "$python" setup.py build_ext --inplace
+phase kernels-built 30 "$python" -c "import eagle_kernels; assert eagle_kernels.info()['cuda_kernels'], 'no CUDA kernels'"
+if ! awk '$2 != 0 { exit 1 }' "$parts/phases.txt"; then
+  keep
+  echo "Without a build nothing can run: see $results/suite.log."
+  exit 1
+fi
+
+tests tests 140 "cuda and not emulation and not triton" &
+sanitize memcheck --report-api-errors no &
+sanitize racecheck &
+if [[ $decoding ]]; then
+  convert bfloat16 &
+  convert float32 &
+fi
+wait
+keep > /dev/null
+
+phase kernels 100 "$python" -m bench.gpu_kernels --out "$parts/kernels.json"
+keep > /dev/null
+phase rounds-8b 75 "$python" -m bench.graph_rounds --model Llama-3.1-8B --prompt 1024 --new-tokens 96 --trees 60/8/10 \
+  --timelines "$results" --out "$parts/rounds-8b.json"
+keep > /dev/null
+if [[ $decoding ]]; then
+  decode bfloat16 70 5/4/1,24/5/4,60/6/10
+  decode float32 45 24/5/4
+  keep > /dev/null
+fi
+phase rounds 40 "$python" -m bench.graph_rounds --out "$parts/rounds.json"
+tests triton 120 "cuda and triton and not emulation"
+
+echo "== what is to be shown"
+keep
+echo "== phase, exit status, seconds; $SECONDS s in all"
+cat "$parts/phases.txt"
+awk '$2 != 0 { exit 1 }' "$parts/phases.txt"

@@ -7,8 +7,6 @@ text means nothing. Each is measured with torch's own layers in the target and w
 rounds cannot be captured there are no graph columns.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -126,29 +124,27 @@ def main(
     rows = result["graph_rounds"]
     shapes = [parse_tree(text) for text in trees.split(",")]
     arms = [(shapes[-1], False), *((tree, True) for tree in shapes)]
-    with accepting(accept), keeping(result, out, device):
+    with accepting(accept):
         for tree, speculate in arms:
             for fused in (False, True):
                 rows.append(bench.measured(tree, speculate, fused))
+                keep(result, out)
         if timelines is not None:
             for tree, speculate in (arms[0], arms[-1]):
                 ways = [row for row in rows if (row["rounds"] == "plain") != speculate]
                 row = min(ways[-2:], key=lambda row: row.get("graph_seconds", row["eager_seconds"]))
                 trace = timelines / f"{model}-{'tree' if speculate else 'plain'}.json.gz"
                 row["idle"] = bench.idle(tree, speculate, row["fused"], accept, trace)
+                keep(result, out)
     console().print(table_of(result))
 
 
-@contextmanager
-def keeping(result: dict[str, Any], out: Path | None, device: str) -> Iterator[None]:
-    """Writes what was measured, also when the rest of it fails."""
-    try:
-        yield
-    finally:
-        if device == "cuda":
-            result["gpu_state_after"] = gpu_state()
-        if out is not None:
-            write_json(result, out)
+def keep(result: dict[str, Any], out: Path | None) -> None:
+    """Writes what was measured so far."""
+    if torch.cuda.is_available():
+        result["gpu_state_after"] = gpu_state()
+    if out is not None:
+        write_json(result, out)
 
 
 def table_of(result: dict[str, Any]) -> Table:

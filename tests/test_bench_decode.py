@@ -11,13 +11,12 @@ from models import eagle_decoder, prompts, random_head, tiny_target
 from rich.console import Console
 from test_cli import make_tokenizer
 
-from bench import bench_decode, graph_rounds, growth
+from bench import bench_decode, growth
 from bench.arms import Arm, parse_tree, tree_name
 from bench.decode_report import acceptance_lines, all_tables, decode_tables, totals
 from bench.metrics import acceptance_rates, average_acceptance_length
 from bench.results_file import read_json
 from bench.rounds import Acceptance, LoggedRound, RoundLog
-from bench.shapes import ModelShape
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import write_head
 
@@ -168,16 +167,6 @@ def test_growth_command(saved, capsys):
     ]  # fmt: skip
     assert growth.break_even({"phases": {"a": 2.0}}, {"phases": {"a": 1.0, "b": 2.0}}) == 1.5
     assert "as context and batch grow" in capsys.readouterr().out
-
-
-def test_graph_rounds_command(tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(graph_rounds.MODELS, "tiny", ModelShape(32, 48, 4, 2, 8, 2, 97, 60))
-    out = tmp_path / "rounds.json"
-    graph_rounds.main("tiny", new_tokens=6, trees="6/3/2", dtype="float32", device="cpu", out=out)
-    rows = read_json(out, "machine", "graph_rounds")["graph_rounds"]
-    assert [row["rounds"] for row in rows] == ["plain", "tree 6/3/2"]
-    assert all(row["eager_ms"] > 0 and row["graph_ms"] > 0 and row["capture_ms"] == 0 for row in rows)
-    assert "tiny, float32, a round" in capsys.readouterr().out
 
 
 def test_plain_decoding_has_no_rounds_to_log():

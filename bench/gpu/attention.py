@@ -1,4 +1,4 @@
-"""tree_attention beside torch's SDPA with a mask, plain and with a group's heads folded into rows, and flex attention."""
+"""tree_attention beside torch: SDPA with a mask, the same with a group's heads folded into rows, flex attention."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ def add_attention(rows: Rows, sizes: Sizes) -> None:
     """A row for one case; flex attention, whose every shape is compiled anew, takes part in that of the tree."""
     make = DeviceMaker(torch.bfloat16, rows.watch.device)
     measured = case(sizes, make)
-    query, key, value, _, mask, scale = measured.arguments
+    query, (mask, scale) = measured.arguments[0], measured.arguments[4:]
     visible = visible_keys(sizes, mask)
     sets = sets_of(measured.arguments, measured.bytes)
     bare = [arguments[:3] for arguments in sets]

@@ -1,4 +1,4 @@
-"""One forward of an EAGLE-3 head, as the ops compute it and as torch does, against the bytes of its weights and cache."""
+"""One forward of an EAGLE-3 head by the ops and by torch, against the bytes of its weights and its cache."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

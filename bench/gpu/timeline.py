@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from itertools import pairwise
@@ -22,8 +23,10 @@ class Activity(NamedTuple):
 
 
 def profiled(call: Callable[[], object], activity: ProfilerActivity, trace: Path) -> None:
-    """Runs a call under the profiler; the timeline goes to `trace` (.json.gz), which chrome://tracing and Perfetto open."""
+    """Runs a call under the profiler; its timeline goes to `trace` (.json.gz), for Chrome's or Perfetto's viewer."""
     trace.parent.mkdir(parents=True, exist_ok=True)
+    # Between two profiles of one process CUPTI stays up: with CUDA graphs around, its second start has crashed.
+    os.environ |= {"DISABLE_CUPTI_LAZY_REINIT": "1", "TEARDOWN_CUPTI": "0"}
     with profile(activities=[activity]) as profiler:
         call()
     profiler.export_chrome_trace(str(trace))

@@ -12,7 +12,7 @@ from bench.pictures.style import PHASES as PHASE_COLORS
 
 def round_breakdown(result: dict[str, Any]) -> Figure:
     """Stacked bars: milliseconds of a round by phase, for plain decoding and every tree."""
-    ours = {arm: t.per_round() for arm, t in totals(result).items() if t.rounds}
+    ours = {arm: phases for arm, t in totals(result).items() if (phases := t.per_round())}
     figure, (axes,) = new_figure(height=1.6 + 0.5 * len(ours))
     left = dict.fromkeys(ours, 0.0)
     for phase in PHASES:

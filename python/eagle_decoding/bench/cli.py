@@ -37,6 +37,9 @@ def bench(
     temperatures: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     threads: Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's choice")] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
+    ] = None,
     minutes: Annotated[
         float | None,
         typer.Option(help="Stop after so long, and show what can be compared by then.", show_default="no limit"),
@@ -47,17 +50,29 @@ def bench(
 ) -> None:
     """Measure every drafting method on the same prompts and print the table. The same command again resumes."""
     if floor:
-        return show_floor(target, draft or [], dtype, max_new_tokens)
+        return show_floor(target, draft or [], dtype, max_new_tokens, device)
     if data is None or out is None:
         raise ValueError("bench needs --data with question files and --out for the results, or --floor.")
     from eagle_decoding.bench.run import Settings, run_bench
     from eagle_decoding.terminal.console import notice
+    from eagle_decoding.terminal.models import device_named
 
     try:
         heats = tuple(float(value) for value in temperatures.split(","))
     except ValueError:
         raise ValueError(f"--temperatures {temperatures} is not a comma-separated list of numbers like 0,1.") from None
-    settings = Settings(target, tuple(draft or ()), prompts, max_new_tokens, runs, heats, dtype, threads, minutes)
+    settings = Settings(
+        target,
+        tuple(draft or ()),
+        prompts,
+        max_new_tokens,
+        runs,
+        heats,
+        dtype,
+        threads,
+        minutes,
+        device_named(device),
+    )
     try:
         run_bench(settings, methods, data, out)
     except KeyboardInterrupt:
@@ -65,12 +80,13 @@ def bench(
         raise typer.Exit(130) from None
 
 
-def show_floor(target: str | None, drafts: list[str], dtype: str, max_new_tokens: int) -> None:
+def show_floor(target: str | None, drafts: list[str], dtype: str, max_new_tokens: int, device: str | None) -> None:
     """Measures the machine and a short decode with one EAGLE-3 head, and prints how far a round is from the floor."""
     from eagle_decoding.floor.run import run_floor
-    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.terminal.models import device_named, load_models
 
     if len(drafts) > 1:
         raise ValueError(f"--floor is about one draft head, got {len(drafts)}: give one --draft.")
     directory = drafts[0].rpartition("=")[2] if drafts else None
-    run_floor(load_models(target, directory, dtype, None), FLOOR_PROMPT, max_new_tokens)
+    models = load_models(target, directory, dtype, None, device=device_named(device))
+    run_floor(models, FLOOR_PROMPT, max_new_tokens)

@@ -48,7 +48,8 @@ class Record:
     """A measurement.
 
     spec:            the method's, as loaded
-    tokens, seconds: new tokens after those that came with the prompt's forward, up to the end token, and their time
+    tokens, seconds: new tokens after those that came with the prompt's forward, up to the end token, and their time;
+                     on a GPU the captures of graphs are part of it
     prompt_seconds:  time to the first token
     rounds:          forwards of the target after the prompt's, 0 where nobody counts
     text:            digest of all new tokens
@@ -74,6 +75,8 @@ def measure(method: Method, key: Key, prompt: Tensor, settings: dict[str, Any], 
     seed = max(key.run, 0)
     torch.manual_seed(seed)
     own = {} if method.name in RIVALS else {"seed": seed}
+    if prompt.is_cuda:
+        torch.cuda.synchronize()  # the clock starts on an idle device; it stops at tokens that have reached the host
     clock = Clock()
     output = method.generate(prompt, streamer=clock, **settings, **own)
     new = trim(output[0, prompt.shape[1] :].tolist(), end_tokens)

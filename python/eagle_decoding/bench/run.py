@@ -38,6 +38,7 @@ class Settings:
     dtype: str
     threads: int | None
     minutes: float | None
+    device: str
 
     def named_drafts(self) -> dict[str, str]:
         """Name -> directory, by default the bundled head. Raises ValueError for a draft without a name."""
@@ -66,6 +67,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         "dtype": settings.dtype,
         "max_new_tokens": settings.max_new_tokens,
         "threads": torch.get_num_threads(),
+        "device": settings.device,
     }
     journal, deadline = Journal(folder, shared), time.monotonic() + 60 * (settings.minutes or math.inf)
     checks, keys = plan(settings, questions, list(specs))
@@ -73,7 +75,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     for dtype, asked in (("float32", checks), (settings.dtype, keys)):
         missing = [key for key in asked if not journal.known(key, specs[key.method])]
         if missing:
-            models = load_models(settings.target, None, dtype, TreeConfig(), speculate=False)
+            models = load_models(settings.target, None, dtype, TreeConfig(), speculate=False, device=settings.device)
             fill(journal, missing, specs, models, texts, settings.max_new_tokens, deadline)
     left = sum(key not in journal.records for key in (*checks, *keys))
     if left:
@@ -85,7 +87,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         table.width = Measurement.get(out, out.options.update(max_width=1000), table).maximum
         out.print(table, crop=False)  # a narrow terminal wraps lines, and loses nothing
     facts = shared | {
-        "machine": platform.processor() or platform.machine(),
+        "machine": hardware(settings.device),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "prompts": settings.prompts,
@@ -93,6 +95,10 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         "methods": specs,
     }
     notice("Written: " + ", ".join(str(path) for path in write_reports(folder, rows, facts)))
+
+
+def hardware(device: str) -> str:
+    return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
 
 
 def plan(settings: Settings, questions: list[tuple[str, int, str]], methods: list[str]) -> tuple[list[Key], list[Key]]:

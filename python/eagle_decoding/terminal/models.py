@@ -31,21 +31,27 @@ class Models:
         """input_ids and attention_mask [1, tokens] of a conversation, ready for the answer."""
         return self.tokenizer.apply_chat_template(
             messages, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-        )
+        ).to(self.decoder.target.device)
 
     def encode_prompt(self, text: str, chat: bool | None) -> dict[str, Any]:
         """The same for one prompt; chat=False continues the text as it stands, None goes by the tokenizer."""
         if chat is None:
             chat = self.tokenizer.chat_template is not None
         if not chat:
-            return self.tokenizer(text, return_tensors="pt")
+            return self.tokenizer(text, return_tensors="pt").to(self.decoder.target.device)
         if self.tokenizer.chat_template is None:
             raise ValueError("--chat needs a tokenizer with a chat template, which this target's has not: use --raw.")
         return self.encode([{"role": "user", "content": text}])
 
 
 def load_models(
-    target: str | None, draft: str | None, dtype: str, tree: TreeConfig | None, *, speculate: bool = True
+    target: str | None,
+    draft: str | None,
+    dtype: str,
+    tree: TreeConfig | None,
+    *,
+    speculate: bool = True,
+    device: str = "cpu",
 ) -> Models:
     """Loads a target and its head; None stands for SmolLM2-135M-Instruct and the head that comes with the repository.
 
@@ -53,6 +59,7 @@ def load_models(
     draft:     as load_draft takes it; not needed when speculate is False
     tree:      shape of the draft trees, None for the method's own
     dtype:     a key of DTYPES
+    device:    where the target goes, and the draft with it
 
     Raises ValueError or OSError, in one sentence, for what cannot be found or does not fit.
     """
@@ -68,7 +75,7 @@ def load_models(
         head = existing_draft(draft) if draft is not None else str(bundled_head())
     if path.endswith(".gguf"):
         path = str(converted(Path(path), weights, notice))
-    model = load_target(path, dtype=weights)
+    model = load_target(path, dtype=weights).to(device)
     tokenizer = AutoTokenizer.from_pretrained(path)
     if head is None:
         return Models(SpeculativeDecoder(model, NoDraft()), tokenizer)
@@ -80,6 +87,18 @@ def element_type(name: str) -> torch.dtype:
     if name not in DTYPES:
         raise ValueError(f"--dtype {name} is unknown, choose one of {', '.join(DTYPES)}.")
     return DTYPES[name]
+
+
+def device_named(name: str | None) -> str:
+    """The device of --device; None stands for a GPU where there is one. Raises ValueError for what is not there."""
+    available = torch.cuda.is_available()
+    if name is None:
+        return "cuda" if available else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"--device {name} is unknown, choose cpu or cuda.")
+    if name == "cuda" and not available:
+        raise ValueError("--device cuda needs a GPU that torch can use, and there is none: leave it out.")
+    return name
 
 
 def existing(path: str) -> str:

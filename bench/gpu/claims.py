@@ -1,0 +1,92 @@
+"""What the kernels and rounds are to show on a GPU: each claim with its bound and what was measured."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Part = dict[str, Any]  # what one command of the suite wrote
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A measured number and its bound; a number without one is only to be shown."""
+
+    what: str
+    measured: float
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def holds(self) -> bool | None:
+        """None for a number without a bound."""
+        if self.at_least is not None:
+            return self.measured >= self.at_least
+        return self.measured <= self.at_most if self.at_most is not None else None
+
+    def line(self) -> str:
+        line = f"{self.what:<76} {self.measured:10.4g}"
+        if self.holds is None:
+            return line
+        bound = f"at least {self.at_least:g}" if self.at_least is not None else f"at most {self.at_most:g}"
+        return f"{line}  {bound}: {'yes' if self.holds else 'NO'}"
+
+
+def claims(parts: dict[str, Part]) -> Iterator[Claim]:
+    """All claims that the parts, by name, have numbers for."""
+    for row in parts.get("kernels", {}).get("kernels", []):
+        yield from of_kernel(row)
+    for name, part in parts.items():
+        if "graph_rounds" in part:
+            yield from of_rounds(part)
+        if "files" in part:
+            yield from of_decoding(name, part)
+
+
+def of_kernel(row: dict[str, Any]) -> Iterator[Claim]:
+    microseconds = 1e6 * row.get("seconds", 0.0)
+    match row:
+        case {"name": "tree_attention", "batch": batch, "context": context, "nodes": 60}:
+            what = f"tree_attention, 60 nodes, context {context}, batch {batch}: "
+            yield Claim(what + "share of bandwidth", row["share_of_bandwidth"], 0.75 if context >= 8192 else None)
+            yield Claim(what + "time over the floor", row["times_floor"])
+            for rival, taken in row["rivals"].items():
+                if "seconds" in taken:
+                    yield Claim(what + f"times faster than {rival}", taken["seconds"] / row["seconds"], 1.0)
+        case {"name": "draft forward", "weights": weights, "rows": rows}:
+            bound = 1.25 if weights == "bfloat16" else 1.35
+            over = row["seconds"] / row["bytes_seconds"]
+            yield Claim(f"draft forward, {rows} rows, {weights}: time over its bytes' floor", over, at_most=bound)
+        case {"name": "sample and walk", "settings": settings, "nodes": nodes}:
+            bound = 15 if settings == "greedy" else 40
+            yield Claim(f"sample and walk, {nodes} nodes, {settings}: microseconds", microseconds, at_most=bound)
+        case {"name": "compact_kv", "rows": rows, "layers": layers}:
+            yield Claim(f"compaction, {rows} rows, {layers} layers: microseconds", microseconds, at_most=10)
+
+
+def of_rounds(part: Part) -> Iterator[Claim]:
+    """The bounds are those of the 8B model; of smaller ones, which launches bound, the figures are shown."""
+    model = part["machine"]["model"]
+    large = model == "Llama-3.1-8B"
+    for row in part["graph_rounds"]:
+        what = f"{model}, {row['rounds']}{', fused' if row['fused'] else ''}: "
+        bound = 0.8 if row["rounds"] == "plain" else 0.65
+        if "share_of_floor_speed" in row:
+            deep = row["rounds"] in ("plain", "tree 60/8/10")
+            yield Claim(what + "floor over time", row["share_of_floor_speed"], bound if large and deep else None)
+        if row.get("idle", {}).get("host_gaps") is not None:
+            yield Claim(what + "host gaps", row["idle"]["host_gaps"], at_most=0.03 if large else None)
+
+
+def of_decoding(name: str, part: Part) -> Iterator[Claim]:
+    arms: dict[str, list[dict[str, Any]]] = {}
+    for by_arm in part["files"].values():
+        for arm, measured in by_arm.items():
+            arms.setdefault(arm, []).append(measured)
+    for arm, measured in arms.items():
+        tokens, seconds = (sum(m[field] for m in measured) for field in ("tokens", "seconds"))
+        capturing = sum(m["phases"].get("capture", 0.0) for m in measured)
+        yield Claim(f"{name}, {arm}: tokens per second", tokens / seconds)
+        if capturing:
+            yield Claim(f"{name}, {arm}: tokens per second without captures", tokens / (seconds - capturing))
+    for arm, share in part.get("equal_texts", {}).items():
+        yield Claim(f"{name}, {arm}: share of texts equal to plain's", share)

@@ -1,0 +1,39 @@
+"""One JSON of everything a run of the suite has measured so far, and its claims: python -m bench.gpu.collect PARTS OUT.
+
+Imports nothing large: the suite runs it after every phase, so that a run which is cut short leaves what it has.
+"""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from bench.gpu.claims import Claim, claims
+
+
+def read_parts(folder: Path) -> dict[str, Any]:
+    """What each command wrote, by the name of its file."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
+
+
+def read_phases(file: Path) -> list[dict[str, Any]]:
+    """Lines of name, exit status and seconds."""
+    lines = [line.split() for line in file.read_text().splitlines()]
+    return [{"phase": name, "status": int(status), "seconds": int(seconds)} for name, status, seconds in lines]
+
+
+def main(folder: Path, out: Path) -> list[Claim]:
+    parts = read_parts(folder)
+    found = list(claims(parts))
+    held = [asdict(claim) | {"holds": claim.holds} for claim in found]
+    result = {"phases": read_phases(folder / "phases.txt"), "claims": held, **parts}
+    partial = out.with_name(out.name + ".partial")
+    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    partial.replace(out)
+    return found
+
+
+if __name__ == "__main__":
+    for claim in main(Path(sys.argv[1]), Path(sys.argv[2])):
+        print(claim.line())
