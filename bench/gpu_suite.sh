@@ -21,12 +21,13 @@ export EAGLE_BUILD_CUDA=1 EAGLE_CUDA_ARCHS=${EAGLE_CUDA_ARCHS:-90a-real} MAX_JOB
 export PYTHONPATH=$PWD:$PWD/python${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 
 # phase name seconds command...: runs a command under a time limit and what is left of the whole; keeps log and outcome.
+# At the limit it is interrupted, so that it can say how far it got; the shell lets jobs in the background ignore that.
 phase() {
   local name=$1 limit=$2 start=$SECONDS status=0
   shift 2
   limit=$((limit < total - SECONDS ? limit : total - SECONDS))
   if ((limit > 0)); then
-    timeout --signal INT --kill-after 5 "$limit" "$@" > "$parts/$name.log" 2>&1 || status=$?
+    env --default-signal=INT timeout --signal INT --kill-after 5 "$limit" "$@" > "$parts/$name.log" 2>&1 || status=$?
   else
     echo "Left out: no time was left." > "$parts/$name.log"
     status=124

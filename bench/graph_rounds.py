@@ -3,8 +3,8 @@
 python -m bench.graph_rounds [--model SmolLM2-135M] [--trees 6/5/1,60/8/10] [--accept 4] [--device cuda] [--out FILE]
 
 Weights are random. Every round accepts --accept drafts, or as many as its tree is deep, whatever the target chose; the
-text means nothing. Each is measured with torch's own layers in the target and with this package's (`fused`). Where
-rounds cannot be captured there are no graph columns.
+text means nothing. Each is measured with torch's own layers in the target and with this package's (`fused`), beside
+transformers' own generate. Where rounds cannot be captured there are no graph columns.
 """
 
 from dataclasses import asdict, dataclass
@@ -16,7 +16,7 @@ import typer
 from rich.table import Table
 from torch.profiler import ProfilerActivity
 
-from bench.arms import parse_tree, tree_name
+from bench.arms import Clock, parse_tree, tree_name
 from bench.console import console
 from bench.gpu.forced import accepting
 from bench.gpu.random_models import random_head, random_target
@@ -57,10 +57,25 @@ class Bench:
         draft = Eagle3Draft(self.head, embedding, self.shape.num_layers, tree, self.dtype, self.target.device)
         return SpeculativeDecoder(self.target, draft, fused=fused)
 
+    def settings(self, new_tokens: int) -> dict[str, Any]:
+        return {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+
     def generate(self, decoder: SpeculativeDecoder, speculate: bool, new_tokens: int, captured: bool = True) -> None:
         decoder.graph = captured
-        settings = {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
-        decoder.generate(self.prompt, speculate=speculate, **settings)
+        decoder.generate(self.prompt, speculate=speculate, **self.settings(new_tokens))
+
+    def transformers(self, tree: TreeConfig) -> dict[str, Any]:
+        """Seconds of a token by transformers' generate, in the second of two calls, beside a plain round's floor."""
+        for _ in range(2):
+            clock = Clock(self.prompt.device)
+            self.target.generate(self.prompt, streamer=clock, **self.settings(self.new_tokens))
+        return {
+            "rounds": "transformers",
+            "fused": False,
+            "tokens_per_round": 1.0,
+            "floor_seconds": self.floor_seconds(tree, False, 1.0),
+            "eager_seconds": clock.decode / clock.steps,
+        }
 
     def measured(self, tree: TreeConfig, speculate: bool, fused: bool) -> dict[str, Any]:
         """Seconds of a round one by one and as a graph, each in the second of two calls, beside its floor."""
@@ -121,9 +136,10 @@ def main(
     bench = Bench(MODELS[model], element, Stopwatch(device), measure_ceilings(element, device), prompt, new_tokens)
     facts = machine(device) | {"model": model, "dtype": dtype, "prompt": prompt, "new_tokens": new_tokens}
     result: dict[str, Any] = {"machine": facts, "ceilings": asdict(bench.ceilings), "graph_rounds": []}
-    rows = result["graph_rounds"]
+    rows: list[dict[str, Any]] = result["graph_rounds"]
     shapes = [parse_tree(text) for text in trees.split(",")]
     arms = [(shapes[-1], False), *((tree, True) for tree in shapes)]
+    rows.append(bench.transformers(shapes[-1]))
     with accepting(accept):
         for tree, speculate in arms:
             for fused in (False, True):
@@ -131,8 +147,9 @@ def main(
                 keep(result, out)
         if timelines is not None:
             for tree, speculate in (arms[0], arms[-1]):
-                ways = [row for row in rows if (row["rounds"] == "plain") != speculate]
-                row = min(ways[-2:], key=lambda row: row.get("graph_seconds", row["eager_seconds"]))
+                name = tree_name(tree) if speculate else "plain"
+                ways = [row for row in rows if row["rounds"] == name]
+                row = min(ways, key=lambda row: row.get("graph_seconds", row["eager_seconds"]))
                 trace = timelines / f"{model}-{'tree' if speculate else 'plain'}.json.gz"
                 row["idle"] = bench.idle(tree, speculate, row["fused"], accept, trace)
                 keep(result, out)

@@ -186,11 +186,13 @@ def test_graph_rounds_command(tiny, tmp_path, capsys):
     )  # fmt: skip
     rows = read_json(out, "machine", "ceilings", "graph_rounds")["graph_rounds"]
     assert [(row["rounds"], row["fused"]) for row in rows] == [
-        (name, fused) for name in ("plain", "chain 4/3/1", "tree 12/4/3") for fused in (False, True)
+        ("transformers", False),
+        *((name, fused) for name in ("plain", "chain 4/3/1", "tree 12/4/3") for fused in (False, True)),
     ]
-    assert [row["tokens_per_round"] for row in rows] == [1, 1, 3, 3, 3, 3]
-    for row in rows:
-        assert 0 < row["floor_seconds"] < row["eager_seconds"] and row["graph_device_seconds"] > 0
+    assert [row["tokens_per_round"] for row in rows] == [1, 1, 1, 3, 3, 3, 3]
+    assert all(0 < row["floor_seconds"] < row["eager_seconds"] for row in rows)
+    for row in rows[1:]:
+        assert row["graph_device_seconds"] > 0
         assert row["share_of_floor_speed"] == pytest.approx(row["floor_seconds"] / row["graph_seconds"], rel=1e-3)
     idle = [row["idle"] for row in rows if "idle" in row]
     assert [found["timeline"] for found in idle] == ["tiny-plain.json.gz", "tiny-tree.json.gz"]
@@ -206,10 +208,10 @@ def trace_of(events: list[dict[str, Any]], path: Path) -> Path:
 
 
 def test_idle_shares_of_a_timeline(tmp_path):
-    """Three replays of two kernels and a copy: 100 us apart, 10 us idle inside, 5 us idle between."""
+    """Three replays of two kernels at a time and a copy: 100 us apart, 10 us idle inside, 5 us idle between."""
     events = [{"ph": "X", "cat": "cuda_runtime", "name": "cudaGraphLaunch", "ts": 0, "dur": 90, "args": {}}]
     for replay in range(3):
-        for category, start, length in (("kernel", 0, 40), ("kernel", 30, 20), ("gpu_memcpy", 60, 35)):
+        for category, start, length in (("kernel", 0, 50), ("kernel", 30, 10), ("gpu_memcpy", 60, 35)):
             arguments = {"correlation": replay + 7}
             events.append(
                 {"ph": "X", "cat": category, "ts": 1e3 + 100 * replay + start, "dur": length, "args": arguments}
@@ -250,6 +252,10 @@ def kernel(name: str, seconds: float, **fields: Any) -> dict[str, Any]:
     return {"name": name, "seconds": seconds, "bytes_seconds": 1e-5, "times_floor": 2.0, "rivals": {}} | fields
 
 
+def graph_round(name: str, fused: bool, **fields: Any) -> dict[str, Any]:
+    return {"rounds": name, "fused": fused, "tokens_per_round": 1.0, "eager_seconds": 2e-2} | fields
+
+
 def test_claims_follow_from_the_parts():
     attention = {"batch": 1, "nodes": 60, "rivals": {"sdpa": {"seconds": 3e-5}, "flex": {"error": "none"}}}
     parts = {
@@ -267,9 +273,9 @@ def test_claims_follow_from_the_parts():
         "rounds-8b": {
             "machine": {"model": "Llama-3.1-8B"},
             "graph_rounds": [
-                {"rounds": "plain", "fused": False, "share_of_floor_speed": 0.79},
-                {"rounds": "tree 60/8/10", "fused": True, "share_of_floor_speed": 0.66, "idle": {"host_gaps": 0.01}},
-                {"rounds": "tree 60/8/10", "fused": False},
+                graph_round("plain", False, share_of_floor_speed=0.79, graph_seconds=5e-3),
+                graph_round("tree 60/8/10", True, share_of_floor_speed=0.66, idle={"host_gaps": 0.01}),
+                graph_round("transformers", False),
             ],
         },
         "decode-bfloat16": {
@@ -279,11 +285,11 @@ def test_claims_follow_from_the_parts():
     }
     found = {claim.what: claim.holds for claim in claims(parts)}
     assert list(found.values()) == [
-        False, None, True, None, None, True, False, True, True, False, True, True, None, None, None,
+        False, None, True, None, None, True, False, True, True, None, False, None, True, True, None, None, None, None,
     ]  # fmt: skip
     lines = [claim.line() for claim in claims(parts)]
     assert lines[0].endswith("0.7  at least 0.75: NO") and lines[8].endswith("9  at most 10: yes")
-    assert [claim.measured for claim in claims(parts)][-3:] == [15, 20, 1]
+    assert [claim.measured for claim in claims(parts)][-4:] == [50, 15, 20, 1]
     assert Claim("speed", 12.0).line().endswith("12")
 
 
@@ -372,8 +378,10 @@ def test_without_a_build_the_script_ends(suite):
     assert len(commands) == 2
 
 
-def test_a_phase_that_hangs_is_ended_and_later_ones_are_left_out(suite):
-    status, _, result, commands = suite(HANGING="bench.gpu_kernels", SUITE_SECONDS="4")
+@pytest.mark.parametrize(("command", "name"), [("bench.gpu_kernels", "kernels"), ("not triton", "tests")])
+def test_a_phase_that_hangs_is_interrupted_and_later_ones_are_left_out(suite, command, name):
+    """124: it ended when interrupted, as one in the background does only where it can be."""
+    status, _, result, commands = suite(HANGING=command, SUITE_SECONDS="3")
     by_name = {phase["phase"]: phase["status"] for phase in result["phases"]}
-    assert status == 1 and by_name["kernels"] in (124, 137) and by_name["rounds-8b"] == 124
+    assert status == 1 and by_name[name] == 124 and by_name["rounds-8b"] == 124
     assert not any("bench.graph_rounds" in command for command in commands)

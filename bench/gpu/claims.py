@@ -70,6 +70,8 @@ def of_rounds(part: Part) -> Iterator[Claim]:
     for row in part["graph_rounds"]:
         what = f"{model}, {row['rounds']}{', fused' if row['fused'] else ''}: "
         bound = 0.8 if row["rounds"] == "plain" else 0.65
+        seconds = row.get("graph_seconds", row["eager_seconds"])
+        yield Claim(what + "tokens per second", row["tokens_per_round"] / seconds)
         if "share_of_floor_speed" in row:
             deep = row["rounds"] in ("plain", "tree 60/8/10")
             yield Claim(what + "floor over time", row["share_of_floor_speed"], bound if large and deep else None)
