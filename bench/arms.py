@@ -2,10 +2,9 @@
 
 import copy
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,47 +60,27 @@ class Arm:
     """A way of decoding.
 
     decoder: the one behind it if it is one of ours
-    log:     which rounds are noted: of no call, of the timed one, or of another one after it. Reading every tree back
-             is nothing on a CPU; on a GPU it would keep rounds from being captured
+    log:     notes rounds, its draft is a RoundLog: the decoder itself, or another one that decodes the same once the
+             clock has stopped. Reading every tree back is nothing on a CPU; on a GPU rounds could not be captured
     """
 
     name: str
     generate: Generate
     decoder: SpeculativeDecoder | None = None
-    log: Literal["nothing", "timed", "apart"] = "nothing"
+    log: SpeculativeDecoder | None = None
 
     def run(self, prompt: Tensor, settings: dict[str, Any]) -> tuple[Clock, Stats | None, list[LoggedRound]]:
         """One timed call with torch's seed 0; statistics and rounds of our own decoders."""
-        if self.decoder is None:
-            return self.timed(prompt, settings), None, []
-        if self.log == "timed":
-            with logging_rounds(self.decoder) as log:
-                clock = self.timed(prompt, settings)
-            return clock, self.decoder.stats, log.finish(self.decoder.stats)
-        clock, stats, rounds = self.timed(prompt, settings), self.decoder.stats, []
-        if self.log == "apart":
-            with logging_rounds(self.decoder) as log:
-                self.timed(prompt, settings)
-            rounds = log.finish(self.decoder.stats)
-        return clock, stats, rounds
-
-    def timed(self, prompt: Tensor, settings: dict[str, Any]) -> Clock:
         torch.manual_seed(0)
         clock = Clock(prompt.device)
         self.generate(prompt, streamer=clock, **settings)
-        return clock
-
-
-@contextmanager
-def logging_rounds(decoder: SpeculativeDecoder) -> Iterator[RoundLog]:
-    """Rounds run one by one, and are noted."""
-    draft, graph = decoder.draft, decoder.graph
-    log = RoundLog(draft)
-    decoder.draft, decoder.graph = log, False
-    try:
-        yield log
-    finally:
-        decoder.draft, decoder.graph = draft, graph
+        stats = self.decoder.stats if self.decoder else None
+        if self.log is None:
+            return clock, stats, []
+        if self.log is not self.decoder:
+            torch.manual_seed(0)
+            self.log.generate(prompt, **settings)
+        return clock, stats, self.log.draft.finish(self.log.stats)
 
 
 def parse_tree(text: str) -> TreeConfig:
@@ -142,8 +121,11 @@ def baseline(name: str, target: PreTrainedModel, max_length: int) -> Arm:
 
 
 def speculative(target: PreTrainedModel, head: str, tree: TreeConfig) -> Arm:
-    decoder = SpeculativeDecoder.from_pretrained(target, head, tree=tree)
-    return Arm(tree_name(tree), decoder.generate, decoder, "timed" if target.device.type == "cpu" else "apart")
+    decoder = log = SpeculativeDecoder.from_pretrained(target, head, tree=tree)
+    if target.device.type != "cpu":
+        log = SpeculativeDecoder.from_pretrained(target, head, tree=tree, graph=False)
+    log.draft = RoundLog(log.draft)
+    return Arm(tree_name(tree), decoder.generate, decoder, log)
 
 
 def warmed_up(arm: Arm, prompt: Tensor, settings: dict[str, Any], tokens: int) -> float:

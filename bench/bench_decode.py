@@ -3,8 +3,8 @@
 python -m bench.bench_decode TARGET HEAD --data DIR [--prompts 4] [--new-tokens 64] [--trees 8/4/4,5/4/1] [--out FILE]
 
 Same prompts, same weights, same machine, arms interleaved prompt by prompt, batch 1. Time counts from the first new
-token to the last, so that the prompt's forward is excluded (it is reported). On a GPU it contains the captures of
-graphs, which every call makes anew; what they took is reported too.
+token to the last, so that the prompt's forward is excluded (it is reported). On a GPU a call that captures a graph
+contains that; speed without it is reported too.
 """
 
 from collections import Counter

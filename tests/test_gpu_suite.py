@@ -18,7 +18,7 @@ from tape import Tape
 from torch.profiler import ProfilerActivity
 
 from bench import gpu_kernels, graph_rounds
-from bench.arms import speculative
+from bench.arms import Arm, speculative
 from bench.gpu import rows as rows_module
 from bench.gpu.claims import Claim, claims
 from bench.gpu.collect import main as collect
@@ -29,9 +29,10 @@ from bench.gpu.timeline import Activity, idle_shares, profiled, read_activities
 from bench.results_file import read_json
 from bench.shapes import MODELS, ModelShape, sizes
 from bench.timing import Stopwatch
-from eagle_decoding import TreeConfig, graph
+from eagle_decoding import SpeculativeDecoder, TreeConfig, graph
 from eagle_decoding.floor.ceilings import Ceilings
 from eagle_decoding.floor.work import Work
+from eagle_decoding.target import load_target
 from eagle_decoding.tree import DraftTree
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -174,6 +175,7 @@ def test_forced_rounds_can_be_captured(accepted, monkeypatch):
             assert decoder.stats.rounds == 2 * 18 // (accepted + 1)
     assert torch.equal(*texts) and len(replays.marks) >= 18 // (accepted + 1) - 2  # a round may be under way too many
     assert replays.round_seconds() > 0 and replays.device_seconds() > 0
+    decoder.graph = False
     stock = decoder.generate(**prompts(2), **settings)
     assert torch.equal(stock, texts[0]) == (accepted == 0)  # a round that accepts nothing writes what the target chose
 
@@ -235,17 +237,16 @@ def test_a_profile_of_a_cpu_has_no_activity_of_a_device(tmp_path):
 
 def test_rounds_logged_apart_are_those_of_the_timed_call(saved, tmp_path):
     """What a GPU does, whose timed rounds are captured: the same text, rounds and acceptance as with the log."""
-    target, head = saved[1], saved[3]
-    from eagle_decoding.target import load_target
-
-    arm = speculative(load_target(target, dtype=torch.float32), head, TreeConfig(6, 3, 2))
-    settings = {"do_sample": False, "max_new_tokens": 12}
+    target, head, tree = load_target(saved[1], dtype=torch.float32), saved[3], TreeConfig(6, 3, 2)
+    logged = speculative(target, head, tree)
+    assert logged.log is logged.decoder
+    apart = SpeculativeDecoder.from_pretrained(target, head, tree=tree)
     found = []
-    for arm.log in ("timed", "apart"):
-        clock, stats, rounds = arm.run(prompts(1)["input_ids"], settings)
+    for arm in (logged, Arm("apart", apart.generate, apart, logged.log)):
+        clock, stats, rounds = arm.run(prompts(1)["input_ids"], {"do_sample": False, "max_new_tokens": 12})
         found.append((clock.tokens, stats.rounds, stats.accepted, rounds))
         assert len(clock.tokens) == clock.steps + 1 and len(rounds) == stats.rounds
-    assert found[0] == found[1] and arm.decoder.graph
+    assert found[0] == found[1]
 
 
 def kernel(name: str, seconds: float, **fields: Any) -> dict[str, Any]:

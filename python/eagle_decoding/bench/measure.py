@@ -49,7 +49,7 @@ class Record:
 
     spec:            the method's, as loaded
     tokens, seconds: new tokens after those that came with the prompt's forward, up to the end token, and their time;
-                     on a GPU the captures of graphs are part of it
+                     on a GPU a capture, where the call makes one, is part of it
     prompt_seconds:  time to the first token
     rounds:          forwards of the target after the prompt's, 0 where nobody counts
     text:            digest of all new tokens
