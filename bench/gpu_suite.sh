@@ -5,7 +5,7 @@
 # PYTHON names the interpreter that has torch (python3), EAGLE_CUDA_ARCHS the architecture (90a-real, an H100 or H200).
 # SMOLLM2 is the target to decode with, a directory or a .gguf file, QUESTIONS a folder of .jsonl question files.
 # Needs nvcc, cmake, ninja, compute-sanitizer and pytest with hypothesis and pytest-benchmark; no network.
-# Ends within 8 minutes: phases that would begin later are left out. What was measured is in suite.json at any time.
+# Ends within SUITE_SECONDS (470): later phases are left out. What was measured so far is in suite.json at any time.
 set -uo pipefail
 results=$(realpath -m "${1:-$(dirname "$0")/results/gpu}")
 [[ -e ${SMOLLM2:-} ]] && SMOLLM2=$(realpath "$SMOLLM2")
@@ -21,13 +21,13 @@ export EAGLE_BUILD_CUDA=1 EAGLE_CUDA_ARCHS=${EAGLE_CUDA_ARCHS:-90a-real} MAX_JOB
 export PYTHONPATH=$PWD:$PWD/python${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 
 # phase name seconds command...: runs a command under a time limit and what is left of the whole; keeps log and outcome.
-# At the limit it is interrupted, so that it can say how far it got; the shell lets jobs in the background ignore that.
+# At the limit it is interrupted, so that it can say how far it got.
 phase() {
   local name=$1 limit=$2 start=$SECONDS status=0
   shift 2
   limit=$((limit < total - SECONDS ? limit : total - SECONDS))
   if ((limit > 0)); then
-    env --default-signal=INT timeout --signal INT --kill-after 5 "$limit" "$@" > "$parts/$name.log" 2>&1 || status=$?
+    timeout --signal INT --kill-after 5 "$limit" "$@" > "$parts/$name.log" 2>&1 || status=$?
   else
     echo "Left out: no time was left." > "$parts/$name.log"
     status=124
@@ -89,7 +89,7 @@ fi
 tests tests 140 "cuda and not emulation and not triton" &
 sanitize memcheck --report-api-errors no &
 sanitize racecheck &
-if [[ $decoding ]]; then
+if [[ $decoding && $SMOLLM2 == *.gguf ]]; then
   convert bfloat16 &
   convert float32 &
 fi

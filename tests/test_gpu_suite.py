@@ -356,14 +356,16 @@ def test_the_script_runs_its_phases(suite):
     assert all("--cuda" not in command for command in commands)
 
 
-def test_the_script_decodes_what_it_is_given(suite, tmp_path):
-    (tmp_path / "questions").mkdir()
-    (tmp_path / "a model").mkdir()
-    _, _, result, commands = suite(SMOLLM2=str(tmp_path / "a model"), QUESTIONS=str(tmp_path / "questions"))
-    phases = [phase["phase"] for phase in result["phases"]]
-    assert {"convert-bfloat16", "convert-float32", "decode-bfloat16", "decode-float32"} < set(phases)
+@pytest.mark.parametrize("name", ["a model", "a model.gguf"])
+def test_the_script_decodes_what_it_is_given(suite, tmp_path, name):
+    """A .gguf file is converted while the tests run, a directory is read as it is."""
+    (tmp_path / name).mkdir()
+    _, _, result, commands = suite(SMOLLM2=str(tmp_path / name), QUESTIONS=str(tmp_path))
+    phases = {phase["phase"] for phase in result["phases"]}
+    assert {"decode-bfloat16", "decode-float32"} < phases
+    assert ({"convert-bfloat16", "convert-float32"} < phases) == name.endswith(".gguf")
     decoding = [command for command in commands if "bench.bench_decode" in command]
-    assert "a model heads/" in decoding[0] and "--trees 5/4/1,24/5/4,60/6/10" in decoding[0]
+    assert f"{name} heads/" in decoding[0] and "--trees 5/4/1,24/5/4,60/6/10" in decoding[0]
 
 
 def test_a_phase_that_fails_does_not_end_the_script(suite):
@@ -381,7 +383,7 @@ def test_without_a_build_the_script_ends(suite):
 
 @pytest.mark.parametrize(("command", "name"), [("bench.gpu_kernels", "kernels"), ("not triton", "tests")])
 def test_a_phase_that_hangs_is_interrupted_and_later_ones_are_left_out(suite, command, name):
-    """124: it ended when interrupted, as one in the background does only where it can be."""
+    """124: it ended when interrupted, in the background too, where the shell lets jobs ignore that."""
     status, _, result, commands = suite(HANGING=command, SUITE_SECONDS="3")
     by_name = {phase["phase"]: phase["status"] for phase in result["phases"]}
     assert status == 1 and by_name[name] == 124 and by_name["rounds-8b"] == 124
