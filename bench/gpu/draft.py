@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_attention, silu
 
 import eagle_kernels
+from bench.case import nbytes
 from bench.gpu.rows import DeviceMaker, Rows
 from eagle_decoding.drafts.decoder_layer import causal_words
 from eagle_decoding.floor.work import Work
@@ -17,8 +19,7 @@ EPS = 1e-5
 SPARE = 128  # rows of the cache behind the context
 
 
-@dataclass(frozen=True)
-class Weights:
+class Weights(NamedTuple):
     """What a forward streams; larger than any second-level cache, so that one set is never found there."""
 
     qkv: Tensor
@@ -26,14 +27,6 @@ class Weights:
     gate_up: Tensor
     down: Tensor
     lm_head: Tensor
-
-    @property
-    def elements(self) -> int:
-        return sum(weight.numel() for weight in vars(self).values())
-
-    @property
-    def nbytes(self) -> int:
-        return sum(weight.nbytes for weight in vars(self).values())
 
 
 @dataclass(frozen=True)
@@ -128,7 +121,7 @@ def work_of(w: Weights, s: Sizes) -> Work:
     """Weights once, and the context's keys and values once."""
     cached = 2 * s.num_kv_heads * s.context_len * s.head_dim * torch.bfloat16.itemsize
     attention = 4 * s.topk * s.num_heads * s.context_len * s.head_dim
-    return Work(w.nbytes + cached, 2 * s.topk * w.elements + attention)
+    return Work(nbytes(*w) + cached, 2 * s.topk * sum(weight.numel() for weight in w) + attention)
 
 
 def add_draft_forward(rows: Rows, sizes: Sizes) -> None:
