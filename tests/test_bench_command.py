@@ -12,6 +12,7 @@ from eagle_decoding.bench.measure import CHECK, Key, Record, trim
 from eagle_decoding.bench.methods import catalogue, choose
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.summary import MEAN, complete, summarise
+from eagle_decoding.terminal.models import device_named
 
 METHODS = ("transformers", "plain", "suffix")
 
@@ -120,7 +121,7 @@ def test_the_whole_command(saved, questions, tmp_path):
     """Every method on a tiny model in fp32: all texts alike, four files written; again: nothing is measured twice."""
     out = tmp_path / "out"
     target, head = saved[1], saved[3]
-    command = ["bench", "--target", target, "--draft", f"eagle-3={head}", "--dtype", "float32"]
+    command = ["bench", "--target", target, "--draft", f"eagle-3={head}", "--dtype", "float32", "--device", "cpu"]
     command += ["--data", str(questions), "--out", str(out), "--runs", "1", "--max-new-tokens", "5", "--prompts", "1"]
     shown = run(*command, "--minutes", "0.0001")
     assert shown.code == 1 and "raise --minutes" in " ".join(shown.err.split())
@@ -154,3 +155,13 @@ def test_the_whole_command(saved, questions, tmp_path):
 def test_wrong_arguments_become_one_sentence(questions, tmp_path, arguments, sentence):
     shown = run("bench", "--data", str(questions), "--out", str(tmp_path / "o"), "--target", "./t", *arguments)
     assert shown.code == 1 and sentence in " ".join(shown.err.split())
+
+
+def test_devices_are_named_or_found(monkeypatch):
+    for available, found in ((True, "cuda"), (False, "cpu")):
+        monkeypatch.setattr("torch.cuda.is_available", lambda available=available: available)
+        assert device_named(None) == found and device_named("cpu") == "cpu"
+    with pytest.raises(ValueError, match="--device cuda needs a GPU"):
+        device_named("cuda")
+    with pytest.raises(ValueError, match="--device tpu is unknown, choose cpu or cuda"):
+        device_named("tpu")

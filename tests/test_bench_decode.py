@@ -136,7 +136,7 @@ def test_decode_command(saved, capsys):
     target, head = str(saved / "target"), str(saved / "head")
     bench_decode.main(
         target, head, saved / "questions", prompts=1, new_tokens=12, dtype="float32", trees="6/3/2,4/3/1",
-        baselines="transformers,plain", out=out,
+        baselines="transformers,plain", device="cpu", out=out,
     )  # fmt: skip
     result = read_json(out, "machine", "files")
     assert set(result["files"]) == {"one", "two"}
