@@ -1,0 +1,111 @@
+"""The GPU benchmark of kernels, on a CPU: rivals compute what the op does; full sizes without memory; its rows."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import pytest
+import torch
+import typer
+
+from bench import gpu_kernels
+from bench.gpu import rows as rows_module
+from bench.gpu.rows import Rows, copied, sets_of
+from bench.results_file import read_json
+from bench.shapes import MODELS, ModelShape, sizes
+from bench.timing import Stopwatch
+from eagle_decoding.floor.ceilings import Ceilings
+from eagle_decoding.floor.work import Work
+
+CEILINGS = Ceilings(1, "bfloat16", copy_bandwidth=1e10, read_bandwidth=1e10, flops_per_second=1e11)
+
+
+@pytest.fixture
+def tiny(monkeypatch) -> str:
+    """A model's name; ceilings are not measured, two sets of inputs exceed the cache, and few samples are taken."""
+    monkeypatch.setitem(MODELS, "tiny", ModelShape(64, 96, 8, 2, 16, 2, 97, 60))
+    monkeypatch.setattr(rows_module, "CACHED_BYTES", 1)
+    monkeypatch.setattr(rows_module, "SAMPLING_SECONDS", 0)
+    monkeypatch.setattr(gpu_kernels, "measure_ceilings", lambda dtype, device: CEILINGS)
+    return "tiny"
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_every_kernel_beside_its_rivals(tiny, tmp_path):
+    """Small shapes on a CPU: every rival runs and computes what the op does."""
+    out = tmp_path / "kernels.json"
+    gpu_kernels.main(out, tiny, "32", "1,2", "cpu")
+    rows = read_json(out, "machine", "ceilings", "kernels")["kernels"]
+    attention = [row for row in rows if row["name"] == "tree_attention"]
+    assert [(row["batch"], row["nodes"]) for row in attention] == [(1, 60), (2, 60), (1, 1), (1, 6)]
+    assert set(attention[0]["rivals"]) == {"sdpa", "sdpa, heads folded", "flex"}
+    assert {row["name"] for row in rows} == {
+        "tree_attention", "draft forward", "sample and walk", "compact_kv", "linear",
+    }  # fmt: skip
+    for row in rows:
+        assert row["floor_seconds"] == max(row["bytes_seconds"], row["flops_seconds"]), row
+        assert row["seconds"] > 0 and not row["captured"]
+        for rival in row["rivals"].values():
+            assert rival["seconds"] > 0, rival
+            assert rival.get("difference", 0) < 0.02, row
+    compared = [row for row in rows for rival in row["rivals"].values() if "difference" in rival]
+    assert {row["name"] for row in compared} == {"tree_attention", "draft forward", "linear"}
+
+
+class Shapes(Rows):
+    """Runs each call once on tensors without memory, instead of timing it."""
+
+    def __init__(self) -> None:
+        self.watch, self.names = type("Watch", (), {"device": "meta"}), []
+
+    def add(
+        self, name: str, calls: Sequence[Callable], work: Work, rivals: Mapping[str, Callable], **about: Any
+    ) -> None:
+        assert work.bytes > 0
+        calls[0]()
+        for rival, make in rivals.items():
+            if rival != "flex":  # its mask is made of values
+                make()[0]()
+        self.names.append(name)
+
+
+def test_full_sizes_fit_together(monkeypatch):
+    """All calls at Llama-3.1-8B's shape and 64k rows of context, on a device that has no memory."""
+    monkeypatch.setattr(rows_module, "CACHED_BYTES", 1)
+    shapes = Shapes()
+    for add in gpu_kernels.groups(sizes("Llama-3.1-8B", num_nodes=60), [65536], [8]):
+        add(shapes)
+    assert shapes.names.count("tree_attention") == 3 and shapes.names.count("linear") == 15
+
+
+def test_a_rival_that_fails_is_an_entry():
+    def fails() -> list:
+        raise RuntimeError("no kernel\nfound")
+
+    rows = Rows(Stopwatch("cpu"), CEILINGS)
+    rows.add("op", [lambda: None], Work(2e10, 1e11), {"torch": fails}, rows=3)
+    (row,) = rows.rows
+    assert row["rivals"] == {"torch": {"error": "RuntimeError: no kernel"}} and row["rows"] == 3
+    assert (row["bytes_seconds"], row["flops_seconds"], row["floor_seconds"]) == (2, 1, 2)
+    assert row["share_of_bandwidth"] == pytest.approx(2 / row["seconds"])
+
+
+def test_a_group_that_fails_does_not_end_the_run(tiny, tmp_path, monkeypatch):
+    def fails(rows: Rows) -> None:
+        raise ValueError("wrong shape")
+
+    monkeypatch.setattr(gpu_kernels, "groups", lambda *_: [fails, lambda rows: rows.rows.append({"name": "next"})])
+    with pytest.raises(typer.Exit) as stopped:
+        gpu_kernels.main(tmp_path / "k.json", tiny, "32", "1", "cpu")
+    assert stopped.value.exit_code == 1
+    assert read_json(tmp_path / "k.json")["kernels"] == [{"error": "ValueError: wrong shape"}, {"name": "next"}]
+
+
+def test_sets_in_turn_exceed_the_cache_and_keep_their_layout(monkeypatch):
+    monkeypatch.setattr(rows_module, "CACHED_BYTES", 100)
+    tensor = torch.arange(6).view(2, 3).T
+    sets = sets_of((tensor, 5), num_bytes=48)
+    assert len(sets) == 3 and len({arguments[0].data_ptr() for arguments in sets}) == 3
+    assert all(torch.equal(t, tensor) and t.stride() == tensor.stride() and five == 5 for t, five in sets)
+    assert [len(sets_of([tensor], n)) for n in (1, 60, 1000)] == [100, 2, 2]
+    nested = copied([[tensor], "text"])
+    assert nested[1] == "text" and nested[0][0] is not tensor
