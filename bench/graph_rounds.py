@@ -50,7 +50,7 @@ class Bench:
         device = self.watch.device
         self.target = random_target(self.shape, self.dtype, device)
         self.head = random_head(self.shape, self.dtype, device)
-        self.prompt = torch.randint(self.shape.vocab_size, (1, self.prompt_tokens), device=device)
+        self.prompt = torch.randint(1, self.shape.vocab_size, (1, self.prompt_tokens), device=device)  # 0 is padding
 
     def decoder(self, tree: TreeConfig, fused: bool) -> SpeculativeDecoder:
         embedding = self.target.get_input_embeddings().weight
