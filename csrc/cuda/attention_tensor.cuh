@@ -28,7 +28,7 @@ struct TensorAttention {
   static constexpr int kWarpRows = 16 * kTiles;
   static constexpr int kMaxWarps = 8;
   static constexpr bool kKeepQuery = kTiles == 1 && kDim <= 128;  // in registers
-  static constexpr int kRowChunks = (kDim + 63) / 64 * 8;   // 16-byte chunks of a row in shared memory
+  static constexpr int kRowChunks = (kDim + 63) / 64 * 8;         // 16-byte chunks of a row in shared memory
   static constexpr int kUsedChunks = kDim / 8;
   static constexpr int kTileBytes = kKeys * kRowChunks * 16;
   static constexpr int kStageBytes = 2 * kTileBytes;  // keys, values

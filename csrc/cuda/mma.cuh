@@ -13,7 +13,8 @@ namespace eagle::cuda {
 
 // Byte offset of a 16-byte chunk in a tile whose rows are kRowChunks chunks long. The chunk's low three bits are mixed
 // with the row's, so that eight rows at one logical chunk lie in eight different bank groups. The chunk's other bits
-// stay apart: over a loop of constant chunks they are offsets in the instructions, and only the low ones take registers.
+// stay apart: over a loop of constant chunks they are offsets in the instructions, and only the low ones take
+// registers.
 template <int kRowChunks>
 __device__ uint32_t swizzled(int row, int chunk) {
   static_assert(kRowChunks % 8 == 0, "a row must be a whole number of 128-byte lines");

@@ -109,8 +109,9 @@ __global__ void __launch_bounds__(kDrawWarps* kWarp)
   const float temperature = p.requests.temperature[b];
   const NoiseKey noise(p.requests.seed[b], p.position_ids[r], Stream::kSample);
 
-  // Draw: what other blocks have found only spares work, so it does not matter when it is read.
-  unsigned long long best = state.best;
+  // Draw: what other blocks have found only spares work, so it does not matter when it is read. A warp's lanes agree on
+  // it, for they skip groups together.
+  unsigned long long best = __shfl_sync(kAllLanes, state.best, 0);
   const int64_t first_group = static_cast<int64_t>(blockIdx.y) * kDrawWarps * kDrawGroups + warp_id();
   for (int i = 0; i < kDrawGroups; ++i) {
     const int64_t group = first_group + i * kDrawWarps;

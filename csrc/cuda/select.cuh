@@ -79,12 +79,12 @@ struct Selection {
   }
 
  private:
-  // Room for a warp at a time; counting stops when the buffer has overflown.
+  // Room for a warp at a time; where the buffer overflows, only the count goes on.
   __device__ void push(bool wanted, uint64_t ordinal) {
     const unsigned votes = __ballot_sync(kAllLanes, wanted);
     if (votes == 0) return;
     int first = 0;
-    if (lane_id() == 0) first = count <= kBuffered ? atomicAdd(&count, __popc(votes)) : kBuffered + 1;
+    if (lane_id() == 0) first = atomicAdd(&count, __popc(votes));
     first = __shfl_sync(kAllLanes, first, 0);
     const int slot = first + __popc(votes & ((1u << lane_id()) - 1));
     if (wanted && slot < kBuffered) buffer[slot] = ordinal;
