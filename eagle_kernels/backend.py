@@ -4,7 +4,7 @@ import importlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from typing import Any
 
@@ -27,6 +27,11 @@ def use_backend(backend: str | None) -> Iterator[None]:
         _in_use.reset(token)
 
 
+def backend_in_use() -> str | None:
+    """What `use_backend` says here, None outside of it."""
+    return _in_use.get()
+
+
 def resolve(op: str, tensor: Tensor, backend: str | None) -> Callable[..., Any]:
     """Returns the implementation of `op` for `tensor`.
 
@@ -47,7 +52,20 @@ def _implementation(op: str, device_type: str, backend: str | None) -> Callable[
         return getattr(torch.ops.eagle_kernels, op).default
     if backend == "triton":
         _check_triton(op, device_type)
-    return getattr(importlib.import_module(f"eagle_kernels.{backend}.{op}"), op)
+    function = getattr(importlib.import_module(f"eagle_kernels.{backend}.{op}"), op)
+    return _on_its_device(function) if (backend, device_type) == ("triton", "cuda") else function
+
+
+def _on_its_device(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Triton launches on the current device, wherever the tensors are: makes it that of the first one."""
+
+    @wraps(function)
+    def guarded(*arguments: Any, **options: Any) -> Any:
+        first = arguments[0][0] if isinstance(arguments[0], list | tuple) else arguments[0]
+        with torch.cuda.device_of(first):
+            return function(*arguments, **options)
+
+    return guarded
 
 
 def _preferred(op: str, device_type: str) -> str:

@@ -134,8 +134,9 @@ class ScriptedDraft:
             self.grow(text, int(root), int(length))
             for text, root, length in zip(self.texts, root_tokens, context_len, strict=True)
         ]
-        tokens, parent, depth = (torch.tensor(column, dtype=torch.int32) for column in zip(*rows, strict=True))
-        mask = torch.zeros(*parent.shape, (self.num_nodes + 63) // 64, dtype=torch.int64)
+        device = context_len.device
+        tokens, parent, depth = (torch.tensor(c, dtype=torch.int32, device=device) for c in zip(*rows, strict=True))
+        mask = torch.zeros(*parent.shape, (self.num_nodes + 63) // 64, dtype=torch.int64, device=device)
         for b in range(len(rows)):
             for node in range(self.num_nodes):
                 up = int(parent[b, node])

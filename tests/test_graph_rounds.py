@@ -8,10 +8,12 @@ from captures import DECODERS, GREEDY, SAMPLED, texts
 from models import KINDS, tiny_target
 from tape import HostReadError, Tape
 from torch import Tensor
-from transformers import StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
+import eagle_kernels
 from eagle_decoding import TypicalAcceptance, graph
 from eagle_decoding.drafts import load_draft
+from eagle_decoding.sampling import NodeSampler
 
 STOPS = list(range(3, 12))  # so that requests end at different rounds
 
@@ -74,7 +76,7 @@ class EveryThird(StoppingCriteria):
     """A rule that the device knows nothing of."""
 
     def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        return torch.tensor([row[-1] % 3 == 0 and len(row) > 18 for row in input_ids.tolist()])
+        return torch.tensor([row[-1] % 3 == 0 and len(row) > 18 for row in input_ids.tolist()], device=input_ids.device)
 
 
 def test_stopping_criteria_see_every_token(device, captures):
@@ -98,6 +100,13 @@ def test_says_once_why_there_is_no_graph(device, captures, caplog, monkeypatch):
     texts(decoder, 1, True, repetition_penalty=1.3, max_new_tokens=3)
     decoder.draft = load_draft("suffix", decoder.target)
     texts(decoder, 1, True, max_new_tokens=3)
+    decoder.draft = DECODERS["eagle3-tree"](decoder.target).draft
+    with eagle_kernels.use_backend("reference"):
+        texts(decoder, 1, True, max_new_tokens=3)
+    with monkeypatch.context() as patched:
+        patched.setitem(decoder.target.config.rope_parameters, "rope_type", "dynamic")
+        sampler = NodeSampler(LogitsProcessorList(), GenerationConfig(), [0], decoder.target.device)
+        assert graph.capture_for(decoder.target, decoder.draft, sampler) is None
     monkeypatch.delitem(graph.CAPTURES, device)
     texts(decoder, 1, True, max_new_tokens=3)
     decoder.target.elsewhere = torch.nn.Parameter(torch.empty(1, device="meta"))
@@ -105,6 +114,8 @@ def test_says_once_why_there_is_no_graph(device, captures, caplog, monkeypatch):
     obstacles = (
         "logits processors and recorded scores need every token on the host",
         "TextDraft works on the host",
+        "reference ops look at values on the host",
+        "the target's dynamic rotary embedding looks at the positions on the host",
         f"the target is on the {device}",
         f"the target is spread over {decoder.target.lm_head.weight.device}, meta",
     )

@@ -114,13 +114,12 @@ def from_a_graph(op: Callable[..., Any], arguments: list[Any]) -> Any:
     return results
 
 
-WITHOUT_CUDA = {"sample_children", "verify_rejection"}
 WAYS = [("cpu", again)]
 if torch.cuda.is_available():
     WAYS += [("cuda", again), ("cuda", on_another_stream), ("cuda", from_a_graph)]
 
 
-CASES = [(name, *way) for way in WAYS for name in OPS if way[0] == "cpu" or name not in WITHOUT_CUDA]
+CASES = [(name, *way) for way in WAYS for name in OPS]
 
 
 @pytest.mark.parametrize("name, device, way", CASES, ids=[f"{d}-{way.__name__}-{name}" for name, d, way in CASES])

@@ -82,5 +82,6 @@ def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, 
             *key.stride()[:3],
             BLOCK=block_of(head_dim // 2),
             num_warps=1,
+            enable_fp_fusion=False,  # products are rounded to the dtype before they are added, as transformers does
         )
     return query_output, key_output

@@ -1,7 +1,9 @@
 """Rounds as replays of a captured one: a CUDA graph that the host launches ahead and hears from through a ring."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -13,6 +15,7 @@ from eagle_decoding.ring import Ring
 from eagle_decoding.rounds import Outcome, Phase, State, receive, untimed
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
+from eagle_kernels.backend import backend_in_use
 
 AHEAD = 2  # rounds handed to the device before the first of them is read
 BUCKET = 1024  # rows: caches of captured rounds hold this many, or a power of two times as many
@@ -26,13 +29,31 @@ log = logging.getLogger(__name__)
 def cuda_graph(step: Step, device: torch.device) -> Step:
     """Captures a step on a device as a CUDA graph and returns its replay. Raises RuntimeError where it cannot."""
     graph = torch.cuda.CUDAGraph()
+    try:
+        with capturing(graph, device):
+            step()
+    except RuntimeError:
+        # Some releases of torch take the generator for captured until a capture succeeds (pytorch PR 176752).
+        with capturing(torch.cuda.CUDAGraph(), device):
+            torch.zeros(1, device=device)
+        raise
+    return graph.replay
+
+
+@contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, device: torch.device) -> Iterator[None]:
     with (
         torch.cuda.device(device),
         torch.cuda.stream(torch.cuda.current_stream()),  # a capture that failed would leave its own stream current
-        torch.cuda.graph(graph, capture_error_mode="thread_local"),
+        torch.cuda.graph(graph, stream=capture_stream(device), capture_error_mode="thread_local"),
     ):
-        step()
-    return graph.replay
+        yield
+
+
+@cache
+def capture_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for each device: torch's own default is on whichever device was captured first."""
+    return torch.cuda.Stream(device)
 
 
 def uncaptured(step: Step, device: torch.device) -> Step:
@@ -54,10 +75,18 @@ def capture_for(model: PreTrainedModel, draft: Draft, sampler: NodeSampler) -> C
         obstacle = f"{type(draft).__name__} works on the host"
     elif sampler.processors or sampler.record:
         obstacle = "logits processors and recorded scores need every token on the host"
+    elif backend_in_use() == "reference":
+        obstacle = "reference ops look at values on the host"
+    elif rope_type(model) in ("dynamic", "longrope"):
+        obstacle = f"the target's {rope_type(model)} rotary embedding looks at the positions on the host"
     else:
         return CAPTURES[model.device.type]
     log.info("Rounds run one by one instead of as a graph: %s.", obstacle)
     return None
+
+
+def rope_type(model: PreTrainedModel) -> str | None:
+    return (getattr(model.config, "rope_parameters", None) or {}).get("rope_type")
 
 
 def replay_rounds(
