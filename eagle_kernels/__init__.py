@@ -1,6 +1,6 @@
 """Fused operations for tree speculative decoding: functions on tensors, no models and no loop."""
 
-from eagle_kernels.backend import BACKENDS, can_run, info, use_backend
+from eagle_kernels.backend import BACKENDS, backend_in_use, can_run, info, use_backend
 from eagle_kernels.build_tree import build_tree
 from eagle_kernels.commit_step import commit_step
 from eagle_kernels.compact_kv import compact_kv
@@ -24,6 +24,7 @@ from eagle_kernels.verify_tree import verify_tree
 
 __all__ = [
     "BACKENDS",
+    "backend_in_use",
     "build_tree",
     "can_run",
     "commit_step",

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+import eagle_kernels
 from eagle_decoding.drafts import Commit, Draft
 from eagle_decoding.output import Output
 from eagle_decoding.ring import Ring
 from eagle_decoding.rounds import Outcome, Phase, State, receive, untimed
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
-from eagle_kernels.backend import backend_in_use
 
 AHEAD = 2  # rounds handed to the device before the first of them is read
 BUCKET = 1024  # rows: caches of captured rounds hold this many, or a power of two times as many
@@ -75,7 +75,7 @@ def capture_for(model: PreTrainedModel, draft: Draft, sampler: NodeSampler) -> C
         obstacle = f"{type(draft).__name__} works on the host"
     elif sampler.processors or sampler.record:
         obstacle = "logits processors and recorded scores need every token on the host"
-    elif backend_in_use() == "reference":
+    elif eagle_kernels.backend_in_use() == "reference":
         obstacle = "reference ops look at values on the host"
     elif rope_type(model) in ("dynamic", "longrope"):
         obstacle = f"the target's {rope_type(model)} rotary embedding looks at the positions on the host"

@@ -4,12 +4,12 @@ from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
+import eagle_kernels
 from eagle_decoding.cache import TreeCache
 from eagle_decoding.drafts import Draft
 from eagle_decoding.graph import Capture, StaticRounds
 from eagle_decoding.sampling import NodeSampler, SamplingParams
 from eagle_decoding.typical import TypicalAcceptance
-from eagle_kernels.backend import backend_in_use
 
 
 class Kind(NamedTuple):
@@ -42,7 +42,7 @@ def kind_of(model: PreTrainedModel, draft: Draft, sampler: NodeSampler, fused: b
         filtered=params.filtered(),
         typical_acceptance=sampler.typical_acceptance,
         fused=fused,
-        backend=backend_in_use(),
+        backend=eagle_kernels.backend_in_use(),
         modules=tuple(
             (id(vars(m).get("forward")), *m._forward_pre_hooks, *m._forward_hooks)  # a hook's key is its alone
             for m in model.modules()
