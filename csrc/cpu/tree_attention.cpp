@@ -36,13 +36,17 @@ int64_t context_of(const TreeAttentionParams& p, int64_t b) {
   return std::clamp<int64_t>(p.context_len[b], 0, p.length);
 }
 
-// The rows behind each request's context that the cache has, as words of ancestor masks.
+// The rows behind each request's context that the cache has, as words of an ancestor mask.
 std::vector<uint64_t> tree_rows(const TreeAttentionParams& p) {
   std::vector<uint64_t> words(p.batch * kMaxMaskWords);
   for (int64_t b = 0; b < p.batch; ++b)
-    for (int64_t j = 0; j < p.mask_words * kMaskWordBits; ++j)
-      if (locate(p.pages, b, context_of(p, b) + j).there)
-        words[b * kMaxMaskWords + j / kMaskWordBits] |= uint64_t{1} << j % kMaskWordBits;
+    for (int64_t w = 0; w < p.mask_words; ++w) {
+      const int64_t first = context_of(p, b) + w * kMaskWordBits;
+      uint64_t& word = words[b * kMaxMaskWords + w];
+      word = low_bits(p.length - first);
+      for (int64_t i = 0; p.pages.ids && i < kMaskWordBits; ++i)
+        if (!locate(p.pages, b, first + i).there) word &= ~(uint64_t{1} << i);
+    }
   return words;
 }
 
