@@ -58,8 +58,8 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
   const AncestorWords ancestors = ancestor_words(p.ancestor_mask + (b * p.num_rows + row) * p.mask_words, p.mask_words);
   const int64_t end = min(context + p.mask_words * kMaskWordBits, p.length);
   for (int64_t key = warp; key < end; key += kPlainWarps) {
-    if (!(visible_keys(ancestors, context, key, p.length) & 1)) continue;
-    const CacheRow at = locate(p.pages, b, key);
+    const bool visible = visible_keys(ancestors, context, key, p.length) & 1;
+    const CacheRow at = visible ? locate(p.pages, b, key) : CacheRow{};
     if (!at.there) continue;
     const CacheRows<T> keys(p.key, at.page, kv_head), value_rows(p.value, at.page, kv_head);
     attend_key(query, keys[at.row], value_rows[at.row], p.head_dim, state);
