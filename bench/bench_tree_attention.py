@@ -1,5 +1,8 @@
 """tree_attention: a tree over its context, against torch's SDPA with a boolean mask over the whole context."""
 
+from functools import partial
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
@@ -9,14 +12,21 @@ from eagle_decoding.numerics.cases import Maker, Sizes, random_ancestor_mask
 from eagle_kernels.reference.ancestor_mask import unpack
 
 
-def case(s: Sizes, make: Maker) -> Case:
+def case(s: Sizes, make: Maker, page_size: int | None = None) -> Case:
+    """Over contiguous caches, or over pages of page_size rows in random order."""
     length = s.context_len + s.num_nodes
+    columns = -(-length // page_size) if page_size else 1
     query = make.normal(s.batch, s.num_nodes, s.num_heads, s.head_dim).transpose(1, 2)
-    key, value = (make.normal(s.batch, s.num_kv_heads, length, s.head_dim) for _ in range(2))
+    shape = (s.batch * columns, s.num_kv_heads, page_size or length, s.head_dim)
+    key, value = (make.normal(*shape) for _ in range(2))
     context_len = make.tensor([s.context_len] * s.batch)
     arguments = (query, key, value, context_len, random_ancestor_mask(s, make), s.head_dim**-0.5)
+    cached = 2 * s.batch * s.num_kv_heads * length * s.head_dim * key.itemsize
     flops = 4 * s.batch * s.num_heads * s.num_nodes * length * s.head_dim
-    return Case(arguments, nbytes(key, value) + 2 * nbytes(query), flops, in_torch)
+    if not page_size:
+        return Case(arguments, cached + 2 * nbytes(query), flops, in_torch)
+    page_table = make.tensor(torch.randperm(s.batch * columns).view(s.batch, columns))
+    return Case((*arguments, page_table), cached + 2 * nbytes(query), flops, partial(paged_in_torch, length))
 
 
 def in_torch(
@@ -30,4 +40,13 @@ def in_torch(
     return output.transpose(1, 2)
 
 
-bench_tree_attention = op_benchmark("tree_attention", case, ("batch", "context_len", "num_nodes"))
+def paged_in_torch(length: int, query: Tensor, key: Tensor, value: Tensor, *arguments: Any) -> Tensor:
+    """SDPA takes no page table: the rows are gathered first."""
+    *mask_and_scale, page_table = arguments
+    gathered = (pool[page_table].transpose(1, 2).flatten(2, 3)[:, :, :length] for pool in (key, value))
+    return in_torch(query, *gathered, *mask_and_scale)
+
+
+bench_tree_attention = op_benchmark(
+    "tree_attention", case, ("batch", "context_len", "num_nodes"), {"": {}, "pages of 16": {"page_size": 16}}
+)

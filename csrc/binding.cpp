@@ -8,18 +8,18 @@
 STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("build_tree(Tensor node_scores, Tensor node_tokens, Tensor node_parents, Tensor context_len, int num_nodes) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("commit_step(Tensor draft_tokens, Tensor accept_index, Tensor accept_length, Tensor bonus_token, Tensor hidden_states, Tensor context_len) -> (Tensor, Tensor, Tensor, Tensor)");
-  m.def("compact_kv(Tensor(a!)[] caches, Tensor accept_index, Tensor accept_length, Tensor context_len) -> ()");
+  m.def("compact_kv(Tensor(a!)[] caches, Tensor accept_index, Tensor accept_length, Tensor context_len, Tensor? page_table=None) -> ()");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias=None) -> Tensor");
   m.def("rms_norm(Tensor input, Tensor weight, float eps) -> Tensor");
   m.def("silu_mul(Tensor gate, Tensor up) -> Tensor");
   m.def("rope(Tensor query, Tensor key, Tensor cos, Tensor sin) -> (Tensor, Tensor)");
   m.def("draft_input(Tensor token_ids, Tensor hidden_states, Tensor embed_weight, Tensor embed_norm_weight, Tensor hidden_norm_weight, float eps) -> Tensor");
-  m.def("draft_qkv_rope(Tensor x, Tensor qkv_weight, Tensor? qkv_bias, Tensor rope_cos, Tensor rope_sin, Tensor position_ids, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor cache_rows, int num_heads) -> Tensor");
+  m.def("draft_qkv_rope(Tensor x, Tensor qkv_weight, Tensor? qkv_bias, Tensor rope_cos, Tensor rope_sin, Tensor position_ids, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor cache_rows, int num_heads, Tensor? page_table=None) -> Tensor");
   m.def("draft_output(Tensor attention, Tensor o_weight, Tensor residual, Tensor norm_weight, float eps) -> (Tensor, Tensor)");
   m.def("draft_mlp(Tensor normed, Tensor gate_up_weight, Tensor down_weight, Tensor residual) -> Tensor");
   m.def("lm_head_topk(Tensor hidden_states, Tensor norm_weight, float eps, Tensor lm_head_weight, int k, Tensor? d2t=None) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("expand_tree(Tensor frontier_scores, Tensor frontier_slots, Tensor frontier_mask, Tensor logprobs, Tensor token_ids, Tensor(a!) node_scores, Tensor(b!) node_tokens, Tensor(c!) node_parents, int slot_offset, int row_offset) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  m.def("tree_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor context_len, Tensor ancestor_mask, float scale) -> Tensor");
+  m.def("tree_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor context_len, Tensor ancestor_mask, float scale, Tensor? page_table=None) -> Tensor");
   m.def("gumbel_noise(Tensor seed, Tensor position_ids, int num_tokens, int stream) -> Tensor");
   m.def("sample_children(Tensor draft_logits, Tensor node_ids, Tensor num_children, Tensor num_fixed, Tensor context_len, Tensor seed, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, int max_children, Tensor? d2t) -> (Tensor, Tensor)");
   m.def("verify_rejection(Tensor target_logits, Tensor draft_logits, Tensor draft_tokens, Tensor parent, Tensor num_fixed, Tensor context_len, Tensor seed, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, Tensor? d2t, int max_depth, bool traversal) -> (Tensor, Tensor, Tensor)");

@@ -17,6 +17,7 @@ def draft_qkv_rope(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    page_table: Tensor | None = None,
     *,
     backend: str | None = None,
 ) -> Tensor:
@@ -33,9 +34,12 @@ def draft_qkv_rope(
     position_ids: [B, Q] int32, 0 <= position < P
     key_cache:    [B, num_kv_heads, L, d] same dtype as x, written in place; strided views welcome, last dimension
                   contiguous
-    value_cache:  as key_cache
+    value_cache:  as key_cache. With a page table, both are pools [num_pages, num_kv_heads, page_size, d]
     cache_rows:   [B, Q] int32, the cache row of each token, distinct within a request; -1 writes nothing
     num_heads:    query heads
+    page_table:   [B, L / page_size] int32, or None for contiguous caches: row t of request b is row t % page_size of
+                  page page_table[b, t // page_size]; an id outside 0..num_pages-1 is no page, and nothing is written.
+                  A page that is written must belong to one request
     returns       [B, num_heads, Q, d] same dtype, the rotated queries
     """
     return resolve("draft_qkv_rope", x, backend)(
@@ -49,6 +53,7 @@ def draft_qkv_rope(
         value_cache,
         cache_rows,
         num_heads,
+        page_table,
     )
 
 
@@ -64,5 +69,6 @@ def _(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    page_table: Tensor | None = None,
 ) -> Tensor:
     return x.new_empty(x.shape[0], num_heads, x.shape[1], key_cache.shape[3])

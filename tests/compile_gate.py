@@ -26,6 +26,8 @@ from eagle_decoding.numerics.cases import Sizes, op_inputs
 from eagle_decoding.train.losses_triton import LinearSoftCrossEntropy
 
 SPILL_BOUND = 0  # bytes a thread
+PAGE_SIZE = 16
+CACHES = {"tree_attention": (1, 2), "draft_qkv_rope": (6, 7), "compact_kv": (0,)}  # arguments that may be paged
 TARGETS = {
     "80": GPUTarget("cuda", 80, 32),
     "90": GPUTarget("cuda", 90, 32),
@@ -71,9 +73,10 @@ def compile_ops(
     driver.set_active(TargetOnly(target))
     for op, inputs in op_inputs(sizes, dtype, "meta").items():
         if op in ops or not ops:
-            getattr(eagle_kernels, op)(*inputs, backend="triton")
-            yield from ((op, kernel) for kernel in compiled)
-            compiled.clear()
+            for name, arguments, table in [(op, inputs, {}), *paged(op, inputs, sizes)]:
+                getattr(eagle_kernels, op)(*arguments, **table, backend="triton")
+                yield from ((name, kernel) for kernel in compiled)
+                compiled.clear()
     if "linear_soft_cross_entropy" in ops or not ops:
         rows, positions = sizes.batch * sizes.context_len, torch.empty(sizes.batch * sizes.context_len, device="meta")
         hidden, lm_head = (
@@ -83,6 +86,21 @@ def compile_ops(
         teacher = torch.empty(rows, sizes.draft_vocab_size, dtype=dtype, device="meta")
         LinearSoftCrossEntropy.apply(hidden, lm_head, teacher, positions.long(), positions.long())
         yield from (("linear_soft_cross_entropy", kernel) for kernel in compiled[:1])
+
+
+def paged(op: str, inputs: tuple[Any, ...], sizes: Sizes) -> Iterator[tuple[str, list[Any], dict[str, Any]]]:
+    """The call with a page table, of an op that takes one."""
+    columns = -(-(sizes.context_len + sizes.num_nodes) // PAGE_SIZE)
+
+    def pool(cache: Any) -> Any:
+        if isinstance(cache, list):
+            return [pool(each) for each in cache]
+        return cache.new_empty(sizes.batch * columns, cache.shape[1], PAGE_SIZE, cache.shape[3])
+
+    if op in CACHES:
+        arguments = [pool(value) if i in CACHES[op] else value for i, value in enumerate(inputs)]
+        table = torch.empty(sizes.batch, columns, dtype=torch.int32, device="meta")
+        yield f"{op} paged", arguments, {"page_table": table}
 
 
 def resources(kernel: Any) -> tuple[int, int, int]:

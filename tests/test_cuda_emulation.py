@@ -4,6 +4,7 @@ import pytest
 import torch
 from compare import assert_bitwise, assert_close, strided
 from cuda_emulation import emulated
+from paged import WILD_IDS, random_table, scattered
 from sampled_rounds import make_requests, make_round
 from torch import Tensor
 from trees import empty_history
@@ -214,6 +215,22 @@ def test_compact_kv(dtype, head_dim):
     emulated.compact_kv(actual, *path)
     eagle_kernels.compact_kv(expected, *path)
     check_all(tuple(actual), tuple(expected), "first second third")
+
+
+@pytest.mark.parametrize("page_size", [1, 3, 16])
+def test_compact_kv_on_pages(dtype, page_size):
+    """What the CPU kernel does to the same pools: wild ids, rows past the end, and a length past the path's."""
+    columns = -(-40 // page_size)
+    table = random_table(3, columns, 3 * columns + 2)
+    caches = [torch.randn(3, heads, columns * page_size, dim).to(dtype) for heads, dim in ((2, 64), (1, 5))]
+    actual = [scattered(cache, table, 3 * columns + 2, heads_last=True) for cache in caches]
+    expected = [pool.clone() for pool in actual]
+    table.view(-1)[::7] = torch.tensor(WILD_IDS, dtype=torch.int32)[torch.arange(len(table.view(-1)[::7])) % 4]
+    path = torch.tensor([[0, 3, 4, 9], [0, 1, 30, 31], [0, 2, 5, 6]], dtype=torch.int32)
+    path = path, torch.tensor([3, 3, 9], dtype=torch.int32), torch.tensor([5, 28, 0], dtype=torch.int32)
+    emulated.compact_kv(actual, *path, table)
+    eagle_kernels.compact_kv(expected, *path, table)
+    check_all(tuple(actual), tuple(expected), "first second")
 
 
 def test_the_emulation_exposes_a_missing_barrier():

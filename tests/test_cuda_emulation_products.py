@@ -5,6 +5,8 @@ import torch
 from compare import assert_bitwise, assert_close, strided
 from cuda_emulation import emulated, emulated_products
 from draft_head import EPS, TOLERANCE, DraftHead
+from paged import WILD_IDS, random_table, scattered
+from test_paged_caches import attention_cases
 from test_tree_attention import TOLERANCE as ATTENTION_TOLERANCE
 from test_tree_attention import exact, make_case
 
@@ -48,6 +50,26 @@ def test_tree_attention_reads_nothing_past_the_cache(multiprocessors):
     for context in (40, 44, 2**31 - 1):
         case = (query, *short, torch.tensor([context], dtype=torch.int32), mask, scale)
         assert_close(emulated_products.tree_attention(*case), eagle_kernels.tree_attention(*case), 8e-3, 8e-3)
+
+
+@pytest.mark.parametrize(
+    ("shape", "contexts", "page_size", "heads_last"),
+    [
+        ((9, 3, 64, 24), [63, 129], 1, False),
+        ((4, 1, 128, 40), [90], 3, True),
+        ((2, 2, 256, 9), [250, 3], 16, False),
+        ((3, 3, 80, 65), [40], 48, True),
+        ((4, 4, 5, 7), [129, 1], 7, False),
+    ],
+)
+def test_tree_attention_on_pages(multiprocessors, dtype, shape, contexts, page_size, heads_last):
+    """The bits of the contiguous cache; with pages missing, what the CPU kernel computes."""
+    contiguous, paged = attention_cases(make_case(shape, contexts, dtype), page_size, heads_last)
+    assert_bitwise(emulated_products.tree_attention(*paged), emulated_products.tree_attention(*contiguous))
+    table, tolerance = paged[-1], ATTENTION_TOLERANCE[dtype]
+    table.view(-1)[::5] = torch.tensor(WILD_IDS, dtype=torch.int32)[torch.arange(len(table.view(-1)[::5])) % 4]
+    actual, expected = emulated_products.tree_attention(*paged), eagle_kernels.tree_attention(*paged)
+    assert_close(actual, expected, tolerance, tolerance, "without some pages")
 
 
 @pytest.mark.parametrize("rows, inner, outputs", [(1, 64, 130), (8, 1032, 40), (33, 2120, 129), (70, 8, 5), (3, 7, 9)])
@@ -99,6 +121,24 @@ def test_draft_qkv_rope(multiprocessors, dtype, inner, head_dim):
         results.append([op(*inputs, *tables, positions, *written, rows, head.heads), *written])
     for name, actual, expected in zip(("query", "key_cache", "value_cache"), *results, strict=True):
         assert_close(actual, expected, TOLERANCE[dtype], TOLERANCE[dtype], name)
+
+
+def test_draft_qkv_rope_on_pages(multiprocessors, dtype):
+    """The bits of the contiguous cache in the pages of the table; rows of missing pages are not written."""
+    head = DraftHead(dtype, rows=3, cache_length=36)
+    outputs = (head.heads + 2 * head.kv_heads) * head.head_dim
+    inputs = head.random(2, 3, 72), head.weight(outputs, 72), None
+    tables = [head.random(head.positions, head.head_dim // 2).float() for _ in range(2)]
+    positions, table = head.integers(0, head.positions, 2, 3), random_table(2, 12, 27)
+    caches = [head.random(2, head.kv_heads, head.cache_length, head.head_dim) for _ in range(2)]
+    pools = [scattered(cache, table, 27) for cache in caches]
+    wild = table.clone()
+    wild[0, 4], wild[1, 0] = WILD_IDS[0], 27
+    rows = [torch.tensor(r, dtype=torch.int32) for r in ([[12, 35, 7], [0, 36, 3]], [[-1, 35, 7], [-1, -1, 3]])]
+    query = emulated_products.draft_qkv_rope(*inputs, *tables, positions, *pools, rows[0], head.heads, wild)
+    assert_bitwise(query, emulated_products.draft_qkv_rope(*inputs, *tables, positions, *caches, rows[1], head.heads))
+    for pool, cache in zip(pools, caches, strict=True):
+        assert_bitwise(pool, scattered(cache, table, 27))
 
 
 @pytest.mark.parametrize("vocabulary, k, hidden", [(300, 10, 72), (1000, 64, 37), (3, 3, 64), (700, 1, 1088)])

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "common/dtype.h"
+#include "common/page_table.h"
 #include "common/parallel.h"
 #include "common/rows.h"
 
@@ -17,9 +18,10 @@ struct DraftQkvRopeParams {
   const float* rope_sin;        // [positions, head_dim / 2]
   const int32_t* position_ids;  // [batch, rows]
   const int32_t* cache_rows;    // [batch, rows], -1: do not write
+  PageTable pages;
   void* query;                  // [batch, num_heads, rows, head_dim]
-  Rows key_cache, value_cache;  // [batch, num_kv_heads, length, head_dim]
-  int64_t batch, rows, inner, num_heads, num_kv_heads, head_dim, length, positions;
+  Rows key_cache, value_cache;  // [pages.num_pages, num_kv_heads, pages.page_size, head_dim]
+  int64_t batch, rows, inner, num_heads, num_kv_heads, head_dim, positions;
 };
 
 namespace cpu {

@@ -10,6 +10,11 @@ constexpr int kMaskWordBits = 64;
 constexpr int kMaxMaskWords = 2;
 constexpr int kMaxNodes = kMaxMaskWords * kMaskWordBits;
 
+// A word whose first `count` bits are set.
+EAGLE_HOST_DEVICE uint64_t low_bits(int64_t count) {
+  return count <= 0 ? 0 : count >= kMaskWordBits ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
+}
+
 EAGLE_HOST_DEVICE bool has_bit(const int64_t* words, int64_t bit) {
   return (static_cast<uint64_t>(words[bit / kMaskWordBits]) >> (bit % kMaskWordBits)) & 1;
 }

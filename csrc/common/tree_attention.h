@@ -3,19 +3,21 @@
 #include <cstdint>
 
 #include "common/dtype.h"
+#include "common/page_table.h"
 #include "common/parallel.h"
 
 namespace eagle {
 
-// [batch, heads, rows, head_dim]; strides in elements, rows contiguous.
+// [batch or pages, heads, rows, head_dim]; strides in elements, rows contiguous.
 struct HeadsView {
   const void* data;
   int64_t batch_stride, head_stride, row_stride;
 };
 
 struct TreeAttentionParams {
-  HeadsView query;               // [batch, num_heads, num_rows, head_dim]
-  HeadsView key, value;          // [batch, num_kv_heads, length, head_dim]
+  HeadsView query;       // [batch, num_heads, num_rows, head_dim]
+  HeadsView key, value;  // [pages.num_pages, num_kv_heads, pages.page_size, head_dim]
+  PageTable pages;
   const int32_t* context_len;    // [batch]
   const int64_t* ancestor_mask;  // [batch, num_rows, mask_words]
   void* output;                  // [batch, num_rows, num_heads, head_dim]

@@ -18,9 +18,10 @@ char* destination(const DraftQkvRopeParams& p, int64_t head, int64_t row) {
   const int64_t b = row / p.rows, q = row % p.rows;
   if (head < p.num_heads)
     return static_cast<char*>(p.query) + ((b * p.num_heads + head) * p.rows + q) * p.head_dim * size_of(p.dtype);
-  const int64_t kv_head = (head - p.num_heads) % p.num_kv_heads, cache_row = p.cache_rows[row];
+  const int64_t kv_head = (head - p.num_heads) % p.num_kv_heads;
+  const CacheRow to = locate(p.pages, b, p.cache_rows[row]);
   const Rows& cache = head < p.num_heads + p.num_kv_heads ? p.key_cache : p.value_cache;
-  return cache_row < 0 ? nullptr : cache[(b * p.num_kv_heads + kv_head) * p.length + cache_row];
+  return to.there ? cache[(to.page * p.num_kv_heads + kv_head) * p.pages.page_size + to.row] : nullptr;
 }
 
 template <class T>

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <bit>
 #include <memory>
+#include <vector>
 
 #include "common/tree.h"
 #include "cpu/attention_tile.h"
@@ -31,22 +32,40 @@ struct Aligned {
 using Buffer = std::unique_ptr<float[], Aligned>;
 Buffer allocate(int64_t floats) { return Buffer(new (std::align_val_t{64}) float[floats]); }
 
+int64_t context_of(const TreeAttentionParams& p, int64_t b) {
+  return std::clamp<int64_t>(p.context_len[b], 0, p.length);
+}
+
+// The rows behind each request's context that the cache has, as words of an ancestor mask.
+std::vector<uint64_t> tree_rows(const TreeAttentionParams& p) {
+  std::vector<uint64_t> words(p.batch * kMaxMaskWords);
+  for (int64_t b = 0; b < p.batch; ++b)
+    for (int64_t w = 0; w < p.mask_words; ++w) {
+      const int64_t first = context_of(p, b) + w * kMaskWordBits;
+      uint64_t& word = words[b * kMaxMaskWords + w];
+      word = low_bits(p.length - first);
+      for (int64_t i = 0; p.pages.ids && i < kMaskWordBits; ++i)
+        if (!locate(p.pages, b, first + i).there) word &= ~(uint64_t{1} << i);
+    }
+  return words;
+}
+
 // The problem as the blocks see it. A row is (query row, head within the group) of one kv head.
 struct Problem {
   const TreeAttentionParams& p;
+  std::vector<uint64_t> inside = tree_rows(p);
   int64_t group = p.num_heads / p.num_kv_heads;
   int64_t rows = p.num_rows * group;
   int64_t dims = round_up(p.head_dim, kTileColumns);
   int64_t partial_stride = dims + kLanes;  // weighted values, then maximum and sum
 
-  int64_t context(int64_t b) const { return std::clamp<int64_t>(p.context_len[b], 0, p.length); }
+  int64_t context(int64_t b) const { return context_of(p, b); }
 
   // Word w of a row's ancestors that lie inside the cache.
   uint64_t ancestors(int64_t b, int64_t row, int64_t w) const {
     if (w >= p.mask_words) return 0;
-    const int64_t room = p.length - context(b) - w * kMaskWordBits;
-    const uint64_t inside = room >= kMaskWordBits ? ~uint64_t{0} : room <= 0 ? 0 : (uint64_t{1} << room) - 1;
-    return static_cast<uint64_t>(p.ancestor_mask[(b * p.num_rows + row) * p.mask_words + w]) & inside;
+    return static_cast<uint64_t>(p.ancestor_mask[(b * p.num_rows + row) * p.mask_words + w]) &
+           inside[b * kMaxMaskWords + w];
   }
 
   int64_t num_blocks(int64_t b, int64_t row) const {
@@ -85,9 +104,9 @@ EAGLE_INLINE void load_row(const T* from, int64_t head_dim, int64_t dims, float*
 }
 
 // One row of a view in fp32, padded with zeros.
-EAGLE_INLINE void load_row(const TreeAttentionParams& p, const HeadsView& view, int64_t b, int64_t head, int64_t row,
-                           int64_t dims, float* to) {
-  const int64_t offset = b * view.batch_stride + head * view.head_stride + row * view.row_stride;
+EAGLE_INLINE void load_row(const TreeAttentionParams& p, const HeadsView& view, CacheRow at, int64_t head, int64_t dims,
+                           float* to) {
+  const int64_t offset = at.page * view.batch_stride + head * view.head_stride + at.row * view.row_stride;
   switch (p.dtype) {
     case DType::kFloat32:
       return load_row(static_cast<const float*>(view.data) + offset, p.head_dim, dims, to);
@@ -103,21 +122,28 @@ EAGLE_INLINE void load_query(const Block& block, float* to) {
   const vfloat scale = splat(s.p.scale * kLog2E);
   for (int64_t r = 0; r < s.rows; ++r) {
     float* row = to + r * s.dims;
-    load_row(s.p, s.p.query, block.b, block.kv_head * s.group + r % s.group, r / s.group, s.dims, row);
+    load_row(s.p, s.p.query, {block.b, r / s.group, true}, block.kv_head * s.group + r % s.group, s.dims, row);
     for (int64_t c = 0; c < s.dims; c += kLanes) store(row + c, load(row + c) * scale);
   }
+}
+
+// The row of a position; zeros where the cache has none.
+EAGLE_INLINE void load_position(const Block& block, const HeadsView& view, int64_t position, float* to) {
+  const Problem& s = block.problem;
+  const CacheRow at = locate(s.p.pages, block.b, position);
+  if (!at.there) return void(std::fill_n(to, s.dims, 0.0f));
+  load_row(s.p, view, at, block.kv_head, s.dims, to);
 }
 
 // The keys or values of a block: `count` prefix rows, and behind them at kBlock + j the tree rows that any row sees.
 EAGLE_INLINE void stage(const Block& block, const HeadsView& view, int64_t count, const uint64_t* tree, float* to) {
   const Problem& s = block.problem;
-  for (int64_t j = 0; j < count; ++j)
-    load_row(s.p, view, block.b, block.kv_head, block.index * kBlock + j, s.dims, to + j * s.dims);
+  for (int64_t j = 0; j < count; ++j) load_position(block, view, block.index * kBlock + j, to + j * s.dims);
   const int64_t context = s.context(block.b);
   for (int64_t w = 0; w < kMaxMaskWords; ++w)
     for (uint64_t bits = tree[w]; bits != 0; bits &= bits - 1) {
       const int64_t j = w * kMaskWordBits + std::countr_zero(bits);
-      load_row(s.p, view, block.b, block.kv_head, context + j, s.dims, to + (kBlock + j) * s.dims);
+      load_position(block, view, context + j, to + (kBlock + j) * s.dims);
     }
 }
 
@@ -127,6 +153,15 @@ EAGLE_INLINE void score_keys(const Problem& s, Scratch& scratch, int64_t first, 
     transpose_keys(scratch.staged.get() + j * s.dims, s.dims, s.dims, scratch.keys.get());
     score_rows(scratch.query.get(), s.rows, s.dims, scratch.keys.get(), scores + j % kBlock, kBlock);
   }
+}
+
+// A prefix row that a paged cache does not have weighs nothing.
+EAGLE_INLINE void hide_missing(const Block& block, int64_t prefix, float* scores) {
+  const Problem& s = block.problem;
+  if (!s.p.pages.ids) return;
+  for (int64_t j = 0; j < prefix; ++j)
+    if (!locate(s.p.pages, block.b, block.index * kBlock + j).there)
+      for (int64_t r = 0; r < s.rows; ++r) scores[r * kBlock + j] = -INFINITY;
 }
 
 // The ancestors of a query row that fall into a block, as tree columns; returns how many.
@@ -164,6 +199,7 @@ EAGLE_MULTIVERSION void attend_block(const Block& block, Scratch& scratch) {
   load_query(block, scratch.query.get());
   stage(block, s.p.key, prefix, tree, scratch.staged.get());
   score_keys(s, scratch, 0, prefix, scratch.scores.get());
+  hide_missing(block, prefix, scratch.scores.get());
   score_keys(s, scratch, kBlock, kBlock + tree_end, scratch.tree_scores.get());
 
   int32_t columns[kBlock];

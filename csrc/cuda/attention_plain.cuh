@@ -42,7 +42,6 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
   __shared__ float maximum[kPlainWarps], sum[kPlainWarps], values[kPlainWarps][kMaxHeadDim];
   const int64_t row = blockIdx.x, head = blockIdx.y, b = blockIdx.z, kv_head = head / group_size(p);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
-  const CacheRows<T> keys(p.key, b, kv_head), value_rows(p.value, b, kv_head);
 
   // 1. The query in registers, scaled so that scores are in units of log 2.
   const T* from = head_data<T>(p.query, b, head) + row * p.query.row_stride;
@@ -58,9 +57,13 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
   const int64_t context = committed(p, b);
   const AncestorWords ancestors = ancestor_words(p.ancestor_mask + (b * p.num_rows + row) * p.mask_words, p.mask_words);
   const int64_t end = min(context + p.mask_words * kMaskWordBits, p.length);
-  for (int64_t key = warp; key < end; key += kPlainWarps)
-    if (visible_keys(ancestors, context, key, p.length) & 1)
-      attend_key(query, keys[key], value_rows[key], p.head_dim, state);
+  for (int64_t key = warp; key < end; key += kPlainWarps) {
+    const bool visible = visible_keys(ancestors, context, key, p.length) & 1;
+    const CacheRow at = visible ? locate(p.pages, b, key) : CacheRow{};
+    if (!at.there) continue;
+    const CacheRows<T> keys(p.key, at.page, kv_head), value_rows(p.value, at.page, kv_head);
+    attend_key(query, keys[at.row], value_rows[at.row], p.head_dim, state);
+  }
 
   // 3. The four shares, weighted by their sums.
   if (lane == 0) maximum[warp] = state.maximum, sum[warp] = state.sum;

@@ -32,14 +32,14 @@ __device__ const T* head_data(const HeadsView& view, int64_t b, int64_t head) {
   return static_cast<const T*>(view.data) + b * view.batch_stride + head * view.head_stride;
 }
 
-// The rows of one head of a cache, by position in the request's context.
+// The rows of one head in one page of a cache, which in a contiguous cache is the request.
 template <class T>
 struct CacheRows {
   const T* first;
   int64_t row_stride;
 
-  __device__ CacheRows(const HeadsView& cache, int64_t b, int64_t kv_head)
-      : first(head_data<T>(cache, b, kv_head)), row_stride(cache.row_stride) {}
+  __device__ CacheRows(const HeadsView& cache, int64_t page, int64_t kv_head)
+      : first(head_data<T>(cache, page, kv_head)), row_stride(cache.row_stride) {}
   __device__ const T* operator[](int64_t row) const { return first + row * row_stride; }
 };
 

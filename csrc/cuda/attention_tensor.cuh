@@ -1,8 +1,8 @@
 // tree_attention on tensor cores: each warp carries 16 or 32 packed rows through the keys of its block's range.
 //
-// The committed prefix is not masked. From the first tile that reaches beyond it, each row tests one word of bits; keys
-// that no row may see are not read at all, so they may hold anything. A NaN in a key's value that one row may see does
-// spread to the other rows of its tile: the product adds 0 * NaN.
+// The committed prefix is not masked. From the first tile that reaches beyond it, and where pages are missing, each row
+// tests one word of bits; keys that no row may see are not read at all, so they may hold anything. A NaN in a key's
+// value that one row may see does spread to the other rows of its tile: the product adds 0 * NaN.
 #pragma once
 #include "cuda/attention_split.cuh"
 #include "cuda/cp_async.cuh"
@@ -66,19 +66,39 @@ struct TensorAttention {
     }
   }
 
-  // Starts the copies of a tile's keys and values; rows that nobody sees become zeros.
+  // A key and its value in the cache; where `read` is false, some address.
+  struct Source {
+    const T *key, *value;
+    bool read;
+  };
+
+  // Starts the copies of a tile's keys and values; rows that nobody sees, or that are not there, become zeros.
   __device__ void copy_tile(int tile, uint32_t to) const {
-    const int first = tile * kKeys;
+    if (p.pages.ids) {
+      copy_rows(tile * kKeys, to, [&](int64_t position, bool read) {
+        const CacheRow at = read ? locate_in_pages(p.pages, b, position) : CacheRow{};
+        const CacheRows<T> keys(p.key, at.page, kv_head), values(p.value, at.page, kv_head);
+        return Source{keys[at.row], values[at.row], at.there};
+      });
+    } else {
+      const CacheRows<T> keys(p.key, b, kv_head), values(p.value, b, kv_head);
+      copy_rows(tile * kKeys, to, [&](int64_t position, bool read) {
+        const int64_t row = read ? position : 0;
+        return Source{keys[row], values[row], read};
+      });
+    }
+  }
+
+  template <class Find>
+  __device__ void copy_rows(int first, uint32_t to, const Find& find) const {
     const uint64_t wanted = visible_keys(seen, context, first, p.length);
-    const CacheRows<T> keys(p.key, b, kv_head), values(p.value, b, kv_head);
     for (int i = threadIdx.x; i < kKeys * kUsedChunks; i += blockDim.x) {
       const int row = i / kUsedChunks, chunk = i % kUsedChunks;
-      const bool read = (wanted >> row & 1) && chunk * 8 < p.head_dim;
-      const int64_t from = read ? first + row : 0;
-      const int column = read ? chunk * 8 : 0;
+      const Source from = find(first + row, (wanted >> row & 1) && chunk * 8 < p.head_dim);
+      const int column = from.read ? chunk * 8 : 0;
       const uint32_t at = to + swizzled<kRowChunks>(row, chunk);
-      copy16_async(at, keys[from] + column, read);
-      copy16_async(at + kTileBytes, values[from] + column, read);
+      copy16_async(at, from.key + column, from.read);
+      copy16_async(at + kTileBytes, from.value + column, from.read);
     }
   }
 
@@ -120,13 +140,25 @@ struct TensorAttention {
     return ancestor_words(p.ancestor_mask + query_row * p.mask_words, p.mask_words);
   }
 
-  __device__ void mask(int first, Scores& scores) const {
+  // Bit i: row first + i of the cache is there. In contiguous caches all are that are read.
+  __device__ uint64_t present(int first) const {
+    if (!p.pages.ids) return ~uint64_t{0};
+    uint64_t bits = 0;
+#pragma unroll
+    for (int i = 0; i < kKeys; i += kWarp) {
+      const bool there = locate_in_pages(p.pages, b, first + i + lane).there;
+      bits |= uint64_t{__ballot_sync(kAllLanes, there)} << i;
+    }
+    return bits | ~low_bits(kKeys);
+  }
+
+  __device__ void mask(int first, uint64_t there, Scores& scores) const {
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = first_row + t * 16 + half * 8 + lane / 4;
-        const uint64_t visible = visible_keys(ancestors(row), context, first, p.length) >> lane % 4 * 2;
+        const uint64_t visible = (visible_keys(ancestors(row), context, first, p.length) & there) >> lane % 4 * 2;
 #pragma unroll
         for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
@@ -202,7 +234,8 @@ struct TensorAttention {
       for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
         for (int i = 0; i < 4; ++i) scores[t][n][i] *= factor;
-    if (first + kKeys > context) mask(first, scores);
+    const uint64_t there = present(first);
+    if (first + kKeys > context || ~there) mask(first, there, scores);
     soften(scores);
     add_values(stage + kTileBytes, scores);
   }

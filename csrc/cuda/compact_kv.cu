@@ -24,20 +24,23 @@ __global__ void compact_kv_kernel(const __grid_constant__ CacheTable table, cons
   const int64_t b = blockIdx.y;
   if (blockIdx.z >= cache.num_heads) return;
   const int32_t* path = p.accept_index + b * p.path_length;
-  const int32_t accepted = p.accept_length[b];
-  char* rows =
-      cache.data + b * cache.batch_stride + blockIdx.z * cache.head_stride + p.context_len[b] * cache.row_stride;
+  const int64_t rows = min(static_cast<int64_t>(p.accept_length[b]) + 1, p.path_length), context = p.context_len[b];
+  const auto row = [&](int64_t node) { return cache(locate(p.pages, b, context + node), blockIdx.z); };
   for (int64_t column = threadIdx.x; column * sizeof(Word) < cache.row_bytes; column += blockDim.x) {
-    char* base = rows + column * sizeof(Word);
-    for (int32_t first = 1; first <= accepted; first += kRowsInFlight) {
-      const int32_t count = min(kRowsInFlight, accepted - first + 1);
+    for (int64_t first = 1; first < rows; first += kRowsInFlight) {
       Word staged[kRowsInFlight];
+      bool found[kRowsInFlight];
 #pragma unroll
-      for (int i = 0; i < kRowsInFlight; ++i)
-        if (i < count) staged[i] = *reinterpret_cast<const Word*>(base + path[first + i] * cache.row_stride);
+      for (int i = 0; i < kRowsInFlight; ++i) {
+        const char* from = first + i < rows ? row(path[first + i]) : nullptr;
+        found[i] = from != nullptr;
+        if (found[i]) staged[i] = reinterpret_cast<const Word*>(from)[column];
+      }
 #pragma unroll
-      for (int i = 0; i < kRowsInFlight; ++i)
-        if (i < count) *reinterpret_cast<Word*>(base + (first + i) * cache.row_stride) = staged[i];
+      for (int i = 0; i < kRowsInFlight; ++i) {
+        char* to = found[i] ? row(first + i) : nullptr;
+        if (to) reinterpret_cast<Word*>(to)[column] = staged[i];
+      }
     }
   }
 }

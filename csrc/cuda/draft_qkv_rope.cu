@@ -18,8 +18,8 @@ GemmParams product(const DraftQkvRopeParams& p) {
 }
 
 // grid: (rows, query heads then key heads then value heads); a thread per pair (i, i + head_dim / 2) of its head. A
-// device cannot raise: a position outside the tables reads their edge, and a cache row outside the cache is not
-// written.
+// device cannot raise: a position outside the tables reads their edge, and a row that the cache does not have
+// is not written.
 template <class T>
 __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, const __grid_constant__ Partials partials) {
   const int64_t half = p.head_dim / 2, row = blockIdx.x, b = row / p.rows, q = row % p.rows;
@@ -42,11 +42,11 @@ __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, cons
   if (key_head < 0) {
     to = static_cast<T*>(p.query) + ((b * p.num_heads + blockIdx.y) * p.rows + q) * p.head_dim;
   } else {
-    const int64_t cached = p.cache_rows[row];
-    if (cached < 0 || cached >= p.length) return;
+    const CacheRow cached = locate(p.pages, b, p.cache_rows[row]);
+    if (!cached.there) return;
     const int64_t head = value_head < 0 ? key_head : value_head;
     const Rows& cache = value_head < 0 ? p.key_cache : p.value_cache;
-    to = reinterpret_cast<T*>(cache[(b * p.num_kv_heads + head) * p.length + cached]);
+    to = reinterpret_cast<T*>(cache[(cached.page * p.num_kv_heads + head) * p.pages.page_size + cached.row]);
   }
   to[i] = from_float<T>(first);
   to[i + half] = from_float<T>(second);

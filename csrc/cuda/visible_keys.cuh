@@ -7,10 +7,6 @@
 
 namespace eagle::cuda {
 
-EAGLE_HOST_DEVICE uint64_t low_bits(int64_t count) {
-  return count <= 0 ? 0 : count >= kMaskWordBits ? ~uint64_t{0} : (uint64_t{1} << count) - 1;
-}
-
 struct AncestorWords {
   uint64_t word[kMaxMaskWords];
 };

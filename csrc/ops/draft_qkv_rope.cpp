@@ -3,6 +3,7 @@
 
 #include "ops/match.h"
 #include "ops/ops.h"
+#include "ops/page_table.h"
 #include "ops/range.h"
 #include "ops/rows.h"
 
@@ -10,14 +11,16 @@ namespace eagle::ops {
 
 Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::optional<Tensor>& qkv_bias,
                       const Tensor& rope_cos, const Tensor& rope_sin, const Tensor& position_ids,
-                      const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads) {
+                      const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads,
+                      const std::optional<Tensor>& page_table) {
   Match m("draft_qkv_rope");
   m.tensor("x", x, "B Q A", Kind::kFloating, /*strided=*/true);
   m.tensor("qkv_weight", qkv_weight, "O A", Kind::kFloating);
   m.tensor("position_ids", position_ids, "B Q", Kind::kInt32);
-  m.tensor("key_cache", key_cache, "B Hkv L d", Kind::kFloating, /*strided=*/true);
-  m.tensor("value_cache", value_cache, "B Hkv L d", Kind::kFloating, /*strided=*/true);
+  m.tensor("key_cache", key_cache, cache_shape(page_table), Kind::kFloating, /*strided=*/true);
+  m.tensor("value_cache", value_cache, cache_shape(page_table), Kind::kFloating, /*strided=*/true);
   m.tensor("cache_rows", cache_rows, "B Q", Kind::kInt32);
+  const PageTable pages = match_page_table(m, page_table);
   m.tensor("rope_cos", rope_cos, "P d/2", Kind::kFloat32);
   m.tensor("rope_sin", rope_sin, "P d/2", Kind::kFloat32);
   m.same_dtype("qkv_weight", qkv_weight, "x", x);
@@ -33,7 +36,7 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
               " rows, expected (num_heads + 2 * num_kv_heads) * head_dim with num_heads = ", num_heads,
               ", num_kv_heads = ", m["Hkv"], ", head_dim = ", m["d"]);
   check_range("draft_qkv_rope", "position_ids", position_ids, 0, m["P"]);
-  check_range("draft_qkv_rope", "cache_rows", cache_rows, -1, m["L"]);
+  check_range("draft_qkv_rope", "cache_rows", cache_rows, -1, pages.length());
   Tensor query = torch::stable::new_empty(x, {m["B"], num_heads, m["Q"], m["d"]});
   const DraftQkvRopeParams p{
       .dtype = float_dtype(x),
@@ -44,6 +47,7 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
       .rope_sin = rope_sin.const_data_ptr<float>(),
       .position_ids = position_ids.const_data_ptr<int32_t>(),
       .cache_rows = cache_rows.const_data_ptr<int32_t>(),
+      .pages = pages,
       .query = query.mutable_data_ptr(),
       .key_cache = rows_of("draft_qkv_rope", "key_cache", key_cache),
       .value_cache = rows_of("draft_qkv_rope", "value_cache", value_cache),
@@ -53,7 +57,6 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
       .num_heads = num_heads,
       .num_kv_heads = m["Hkv"],
       .head_dim = m["d"],
-      .length = m["L"],
       .positions = m["P"],
   };
 #ifdef EAGLE_WITH_CUDA

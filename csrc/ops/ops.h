@@ -15,7 +15,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> commit_step(const Tensor& draft_token
                                                        const Tensor& accept_length, const Tensor& bonus_token,
                                                        const Tensor& hidden_states, const Tensor& context_len);
 void compact_kv(std::vector<Tensor> caches, const Tensor& accept_index, const Tensor& accept_length,
-                const Tensor& context_len);
+                const Tensor& context_len, const std::optional<Tensor>& page_table);
 Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias);
 Tensor gumbel_noise(const Tensor& seed, const Tensor& position_ids, int64_t num_tokens, int64_t stream);
 std::tuple<Tensor, Tensor> sample_children(const Tensor& draft_logits, const Tensor& node_ids,
@@ -42,7 +42,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expand_tree(const Tensor& fro
                                                                Tensor node_tokens, Tensor node_parents,
                                                                int64_t slot_offset, int64_t row_offset);
 Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor& value_cache,
-                      const Tensor& context_len, const Tensor& ancestor_mask, double scale);
+                      const Tensor& context_len, const Tensor& ancestor_mask, double scale,
+                      const std::optional<Tensor>& page_table);
 Tensor rms_norm(const Tensor& input, const Tensor& weight, double eps);
 Tensor silu_mul(const Tensor& gate, const Tensor& up);
 std::tuple<Tensor, Tensor> rope(const Tensor& query, const Tensor& key, const Tensor& cos, const Tensor& sin);
@@ -50,7 +51,8 @@ Tensor draft_input(const Tensor& token_ids, const Tensor& hidden_states, const T
                    const Tensor& embed_norm_weight, const Tensor& hidden_norm_weight, double eps);
 Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::optional<Tensor>& qkv_bias,
                       const Tensor& rope_cos, const Tensor& rope_sin, const Tensor& position_ids,
-                      const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads);
+                      const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads,
+                      const std::optional<Tensor>& page_table);
 std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o_weight, const Tensor& residual,
                                         const Tensor& norm_weight, double eps);
 Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight, const Tensor& residual);

@@ -4,6 +4,7 @@
 #include "common/tree.h"
 #include "ops/match.h"
 #include "ops/ops.h"
+#include "ops/page_table.h"
 
 namespace eagle::ops {
 namespace {
@@ -20,15 +21,17 @@ HeadsView view(const char* name, const Tensor& t) {
 }  // namespace
 
 Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor& value_cache,
-                      const Tensor& context_len, const Tensor& ancestor_mask, double scale) {
+                      const Tensor& context_len, const Tensor& ancestor_mask, double scale,
+                      const std::optional<Tensor>& page_table) {
   Match m("tree_attention");
   m.tensor("query", query, "B Hq Q d", Kind::kFloating, /*strided=*/true);
-  m.tensor("key_cache", key_cache, "B Hkv L d", Kind::kFloating, /*strided=*/true);
-  m.tensor("value_cache", value_cache, "B Hkv L d", Kind::kFloating, /*strided=*/true);
+  m.tensor("key_cache", key_cache, cache_shape(page_table), Kind::kFloating, /*strided=*/true);
+  m.tensor("value_cache", value_cache, cache_shape(page_table), Kind::kFloating, /*strided=*/true);
   m.same_dtype("key_cache", key_cache, "query", query);
   m.same_dtype("value_cache", value_cache, "query", query);
   m.tensor("context_len", context_len, "B", Kind::kInt32);
   m.tensor("ancestor_mask", ancestor_mask, "B Q W", Kind::kInt64);
+  const PageTable pages = match_page_table(m, page_table);
   const int64_t batch = m["B"], num_heads = m["Hq"], num_kv_heads = m["Hkv"], num_rows = m["Q"], head_dim = m["d"];
   EAGLE_CHECK(head_dim >= 1 && head_dim <= kMaxHeadDim, "tree_attention: head_dim must be between 1 and ", kMaxHeadDim,
               ", got ", head_dim);
@@ -41,6 +44,7 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
       .query = view("query", query),
       .key = view("key_cache", key_cache),
       .value = view("value_cache", value_cache),
+      .pages = pages,
       .context_len = context_len.const_data_ptr<int32_t>(),
       .ancestor_mask = ancestor_mask.const_data_ptr<int64_t>(),
       .output = output.mutable_data_ptr(),
@@ -49,7 +53,7 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
       .num_heads = num_heads,
       .num_kv_heads = num_kv_heads,
       .num_rows = num_rows,
-      .length = m["L"],
+      .length = pages.length(),
       .head_dim = head_dim,
       .mask_words = m["W"],
       .scale = static_cast<float>(scale),

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from eagle_kernels.reference.page_table import locate
+
 
 def draft_qkv_rope(
     x: Tensor,
@@ -15,6 +17,7 @@ def draft_qkv_rope(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    page_table: Tensor | None = None,
 ) -> Tensor:
     batch, rows, _ = x.shape
     num_kv_heads, head_dim = key_cache.shape[1], key_cache.shape[3]
@@ -27,10 +30,9 @@ def draft_qkv_rope(
     cos, sin = rope_cos[position_ids.long()].unsqueeze(1), rope_sin[position_ids.long()].unsqueeze(1)
     key = _rotate(key, cos, sin).to(x.dtype)
     for b in range(batch):
-        written = cache_rows[b] >= 0
-        target = cache_rows[b, written].long()
-        key_cache[b, :, target] = key[b][:, written]
-        value_cache[b, :, target] = value[b][:, written].to(x.dtype)
+        there, pages, cached = locate(key_cache, page_table, b, cache_rows[b].long())
+        key_cache[pages[there], :, cached[there]] = key[b, :, there].transpose(0, 1)
+        value_cache[pages[there], :, cached[there]] = value[b, :, there].transpose(0, 1).to(x.dtype)
     return _rotate(query, cos, sin).to(x.dtype)
 
 

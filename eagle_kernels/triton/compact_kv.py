@@ -7,6 +7,7 @@ import triton.language as tl
 from torch import Tensor
 
 from eagle_kernels.triton.common.launch import block_of
+from eagle_kernels.triton.common.page_table import locate, page_fields
 
 
 # grid: (caches, batch, heads); a thread moves its own columns row by row, so nobody reads what another overwrote
@@ -16,6 +17,10 @@ def compact_kv_kernel(
     accept_index_ptr,
     accept_length_ptr,
     context_ptr,
+    page_table_ptr,
+    columns,
+    num_pages,
+    page_size,
     cache_distance,
     path_length,
     head_dim,
@@ -28,14 +33,24 @@ def compact_kv_kernel(
     dim = tl.arange(0, BLOCK)
     inside = dim < head_dim
     context = tl.load(context_ptr + b).to(tl.int64)
-    rows = cache_ptr + tl.program_id(0).to(tl.int64) * cache_distance + b * batch_stride
-    rows += tl.program_id(2).to(tl.int64) * head_stride + context * row_stride
-    for i in range(1, tl.load(accept_length_ptr + b) + 1):  # the root is in place already
-        node = tl.load(accept_index_ptr + b * path_length + i).to(tl.int64)
-        tl.store(rows + i * row_stride + dim, tl.load(rows + node * row_stride + dim, mask=inside), mask=inside)
+    rows = cache_ptr + tl.program_id(0).to(tl.int64) * cache_distance + tl.program_id(2).to(tl.int64) * head_stride
+    for i in range(1, tl.minimum(tl.load(accept_length_ptr + b) + 1, path_length)):  # the root is in place already
+        node = tl.load(accept_index_ptr + b * path_length + i)
+        page, row, there = locate(page_table_ptr, columns, num_pages, page_size, b, context + node, True)
+        to_page, to_row, writable = locate(page_table_ptr, columns, num_pages, page_size, b, context + i, there)
+        moved = inside & writable
+        from_ptr = rows + page * batch_stride + row * row_stride
+        to_ptr = rows + to_page * batch_stride + to_row * row_stride
+        tl.store(to_ptr + dim, tl.load(from_ptr + dim, mask=moved), mask=moved)
 
 
-def compact_kv(caches: list[Tensor], accept_index: Tensor, accept_length: Tensor, context_len: Tensor) -> None:
+def compact_kv(
+    caches: list[Tensor],
+    accept_index: Tensor,
+    accept_length: Tensor,
+    context_len: Tensor,
+    page_table: Tensor | None = None,
+) -> None:
     batch, path_length = accept_index.shape
     for run in even_runs(caches):
         first = run[0]
@@ -46,6 +61,7 @@ def compact_kv(caches: list[Tensor], accept_index: Tensor, accept_length: Tensor
                 accept_index.contiguous(),
                 accept_length,
                 context_len,
+                *page_fields(first, page_table),
                 distance,
                 path_length,
                 first.shape[3],

@@ -6,6 +6,7 @@ import triton.language as tl
 from torch import Tensor
 
 from eagle_kernels.triton.common.launch import as_rows, row_block, tuned
+from eagle_kernels.triton.common.page_table import locate, page_fields
 from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, paired_rows, split_pairs, stream_products
 
 
@@ -29,6 +30,10 @@ def draft_qkv_rope_kernel(
     key_ptr,
     value_ptr,
     cache_row_ptr,
+    page_table_ptr,
+    columns,
+    num_pages,
+    page_size,
     rows,
     num_rows,
     num_heads,
@@ -92,15 +97,16 @@ def draft_qkv_rope_kernel(
         query_row = (b * num_heads + head) * num_rows + q
         store_pairs(query_ptr + query_row[:, None] * 2 * half + pair[None, :], first, second, half, inside)
     else:
-        cache_row = tl.load(cache_row_ptr + row, mask=in_rows, other=-1).to(tl.int64)
-        written = inside & (cache_row >= 0)[:, None]
+        position = tl.load(cache_row_ptr + row, mask=in_rows, other=-1)
+        page, cache_row, there = locate(page_table_ptr, columns, num_pages, page_size, b, position, in_rows)
+        written = inside & there[:, None]
         kv_head = head - num_heads
         if kv_head < num_kv_heads:
-            target = b * key_batch_stride + kv_head * key_head_stride + cache_row * key_row_stride
+            target = page * key_batch_stride + kv_head * key_head_stride + cache_row * key_row_stride
             store_pairs(key_ptr + target[:, None] + pair[None, :], first, second, half, written)
         else:
             kv_head -= num_kv_heads
-            target = b * value_batch_stride + kv_head * value_head_stride + cache_row * value_row_stride
+            target = page * value_batch_stride + kv_head * value_head_stride + cache_row * value_row_stride
             store_pairs(value_ptr + target[:, None] + pair[None, :], first, second, half, written)
 
 
@@ -115,6 +121,7 @@ def draft_qkv_rope(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    page_table: Tensor | None = None,
 ) -> Tensor:
     batch, num_rows, width = x.shape
     num_kv_heads, half = key_cache.shape[1], key_cache.shape[3] // 2
@@ -135,6 +142,7 @@ def draft_qkv_rope(
             key_cache,
             value_cache,
             cache_rows.contiguous(),
+            *page_fields(key_cache, page_table),
             rows,
             num_rows,
             num_heads,

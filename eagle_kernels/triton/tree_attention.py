@@ -8,8 +8,10 @@ import triton.language as tl
 from torch import Tensor
 
 from eagle_kernels.triton.common.launch import block_of, multiprocessors, tuned
+from eagle_kernels.triton.common.page_table import locate, page_fields
 
 ROWS_PER_SPLIT = 256  # no split gets fewer committed rows
+MAX_POSITION = 2**31 - 1
 BLOCK_N = 32  # cache rows at a time: half a mask word
 CONFIGS = [
     triton.Config({"BLOCK_M": rows}, num_warps=warps, num_stages=stages)
@@ -37,6 +39,10 @@ def attend_kernel(
     value_ptr,
     context_ptr,
     mask_ptr,
+    page_table_ptr,
+    columns,
+    num_pages,
+    page_size,
     top_ptr,
     mass_ptr,
     sum_ptr,
@@ -71,8 +77,8 @@ def attend_kernel(
 
     query_row = b * query_batch_stride + head.to(tl.int64) * query_head_stride + row * query_row_stride
     query = tl.load(query_ptr + query_row[:, None] + dim[None, :], mask=in_rows[:, None] & in_dim[None, :], other=0.0)
-    key_ptr += b * key_batch_stride + kv_head.to(tl.int64) * key_head_stride
-    value_ptr += b * value_batch_stride + kv_head.to(tl.int64) * value_head_stride
+    key_ptr += kv_head.to(tl.int64) * key_head_stride
+    value_ptr += kv_head.to(tl.int64) * value_head_stride
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     mass = tl.zeros((BLOCK_M,), tl.float32)
     sums = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
@@ -93,8 +99,9 @@ def attend_kernel(
 
         # scores; rows that nobody sees stay unread, they may hold NaN
         loaded = tl.max(seen.to(tl.int32), axis=0) > 0
-        cache_row = (first + column).to(tl.int64)
-        keys = key_ptr + cache_row[None, :] * key_row_stride + dim[:, None]
+        page, cache_row, loaded = locate(page_table_ptr, columns, num_pages, page_size, b, first + column, loaded)
+        seen &= loaded[None, :]
+        keys = key_ptr + (page * key_batch_stride + cache_row * key_row_stride)[None, :] + dim[:, None]
         key = tl.load(keys, mask=in_dim[:, None] & loaded[None, :], other=0.0)
         scores = tl.dot(query, key, input_precision="ieee") * (scale * 1.4426950408889634)
         scores = tl.where(seen, scores, float("-inf"))
@@ -105,7 +112,7 @@ def attend_kernel(
         weight = tl.exp2(scores - anchor[:, None])
         shrink = tl.exp2(top - anchor)
         top, mass = new_top, mass * shrink + tl.sum(weight, axis=1)
-        values = value_ptr + cache_row[:, None] * value_row_stride + dim[None, :]
+        values = value_ptr + (page * value_batch_stride + cache_row * value_row_stride)[:, None] + dim[None, :]
         value = tl.load(values, mask=loaded[:, None] & in_dim[None, :], other=0.0)
         sums = tl.dot(weight.to(value.dtype), value, sums * shrink[:, None], input_precision="ieee")
 
@@ -141,10 +148,17 @@ def combine_splits_kernel(
 
 
 def tree_attention(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, context_len: Tensor, ancestor_mask: Tensor, scale: float
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    context_len: Tensor,
+    ancestor_mask: Tensor,
+    scale: float,
+    page_table: Tensor | None = None,
 ) -> Tensor:
     batch, num_heads, num_rows, head_dim = query.shape
-    num_kv_heads, length = key_cache.shape[1], key_cache.shape[2]
+    num_kv_heads, pages = key_cache.shape[1], page_fields(key_cache, page_table)
+    length = min(pages[1] * pages[3], MAX_POSITION)
     output = torch.empty(batch, num_rows, num_heads, head_dim, dtype=query.dtype, device=query.device)
     if not output.numel():
         return output
@@ -160,6 +174,7 @@ def tree_attention(
         value_cache,
         context_len,
         ancestor_mask.contiguous(),
+        *pages,
         top,
         mass,
         sums,

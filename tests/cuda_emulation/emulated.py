@@ -148,9 +148,21 @@ def commit_step(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return outputs
 
 
-def compact_kv(caches: list[Tensor], accept_index: Tensor, accept_length: Tensor, context_len: Tensor) -> None:
+def page_fields(cache: Tensor, page_table: Tensor | None) -> tuple[Tensor | None, int, int, int]:
+    """The arguments of make_page_table."""
+    return page_table, 1 if page_table is None else page_table.shape[1], cache.shape[0], cache.shape[2]
+
+
+def compact_kv(
+    caches: list[Tensor],
+    accept_index: Tensor,
+    accept_length: Tensor,
+    context_len: Tensor,
+    page_table: Tensor | None = None,
+) -> None:
     views = torch.tensor([_cache_view(cache) for cache in caches])
-    call("compact_kv", views, accept_index, accept_length, context_len, len(caches), *accept_index.shape)
+    path = accept_index, accept_length, context_len
+    call("compact_kv", views, *path, *page_fields(caches[0], page_table), len(caches), *accept_index.shape)
 
 
 def _cache_view(cache: Tensor) -> list[int]:

@@ -1,7 +1,7 @@
 """Attention, linear and the draft head on emulated CUDA kernels, with the signatures of the ops."""
 
 import torch
-from cuda_emulation.emulated import DTYPES, call
+from cuda_emulation.emulated import DTYPES, call, page_fields
 from torch import Tensor
 
 
@@ -20,13 +20,20 @@ def _rows(t: Tensor) -> tuple[Tensor, int, int]:
 
 
 def tree_attention(
-    query: Tensor, key_cache: Tensor, value_cache: Tensor, context_len: Tensor, ancestor_mask: Tensor, scale: float
+    query: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    context_len: Tensor,
+    ancestor_mask: Tensor,
+    scale: float,
+    page_table: Tensor | None = None,
 ) -> Tensor:
     batch, heads, rows, head_dim = query.shape
     output = _poison(query, batch, rows, heads, head_dim)
     strides = torch.tensor([t.stride()[:3] for t in (query, key_cache, value_cache)])
-    sizes = batch, heads, key_cache.shape[1], rows, key_cache.shape[2], head_dim, ancestor_mask.shape[2]
-    tensors = output, query, key_cache, value_cache, strides, context_len, ancestor_mask
+    sizes = batch, heads, key_cache.shape[1], rows, head_dim, ancestor_mask.shape[2]
+    caches = key_cache, value_cache, strides, *page_fields(key_cache, page_table)
+    tensors = output, query, *caches, context_len, ancestor_mask
     call("tree_attention", *tensors, DTYPES[query.dtype], *sizes, _number(scale))
     return output
 
@@ -81,13 +88,14 @@ def draft_qkv_rope(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    page_table: Tensor | None = None,
 ) -> Tensor:
     batch, rows, inner = x.shape
-    _, kv_heads, length, head_dim = key_cache.shape
+    _, kv_heads, _, head_dim = key_cache.shape
     query = _poison(x, batch, num_heads, rows, head_dim)
     inputs = x, _rows(x)[2], weight, bias, cos, sin, position_ids, key_cache, *_rows(value_cache)[::2], cache_rows
-    sizes = batch, rows, inner, num_heads, kv_heads, head_dim, length, cos.shape[0]
-    call("draft_qkv_rope", query, *inputs, DTYPES[x.dtype], *sizes)
+    sizes = batch, rows, inner, num_heads, kv_heads, head_dim, cos.shape[0]
+    call("draft_qkv_rope", query, *inputs, *page_fields(key_cache, page_table), DTYPES[x.dtype], *sizes)
     return query
 
 

@@ -143,9 +143,12 @@ const char* build_tree(const float* node_scores, const int32_t* node_tokens, con
 }
 
 const char* compact_kv(const KvCacheView* caches, const int32_t* accept_index, const int32_t* accept_length,
-                       const int32_t* context_len, int64_t num_caches, int64_t batch, int64_t path_length) {
+                       const int32_t* context_len, const int32_t* page_ids, int64_t columns, int64_t num_pages,
+                       int64_t page_size, int64_t num_caches, int64_t batch, int64_t path_length) {
+  const PageTable pages = make_page_table(page_ids, columns, num_pages, page_size);
   return guarded([&] {
-    cuda::compact_kv({caches, accept_index, accept_length, context_len, num_caches, batch, path_length}, nullptr);
+    cuda::compact_kv({caches, accept_index, accept_length, context_len, pages, num_caches, batch, path_length},
+                     nullptr);
   });
 }
 

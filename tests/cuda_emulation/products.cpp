@@ -50,15 +50,17 @@ extern "C" {
 void set_num_multiprocessors(int64_t count) { cuda_emulation::num_multiprocessors = static_cast<int>(count); }
 
 const char* tree_attention(void* output, const void* query, const void* key, const void* value, const int64_t* strides,
+                           const int32_t* page_ids, int64_t columns, int64_t num_pages, int64_t page_size,
                            const int32_t* context_len, const int64_t* ancestor_mask, int64_t code, int64_t batch,
-                           int64_t num_heads, int64_t num_kv_heads, int64_t num_rows, int64_t length, int64_t head_dim,
+                           int64_t num_heads, int64_t num_kv_heads, int64_t num_rows, int64_t head_dim,
                            int64_t mask_words, const float* scale) {
   const auto view = [&](const void* data, int i) {
     return HeadsView{data, strides[3 * i], strides[3 * i + 1], strides[3 * i + 2]};
   };
-  const TreeAttentionParams p{view(query, 0), view(key, 1), view(value, 2), context_len, ancestor_mask,
-                              output,         dtype(code),  batch,          num_heads,   num_kv_heads,
-                              num_rows,       length,       head_dim,       mask_words,  *scale};
+  const PageTable pages = make_page_table(page_ids, columns, num_pages, page_size);
+  const TreeAttentionParams p{view(query, 0), view(key, 1), view(value, 2), pages,     context_len,  ancestor_mask,
+                              output,         dtype(code),  batch,          num_heads, num_kv_heads, num_rows,
+                              pages.length(), head_dim,     mask_words,     *scale};
   return run(p, cuda::tree_attention_workspace, cuda::tree_attention);
 }
 
@@ -108,10 +110,11 @@ const char* draft_input(void* output, const int32_t* token_ids, void* hidden_sta
 
 const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* weight, const void* bias, const float* cos,
                            const float* sin, const int32_t* position_ids, void* key_cache, void* value_cache,
-                           int64_t cache_stride, const int32_t* cache_rows, int64_t code, int64_t batch,
-                           int64_t num_rows, int64_t inner, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
-                           int64_t length, int64_t positions) {
-  const int64_t cached = batch * num_kv_heads * length;
+                           int64_t cache_stride, const int32_t* cache_rows, const int32_t* page_ids, int64_t columns,
+                           int64_t num_pages, int64_t page_size, int64_t code, int64_t batch, int64_t num_rows,
+                           int64_t inner, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
+                           int64_t positions) {
+  const int64_t cached = num_pages * num_kv_heads * page_size;
   const DraftQkvRopeParams p{dtype(code),
                              rows(x, batch * num_rows, stride),
                              weight,
@@ -120,6 +123,7 @@ const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* wei
                              sin,
                              position_ids,
                              cache_rows,
+                             make_page_table(page_ids, columns, num_pages, page_size),
                              query,
                              rows(key_cache, cached, cache_stride),
                              rows(value_cache, cached, cache_stride),
@@ -129,7 +133,6 @@ const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* wei
                              num_heads,
                              num_kv_heads,
                              head_dim,
-                             length,
                              positions};
   return run(p, cuda::draft_qkv_rope_workspace, cuda::draft_qkv_rope);
 }
