@@ -7,9 +7,8 @@
 
 namespace eagle::ops {
 
-Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight,
-                 const Tensor& residual, const std::optional<Tensor>& gate_up_scale,
-                 const std::optional<Tensor>& down_scale) {
+Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight, const Tensor& residual,
+                 const std::optional<Tensor>& gate_up_scale, const std::optional<Tensor>& down_scale) {
   Match m("draft_mlp");
   m.tensor("normed", normed, "B Q H", Kind::kFloating, /*strided=*/true);
   const Weight down = m.weight("down_weight", down_weight, "H I", "down_scale", down_scale, "H", "normed", normed);

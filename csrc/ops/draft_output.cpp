@@ -8,8 +8,7 @@
 namespace eagle::ops {
 
 std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o_weight, const Tensor& residual,
-                                        const Tensor& norm_weight, double eps,
-                                        const std::optional<Tensor>& o_scale) {
+                                        const Tensor& norm_weight, double eps, const std::optional<Tensor>& o_scale) {
   Match m("draft_output");
   m.tensor("attention", attention, "B Q A", Kind::kFloating, /*strided=*/true);
   const Weight projection = m.weight("o_weight", o_weight, "H A", "o_scale", o_scale, "H", "attention", attention);
