@@ -22,7 +22,7 @@ from triton.runtime.jit import JITFunction
 
 import eagle_kernels
 from bench.shapes import MODELS, WORKLOADS
-from eagle_decoding.numerics.cases import Sizes, op_inputs
+from eagle_decoding.numerics.cases import FP8_WEIGHTS, Sizes, op_inputs, with_fp8_weights
 from eagle_decoding.train.losses_triton import LinearSoftCrossEntropy
 
 SPILL_BOUND = 0  # bytes a thread
@@ -72,6 +72,9 @@ def compile_ops(
     for op, inputs in op_inputs(sizes, dtype, "meta").items():
         if op in ops or not ops:
             getattr(eagle_kernels, op)(*inputs, backend="triton")
+            if op in FP8_WEIGHTS:
+                quantised, scales = with_fp8_weights(op, inputs)
+                getattr(eagle_kernels, op)(*quantised, **scales, backend="triton")
             yield from ((op, kernel) for kernel in compiled)
             compiled.clear()
     if "linear_soft_cross_entropy" in ops or not ops:

@@ -1,5 +1,6 @@
 // One stage of a product on tensor cores: how its weights lie in shared memory, and how a warp multiplies them.
 #pragma once
+#include "cuda/cp_async.cuh"
 #include "cuda/fp8.cuh"
 #include "cuda/gemm_tile.cuh"
 #include "cuda/mma.cuh"

@@ -4,7 +4,6 @@
 // right one, eight at a time, so that ten rows cost two columns of products and not a tile of 64 or 128.
 #pragma once
 #include "cuda/convert.cuh"
-#include "cuda/cp_async.cuh"
 #include "cuda/gemm_stage.cuh"
 
 namespace eagle::cuda {
