@@ -7,8 +7,9 @@ from torch import Tensor
 def quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the fp8 (e4m3) matrix nearest to a weight, and a scale per output: weight ~ scale[:, None] * weight8.
 
-    The largest element of a row becomes +-448, the largest e4m3 number; a row of zeros stays one. e4m3 has 4 significant
-    bits (Micikevicius et al. 2022, arXiv:2209.05433): elements down to 2^-14 of a row's largest are off by 1/16 at most.
+    The largest element of a row becomes +-448, the largest e4m3 number; a row of zeros stays one. e4m3 has four
+    significant bits (Micikevicius et al. 2022, arXiv:2209.05433): elements down to 2^-14 of a row's largest are off by
+    1/16 of themselves at most.
 
     weight: [O, K] float32, bfloat16 or float16, finite
     returns weight8 [O, K] float8_e4m3fn, contiguous, and scale [O] float32
@@ -19,6 +20,6 @@ def quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"quantize_fp8: weight must be [O, K], got {list(weight.shape)}.")
     if not weight.isfinite().all():
         raise ValueError("quantize_fp8: weight holds NaN or infinity, which fp8 weights cannot: give finite numbers.")
-    largest = weight.abs().amax(dim=1).float() if weight.shape[1] else weight.new_zeros(len(weight), dtype=torch.float32)
-    scale = (largest / torch.finfo(torch.float8_e4m3fn).max).clamp(min=torch.finfo(torch.float32).tiny)
+    padded = torch.nn.functional.pad(weight.float(), (0, 1))  # amax of no elements would raise
+    scale = (padded.abs().amax(dim=1) / torch.finfo(torch.float8_e4m3fn).max).clamp(min=torch.finfo(torch.float32).tiny)
     return (weight.float() / scale[:, None]).to(torch.float8_e4m3fn), scale

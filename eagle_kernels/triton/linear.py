@@ -56,9 +56,7 @@ def linear_kernel(
     tl.store(output_ptr + row[:, None] * outputs + column[None, :], sums.to(output_ptr.dtype.element_ty), mask=inside)
 
 
-def linear(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, weight_scale: Tensor | None = None
-) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, weight_scale: Tensor | None = None) -> Tensor:
     return project(input, weight, weight_scale, bias, None)
 
 

@@ -31,9 +31,7 @@ def tree_attention(
     return output
 
 
-def linear(
-    input: Tensor, weight: Tensor, bias: Tensor | None = None, weight_scale: Tensor | None = None
-) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, weight_scale: Tensor | None = None) -> Tensor:
     outputs, inner = weight.shape
     output = _poison(input, *input.shape[:-1], outputs)
     call("linear", output, *_rows(input), weight, weight_scale, bias, DTYPES[input.dtype], inner, outputs)
@@ -136,9 +134,10 @@ def lm_head_topk(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     vocabulary, size = weight.shape
     leading = hidden_states.shape[:-1]
-    normed, logprobs = _poison(norm_weight, *hidden_states.shape), _poison(norm_weight, *leading, k, dtype=torch.float32)
+    normed = _poison(hidden_states, *hidden_states.shape)
+    logprobs = _poison(hidden_states, *leading, k, dtype=torch.float32)
     token_ids = torch.full((*leading, k), -(2**31), dtype=torch.int32)
     outputs = normed, logprobs, token_ids, torch.zeros(leading, dtype=torch.bool)
-    inputs = *_rows(hidden_states), norm_weight, weight, lm_head_scale, d2t, DTYPES[norm_weight.dtype]
+    inputs = *_rows(hidden_states), norm_weight, weight, lm_head_scale, d2t, DTYPES[hidden_states.dtype]
     call("lm_head_topk", *outputs, *inputs, size, vocabulary, k, _number(eps))
     return outputs
