@@ -40,7 +40,7 @@ CALLS = {call.__name__: call for call in (linear, draft_qkv_rope, draft_output, 
 CACHES = {"draft_qkv_rope": (6, 7)}  # arguments that are written to
 
 
-def outputs(op: str, function: Any, arguments: tuple[Any, ...], scales: dict[str, Tensor]) -> list[Tensor]:
+def results_of(op: str, function: Any, arguments: tuple[Any, ...], scales: dict[str, Tensor]) -> list[Tensor]:
     """What a call returns, then what it writes, into copies."""
     written = CACHES.get(op, ())
     arguments = tuple(a.clone() if i in written else a for i, a in enumerate(arguments))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from compare import assert_bitwise, assert_close, strided
 from draft_head import TOLERANCE, DraftHead
-from fp8_cases import CACHES, CALLS, outputs, random_fp8
+from fp8_cases import CACHES, CALLS, random_fp8, results_of
 from test_linear import ROUNDING
 
 import eagle_kernels
@@ -51,9 +51,9 @@ SIZES = [{}, {"rows": 1, "hidden": 33, "intermediate": 7}, {"rows": 70, "hidden"
 @pytest.mark.parametrize("sizes", SIZES, ids=str)
 def test_matches_reference(op, backend, device, dtype, sizes):
     call = CALLS[op](DraftHead(dtype, device, cache_length=75, **sizes))
-    actual = outputs(op, getattr(eagle_kernels, op), *call)
+    actual = results_of(op, getattr(eagle_kernels, op), *call)
     with eagle_kernels.use_backend("reference"):
-        expected = outputs(op, getattr(eagle_kernels, op), *call)
+        expected = results_of(op, getattr(eagle_kernels, op), *call)
     for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
         assert a.dtype == e.dtype
         if op == "lm_head_topk" and i == 1:  # the normed state, rounded, times a vocabulary of unit rows
@@ -74,7 +74,7 @@ def test_strided_inputs(op, device, dtype):
             argument = strided(argument)
         views.append(argument)
     run = getattr(eagle_kernels, op)
-    actual, expected = (outputs(op, run, case, scales) for case in (tuple(views), arguments))
+    actual, expected = (results_of(op, run, case, scales) for case in (tuple(views), arguments))
     for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
         assert_bitwise(a, e, f"output {i}")
 
