@@ -20,6 +20,6 @@ def quantize_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"quantize_fp8: weight must be [O, K], got {list(weight.shape)}.")
     if not weight.isfinite().all():
         raise ValueError("quantize_fp8: weight holds NaN or infinity, which fp8 weights cannot: give finite numbers.")
-    padded = torch.nn.functional.pad(weight.float(), (0, 1))  # amax of no elements would raise
-    scale = (padded.abs().amax(dim=1) / torch.finfo(torch.float8_e4m3fn).max).clamp(min=torch.finfo(torch.float32).tiny)
+    largest = torch.nn.functional.pad(weight.abs(), (0, 1)).amax(dim=1).float()  # amax of no elements would raise
+    scale = (largest / torch.finfo(torch.float8_e4m3fn).max).clamp(min=torch.finfo(torch.float32).tiny)
     return (weight.float() / scale[:, None]).to(torch.float8_e4m3fn), scale

@@ -55,6 +55,13 @@ Draft = Annotated[
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
+DraftDtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float8_e4m3fn serves an EAGLE head in half of bfloat16's bytes; the text stays the same.",
+        show_default="--dtype",
+    ),
+]
 NumNodes = Annotated[int | None, typer.Option(help="Nodes of a draft tree, the root included.", show_default=OWN)]
 MaxDepth = Annotated[int | None, typer.Option(help="Levels of a draft tree below the root.", show_default=OWN)]
 TopK = Annotated[
@@ -88,6 +95,7 @@ def demo(
     target: Target = None,
     draft: Draft = None,
     dtype: Dtype = "bfloat16",
+    draft_dtype: DraftDtype = None,
     max_new_tokens: MaxNewTokens = 128,
     num_nodes: NumNodes = None,
     max_depth: MaxDepth = None,
@@ -97,7 +105,8 @@ def demo(
     from eagle_decoding.terminal.demo import run_demo
     from eagle_decoding.terminal.models import load_models
 
-    run_demo(load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk)), prompt, max_new_tokens)
+    tree = tree_shape(num_nodes, max_depth, topk)
+    run_demo(load_models(target, draft, dtype, tree, draft_dtype=draft_dtype), prompt, max_new_tokens)
 
 
 @app.command()
@@ -106,6 +115,7 @@ def generate(
     target: Target = None,
     draft: Draft = None,
     dtype: Dtype = "bfloat16",
+    draft_dtype: DraftDtype = None,
     max_new_tokens: MaxNewTokens = 256,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -131,7 +141,8 @@ def generate(
     settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
     if typical_acceptance:
         settings["typical_acceptance"] = TypicalAcceptance()
-    models = load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk), speculate=speculate)
+    tree = tree_shape(num_nodes, max_depth, topk)
+    models = load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype)
     inputs = models.encode_prompt(text, chat)
     start = time.perf_counter()
     models.decoder.generate(
@@ -145,6 +156,7 @@ def chat(
     target: Target = None,
     draft: Draft = None,
     dtype: Dtype = "bfloat16",
+    draft_dtype: DraftDtype = None,
     max_new_tokens: MaxNewTokens = 512,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -159,7 +171,8 @@ def chat(
     from eagle_decoding.terminal.models import load_models
 
     settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
-    run_chat(load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk), speculate=speculate), settings)
+    tree = tree_shape(num_nodes, max_depth, topk)
+    run_chat(load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype), settings)
 
 
 @app.command()
