@@ -1,4 +1,4 @@
-"""What serving an EAGLE head in fp8 changes: tokens per round, logits, bytes and the time to draft, against wide weights.
+"""What serving an EAGLE head in fp8 changes: tokens per round, logits, bytes, time to draft, against wide weights.
 
 python -m bench.fp8_head TARGET HEAD --data DIR [--prompts 3] [--new-tokens 64] [--tree 24/6/4] [--out FILE]
 
