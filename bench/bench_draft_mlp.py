@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import linear, silu
 
-from bench.case import Case, nbytes, op_benchmark
+from bench.case import WIDE_AND_FP8, Case, also_in_fp8, nbytes, op_benchmark
 from eagle_decoding.numerics.cases import Maker, Sizes
 
 
@@ -19,4 +19,4 @@ def in_torch(normed: Tensor, gate_up_weight: Tensor, down_weight: Tensor, residu
     return linear(silu(gate) * up, down_weight) + residual
 
 
-bench_draft_mlp = op_benchmark("draft_mlp", case, ("batch", "topk"))
+bench_draft_mlp = op_benchmark("draft_mlp", also_in_fp8("draft_mlp", case), ("batch", "topk"), WIDE_AND_FP8)

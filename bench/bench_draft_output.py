@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm
 
-from bench.case import Case, nbytes, op_benchmark
+from bench.case import WIDE_AND_FP8, Case, also_in_fp8, nbytes, op_benchmark
 from eagle_decoding.numerics.cases import Maker, Sizes
 
 
@@ -22,4 +22,4 @@ def in_torch(
     return hidden, rms_norm(hidden, norm_weight.shape, norm_weight, eps)
 
 
-bench_draft_output = op_benchmark("draft_output", case, ("batch", "topk"))
+bench_draft_output = op_benchmark("draft_output", also_in_fp8("draft_output", case), ("batch", "topk"), WIDE_AND_FP8)

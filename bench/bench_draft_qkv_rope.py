@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
-from bench.case import Case, nbytes, op_benchmark
+from bench.case import WIDE_AND_FP8, Case, also_in_fp8, nbytes, op_benchmark
 from eagle_decoding.numerics.cases import Maker, Sizes
 
 CONTEXT = 256  # only the written rows of the cache are touched
@@ -47,4 +47,6 @@ def in_torch(
     return query
 
 
-bench_draft_qkv_rope = op_benchmark("draft_qkv_rope", case, ("batch", "topk"))
+bench_draft_qkv_rope = op_benchmark(
+    "draft_qkv_rope", also_in_fp8("draft_qkv_rope", case), ("batch", "topk"), WIDE_AND_FP8
+)

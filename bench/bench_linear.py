@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from bench.case import Case, nbytes, op_benchmark
+from bench.case import WIDE_AND_FP8, Case, also_in_fp8, nbytes, op_benchmark
 from eagle_decoding.numerics.cases import Maker, Sizes
 
 
@@ -17,6 +17,9 @@ def in_torch(input: Tensor, weight: Tensor) -> Tensor:
     return input @ weight.mT
 
 
-bench_linear = op_benchmark(
-    "linear", case, ("batch", "num_nodes"), {rows: {"rows": rows} for rows in ("root only", "tree")}
-)
+VARIANTS = {
+    ", ".join(filter(None, (rows, kind))): {"rows": rows} | options
+    for rows in ("root only", "tree")
+    for kind, options in WIDE_AND_FP8.items()
+}
+bench_linear = op_benchmark("linear", also_in_fp8("linear", case), ("batch", "num_nodes"), VARIANTS)

@@ -3,7 +3,7 @@
 from torch import Tensor
 from torch.nn.functional import linear, rms_norm
 
-from bench.case import Case, nbytes, op_benchmark
+from bench.case import WIDE_AND_FP8, Case, also_in_fp8, nbytes, op_benchmark
 from eagle_decoding.numerics.cases import Maker, Sizes
 
 
@@ -21,4 +21,4 @@ def in_torch(
     return normed, *linear(normed, weight).float().log_softmax(-1).topk(k)
 
 
-bench_lm_head_topk = op_benchmark("lm_head_topk", case, ("batch", "topk"))
+bench_lm_head_topk = op_benchmark("lm_head_topk", also_in_fp8("lm_head_topk", case), ("batch", "topk"), WIDE_AND_FP8)

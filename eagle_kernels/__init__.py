@@ -9,6 +9,7 @@ from eagle_kernels.draft_mlp import draft_mlp
 from eagle_kernels.draft_output import draft_output
 from eagle_kernels.draft_qkv_rope import draft_qkv_rope
 from eagle_kernels.expand_tree import expand_tree
+from eagle_kernels.fp8 import quantize_fp8
 from eagle_kernels.gumbel_noise import gumbel_noise
 from eagle_kernels.linear import linear
 from eagle_kernels.lm_head_topk import lm_head_topk
@@ -38,6 +39,7 @@ __all__ = [
     "info",
     "linear",
     "lm_head_topk",
+    "quantize_fp8",
     "rms_norm",
     "rope",
     "sample_children",

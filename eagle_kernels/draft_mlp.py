@@ -11,6 +11,8 @@ def draft_mlp(
     gate_up_weight: Tensor,
     down_weight: Tensor,
     residual: Tensor,
+    gate_up_scale: Tensor | None = None,
+    down_scale: Tensor | None = None,
     *,
     backend: str | None = None,
 ) -> Tensor:
@@ -19,14 +21,25 @@ def draft_mlp(
     SwiGLU (Shazeer 2020, arXiv:2002.05202). silu(gate) * up is computed in float32 and rounded once to the dtype.
 
     normed:         [B, Q, H] float32, bfloat16 or float16; rows may be strided views
-    gate_up_weight: [2 * I, H] same dtype, the I gate rows first
-    down_weight:    [H, I] same dtype
-    residual:       [B, Q, H] same dtype; rows may be strided views
-    returns         [B, Q, H] same dtype
+    gate_up_weight: [2 * I, H] same dtype or finite float8_e4m3fn, the I gate rows first
+    down_weight:    [H, I] likewise
+    residual:       [B, Q, H] same dtype as normed; rows may be strided views
+    gate_up_scale:  [2 * I] float32, what the outputs of a float8_e4m3fn gate_up_weight are multiplied by, else None
+    down_scale:     [H] float32, likewise of down_weight
+    returns         [B, Q, H] same dtype as normed
     """
-    return resolve("draft_mlp", normed, backend)(normed, gate_up_weight, down_weight, residual)
+    return resolve("draft_mlp", normed, backend)(
+        normed, gate_up_weight, down_weight, residual, gate_up_scale, down_scale
+    )
 
 
 @torch.library.register_fake("eagle_kernels::draft_mlp")
-def _(normed: Tensor, gate_up_weight: Tensor, down_weight: Tensor, residual: Tensor) -> Tensor:
+def _(
+    normed: Tensor,
+    gate_up_weight: Tensor,
+    down_weight: Tensor,
+    residual: Tensor,
+    gate_up_scale: Tensor | None = None,
+    down_scale: Tensor | None = None,
+) -> Tensor:
     return residual.new_empty(residual.shape)

@@ -17,6 +17,7 @@ def draft_qkv_rope(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
     *,
     backend: str | None = None,
@@ -27,8 +28,9 @@ def draft_qkv_rope(
     convention of Llama (RoFormer, arXiv:2104.09864). Projection and rotation stay in float32 and are rounded once.
 
     x:            [B, Q, A] float32, bfloat16 or float16
-    qkv_weight:   [(num_heads + 2 * num_kv_heads) * d, A] same dtype; query heads, then key heads, then value heads
-    qkv_bias:     [(num_heads + 2 * num_kv_heads) * d] same dtype, or None
+    qkv_weight:   [(num_heads + 2 * num_kv_heads) * d, A] same dtype or finite float8_e4m3fn; query heads, then key
+                  heads, then value heads
+    qkv_bias:     [(num_heads + 2 * num_kv_heads) * d] same dtype as x, or None
     rope_cos:     [P, d / 2] float32, a row per position
     rope_sin:     [P, d / 2] float32
     position_ids: [B, Q] int32, 0 <= position < P
@@ -37,10 +39,12 @@ def draft_qkv_rope(
     value_cache:  as key_cache. With a page table, both are pools [num_pages, num_kv_heads, page_size, d]
     cache_rows:   [B, Q] int32, the cache row of each token, distinct within a request; -1 writes nothing
     num_heads:    query heads
+    qkv_scale:    [(num_heads + 2 * num_kv_heads) * d] float32, what the outputs of a float8_e4m3fn qkv_weight are
+                  multiplied by, else None
     page_table:   [B, L / page_size] int32, or None for contiguous caches: row t of request b is row t % page_size of
                   page page_table[b, t // page_size]; an id outside 0..num_pages-1 is no page, and nothing is written.
                   A page that is written must belong to one request
-    returns       [B, num_heads, Q, d] same dtype, the rotated queries
+    returns       [B, num_heads, Q, d] same dtype as x, the rotated queries
     """
     return resolve("draft_qkv_rope", x, backend)(
         x,
@@ -53,6 +57,7 @@ def draft_qkv_rope(
         value_cache,
         cache_rows,
         num_heads,
+        qkv_scale,
         page_table,
     )
 
@@ -69,6 +74,7 @@ def _(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
 ) -> Tensor:
     return x.new_empty(x.shape[0], num_heads, x.shape[1], key_cache.shape[3])

@@ -13,6 +13,7 @@ def lm_head_topk(
     lm_head_weight: Tensor,
     k: int,
     d2t: Tensor | None = None,
+    lm_head_scale: Tensor | None = None,
     *,
     backend: str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -24,16 +25,19 @@ def lm_head_topk(
     hidden_states:  [B, Q, H] float32, bfloat16 or float16; rows may be strided views
     norm_weight:    [H] same dtype
     eps:            of the norm
-    lm_head_weight: [V, H] same dtype; V is the draft vocabulary
+    lm_head_weight: [V, H] same dtype or finite float8_e4m3fn; V is the draft vocabulary
     k:              1 <= k <= min(V, 64)
     d2t:            [V] int32, added to a draft id to give the target's id, or None
+    lm_head_scale:  [V] float32, what the logits of a float8_e4m3fn lm_head_weight are multiplied by, else None
     returns         normed    [B, Q, H] same dtype, rms_norm(hidden_states)
                     logprobs  [B, Q, k] float32, descending, ties to the lowest id
                     token_ids [B, Q, k] int32
                     valid     [B, Q] bool, False for a row whose logits hold NaN or +inf or are all -inf: its
                               logprobs are -inf and its ids 0..k-1 (+ d2t)
     """
-    return resolve("lm_head_topk", hidden_states, backend)(hidden_states, norm_weight, eps, lm_head_weight, k, d2t)
+    return resolve("lm_head_topk", hidden_states, backend)(
+        hidden_states, norm_weight, eps, lm_head_weight, k, d2t, lm_head_scale
+    )
 
 
 @torch.library.register_fake("eagle_kernels::lm_head_topk")
@@ -44,6 +48,7 @@ def _(
     lm_head_weight: Tensor,
     k: int,
     d2t: Tensor | None = None,
+    lm_head_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     rows = hidden_states.shape[:2]
     return (

@@ -22,7 +22,7 @@ from triton.runtime.jit import JITFunction
 
 import eagle_kernels
 from bench.shapes import MODELS, WORKLOADS
-from eagle_decoding.numerics.cases import Sizes, op_inputs
+from eagle_decoding.numerics.cases import FP8_WEIGHTS, Sizes, op_inputs, with_fp8_weights
 from eagle_decoding.train.losses_triton import LinearSoftCrossEntropy
 
 SPILL_BOUND = 0  # bytes a thread
@@ -76,6 +76,11 @@ def compile_ops(
             for name, arguments, table in [(op, inputs, {}), *paged(op, inputs, sizes)]:
                 getattr(eagle_kernels, op)(*arguments, **table, backend="triton")
                 yield from ((name, kernel) for kernel in compiled)
+                compiled.clear()
+            if op in FP8_WEIGHTS:
+                quantised, scales = with_fp8_weights(op, inputs)
+                getattr(eagle_kernels, op)(*quantised, **scales, backend="triton")
+                yield from ((op, kernel) for kernel in compiled)
                 compiled.clear()
     if "linear_soft_cross_entropy" in ops or not ops:
         rows, positions = sizes.batch * sizes.context_len, torch.empty(sizes.batch * sizes.context_len, device="meta")

@@ -5,6 +5,7 @@ import torch
 from compare import assert_bitwise, assert_close, strided
 from cuda_emulation import emulated, emulated_products
 from draft_head import EPS, TOLERANCE, DraftHead
+from fp8_cases import CALLS, random_fp8, results_of
 from paged import WILD_IDS, random_table, scattered
 from test_paged_caches import attention_cases
 from test_tree_attention import TOLERANCE as ATTENTION_TOLERANCE
@@ -135,7 +136,7 @@ def test_draft_qkv_rope_on_pages(multiprocessors, dtype):
     wild = table.clone()
     wild[0, 4], wild[1, 0] = WILD_IDS[0], 27
     rows = [torch.tensor(r, dtype=torch.int32) for r in ([[12, 35, 7], [0, 36, 3]], [[-1, 35, 7], [-1, -1, 3]])]
-    query = emulated_products.draft_qkv_rope(*inputs, *tables, positions, *pools, rows[0], head.heads, wild)
+    query = emulated_products.draft_qkv_rope(*inputs, *tables, positions, *pools, rows[0], head.heads, page_table=wild)
     assert_bitwise(query, emulated_products.draft_qkv_rope(*inputs, *tables, positions, *caches, rows[1], head.heads))
     for pool, cache in zip(pools, caches, strict=True):
         assert_bitwise(pool, scattered(cache, table, 27))
@@ -162,3 +163,39 @@ def test_rope(dtype):
     case = head.random(2, 3, 5, 14), head.random(2, 1, 5, 14), head.random(2, 5, 14), head.random(2, 5, 14)
     for actual, expected in zip(emulated_products.rope(*case), eagle_kernels.rope(*case), strict=True):
         assert_bitwise(actual, expected)
+
+
+@pytest.mark.parametrize("inner", [64, 80, 77])
+def test_every_fp8_number_in_every_place_is_exact(multiprocessors, dtype, inner):
+    """The identity times a weight is the weight; 77 elements take the plain kernel."""
+    weight, scale = random_fp8(300, inner, largest_exponent=0)
+    expected = (weight.float() * scale[:, None]).T.to(dtype)
+    assert_bitwise(emulated_products.linear(torch.eye(inner).to(dtype), weight, None, scale), expected)
+
+
+# Tensor cores take fp8 rows of a multiple of 16 elements that begin at a multiple of 16 bytes.
+@pytest.mark.parametrize(
+    "rows, inner, outputs", [(1, 64, 130), (8, 1040, 40), (33, 2128, 129), (70, 16, 5), (3, 24, 9)]
+)
+def test_fp8_linear(multiprocessors, dtype, rows, inner, outputs):
+    input, bias = torch.randn(rows, inner).to(dtype), torch.randn(outputs).to(dtype)
+    weight, scale = random_fp8(outputs, inner, largest_exponent=1)
+    shifted = torch.zeros(weight.numel() + 1, dtype=torch.uint8)[1:].view(weight.dtype).view_as(weight)
+    shifted.view(torch.uint8).copy_(weight.view(torch.uint8))
+    expected = eagle_kernels.linear(input, weight, bias, scale)
+    size = 448 * inner**0.5
+    for w in (weight, shifted):
+        actual = emulated_products.linear(input, w, bias, scale)
+        assert_close(actual, expected, TOLERANCE[dtype], size * TOLERANCE[torch.float32])
+        assert_bitwise(emulated_products.linear(strided(input), w, bias, scale), actual)
+
+
+@pytest.mark.parametrize("op", CALLS)
+@pytest.mark.parametrize("sizes", [{"hidden": 80, "intermediate": 1040, "head_dim": 16}, {"hidden": 37}], ids=str)
+def test_fp8_draft_head(multiprocessors, dtype, op, sizes):
+    call = CALLS[op](DraftHead(dtype, rows=9, **sizes))
+    actual = results_of(op, getattr(emulated_products, op), *call)
+    expected = results_of(op, getattr(eagle_kernels, op), *call)
+    for i, (a, e) in enumerate(zip(actual, expected, strict=True)):
+        if a.is_floating_point():
+            assert_close(a, e, 2 * TOLERANCE[dtype], 10 * TOLERANCE[dtype], f"output {i}")

@@ -165,7 +165,7 @@ def test_opcheck(device):
     table = random_table(2, 11, 25).to(device)
     head = DraftHead(torch.float32, device)
     pools = [head.random(25, head.kv_heads, 3, head.head_dim) for _ in range(2)]
-    draft = draft_case(head) | dict(zip(CACHES, pools, strict=True)) | {"page_table": table}
+    draft = draft_case(head) | dict(zip(CACHES, pools, strict=True)) | {"qkv_scale": None, "page_table": table}
     torch.library.opcheck(torch.ops.eagle_kernels.draft_qkv_rope.default, tuple(draft.values()))
     path = [torch.tensor(t, dtype=torch.int32, device=device) for t in ([[0, 3, 5], [0, 2, -1]], [2, 1], [9, 20])]
     torch.library.opcheck(torch.ops.eagle_kernels.compact_kv.default, (pools, *path, table))

@@ -13,7 +13,7 @@ from bench.case import nbytes
 from bench.gpu.rows import DeviceMaker, Rows
 from eagle_decoding.drafts.decoder_layer import causal_words
 from eagle_decoding.floor.work import Work
-from eagle_decoding.numerics.cases import Maker, Sizes
+from eagle_decoding.numerics.cases import Maker, Sizes, with_fp8_weights
 
 EPS = 1e-5
 SPARE = 128  # rows of the cache behind the context
@@ -27,6 +27,10 @@ class Weights(NamedTuple):
     gate_up: Tensor
     down: Tensor
     lm_head: Tensor
+
+
+Scales = Weights | tuple[None, ...]  # of fp8 weights, matrix by matrix
+WIDE: Scales = (None,) * len(Weights._fields)
 
 
 @dataclass(frozen=True)
@@ -78,17 +82,24 @@ def random_inputs(s: Sizes, make: Maker) -> Inputs:
     )
 
 
-def forward(x: Inputs, w: Weights) -> tuple[Tensor, ...]:
+def in_fp8(weights: Weights) -> tuple[Weights, Weights]:
+    """The weights and their scales."""
+    found = [with_fp8_weights("linear", (None, weight)) for weight in weights]
+    return Weights(*(arguments[1] for arguments, _ in found)), Weights(*(scale["weight_scale"] for _, scale in found))
+
+
+def forward(x: Inputs, w: Weights, scales: Scales = WIDE) -> tuple[Tensor, ...]:
     """The ops: what drafts/decoder_layer.py and drafts/eagle3.py call for one level of a tree."""
+    qkv, output, gate_up, down, lm_head = scales
     entered = eagle_kernels.draft_input(x.tokens, x.states, x.embedding, x.norm, x.norm, EPS)
     query = eagle_kernels.draft_qkv_rope(
-        entered, w.qkv, None, x.cos, x.sin, x.positions, x.keys, x.values, x.cache_rows, x.sizes.num_heads
+        entered, w.qkv, None, x.cos, x.sin, x.positions, x.keys, x.values, x.cache_rows, x.sizes.num_heads, qkv
     )
     scale = x.sizes.head_dim**-0.5
     attention = eagle_kernels.tree_attention(query, x.keys, x.values, x.context_len, x.mask, scale)
-    residual, normed = eagle_kernels.draft_output(attention.flatten(2), w.output, x.states, x.norm, EPS)
-    last = eagle_kernels.draft_mlp(normed, w.gate_up, w.down, residual)
-    return eagle_kernels.lm_head_topk(last, x.norm, EPS, w.lm_head, x.sizes.topk)[1:3]
+    residual, normed = eagle_kernels.draft_output(attention.flatten(2), w.output, x.states, x.norm, EPS, output)
+    last = eagle_kernels.draft_mlp(normed, w.gate_up, w.down, residual, gate_up, down)
+    return eagle_kernels.lm_head_topk(last, x.norm, EPS, w.lm_head, x.sizes.topk, lm_head_scale=lm_head)[1:3]
 
 
 def in_torch(x: Inputs, w: Weights) -> tuple[Tensor, ...]:
@@ -128,14 +139,14 @@ def add_draft_forward(rows: Rows, sizes: Sizes) -> None:
     """A row for each type of the weights, with torch's own way in bf16 beside it."""
     make = DeviceMaker(torch.bfloat16, rows.watch.device)
     inputs, weights = random_inputs(sizes, make), random_weights(sizes, make)
-    arms = {"bfloat16": weights}
+    arms = {"bfloat16": (weights, WIDE), "float8_e4m3fn": in_fp8(weights)}
     rivals: dict[str, Callable[[], list[Callable[[], object]]]] = {"torch": lambda: [lambda: in_torch(inputs, weights)]}
     for name, own in arms.items():
-        calls = [lambda own=own: forward(inputs, own)]
+        calls = [lambda own=own: forward(inputs, *own)]
         rows.add(
             "draft forward",
             calls,
-            work_of(own, sizes),
+            work_of(own[0], sizes),
             rivals,
             weights=name,
             rows=sizes.topk,

@@ -5,16 +5,17 @@
 #include "common/dtype.h"
 #include "common/parallel.h"
 #include "common/rows.h"
+#include "common/weight.h"
 
 namespace eagle {
 
 struct DraftMlpParams {
   DType dtype;
-  Rows normed;                 // [rows, size]
-  const void* gate_up_weight;  // [2 * intermediate, size], gate rows first
-  const void* down_weight;     // [size, intermediate]
-  Rows residual;               // [rows, size]
-  void* hidden;                // [rows, size]
+  Rows normed;            // [rows, size]
+  Weight gate_up_weight;  // [2 * intermediate, size], gate rows first
+  Weight down_weight;     // [size, intermediate]
+  Rows residual;          // [rows, size]
+  void* hidden;           // [rows, size]
   int64_t size, intermediate;
 };
 

@@ -5,13 +5,14 @@
 #include "common/dtype.h"
 #include "common/parallel.h"
 #include "common/rows.h"
+#include "common/weight.h"
 
 namespace eagle {
 
 struct DraftOutputParams {
   DType dtype;
   Rows attention;           // [rows, inner]
-  const void* o_weight;     // [size, inner]
+  Weight o_weight;          // [size, inner]
   Rows residual;            // [rows, size]
   const void* norm_weight;  // [size]
   void* hidden;             // [rows, size]

@@ -6,13 +6,14 @@
 #include "common/page_table.h"
 #include "common/parallel.h"
 #include "common/rows.h"
+#include "common/weight.h"
 
 namespace eagle {
 
 struct DraftQkvRopeParams {
   DType dtype;
   Rows x;                       // [batch, rows, inner]
-  const void* qkv_weight;       // [(num_heads + 2 * num_kv_heads) * head_dim, inner]
+  Weight qkv_weight;            // [(num_heads + 2 * num_kv_heads) * head_dim, inner]
   const void* qkv_bias;         // [(num_heads + 2 * num_kv_heads) * head_dim] or null
   const float* rope_cos;        // [positions, head_dim / 2]
   const float* rope_sin;        // [positions, head_dim / 2]

@@ -5,15 +5,16 @@
 #include "common/dtype.h"
 #include "common/parallel.h"
 #include "common/rows.h"
+#include "common/weight.h"
 
 namespace eagle {
 
 struct LinearParams {
-  DType dtype;         // of input, weight, bias and output
-  Rows input;          // [rows, inner]
-  const void* weight;  // [outputs, inner]
-  const void* bias;    // [outputs] or null
-  void* output;        // [rows, outputs]
+  DType dtype;       // of input, bias and output
+  Rows input;        // [rows, inner]
+  Weight weight;     // [outputs, inner]
+  const void* bias;  // [outputs] or null
+  void* output;      // [rows, outputs]
   int64_t inner, outputs;
 };
 

@@ -5,19 +5,20 @@
 #include "common/dtype.h"
 #include "common/parallel.h"
 #include "common/rows.h"
+#include "common/weight.h"
 
 namespace eagle {
 
 struct LmHeadTopkParams {
   DType dtype;
-  Rows hidden_states;          // [rows, size]
-  const void* norm_weight;     // [size]
-  const void* lm_head_weight;  // [vocabulary, size]
-  const int32_t* d2t;          // [vocabulary] or null
-  void* normed;                // [rows, size]
-  float* logprobs;             // [rows, k]
-  int32_t* token_ids;          // [rows, k]
-  bool* valid;                 // [rows]
+  Rows hidden_states;       // [rows, size]
+  const void* norm_weight;  // [size]
+  Weight lm_head_weight;    // [vocabulary, size]
+  const int32_t* d2t;       // [vocabulary] or null
+  void* normed;             // [rows, size]
+  float* logprobs;          // [rows, k]
+  int32_t* token_ids;       // [rows, k]
+  bool* valid;              // [rows]
   int64_t size, vocabulary, k;
   float eps;
 };

@@ -35,12 +35,11 @@ EAGLE_MULTIVERSION void activate(DType dtype, const ProductBlock& gate, const Pr
 void draft_mlp(const DraftMlpParams& p, ParallelFor parallel_for) {
   const int64_t activation_bytes = p.intermediate * size_of(p.dtype);
   std::vector<char> activation(p.normed.count * activation_bytes);
-  const void* up_weight = static_cast<const char*>(p.gate_up_weight) + p.intermediate * p.size * size_of(p.dtype);
-  for_each_product(p.dtype, p.normed, p.size, [&](const Product& product, int64_t first_row) {
+  for_each_product(p.dtype, p.gate_up_weight, p.normed, p.size, [&](const Product& product, int64_t first_row) {
     product.for_each_block(p.intermediate, parallel_for, [&](int64_t begin, int64_t end) {
       ProductBlock gate, up;
-      product.multiply(p.gate_up_weight, begin, end, gate);
-      product.multiply(up_weight, begin, end, up);
+      product.multiply(begin, end, gate);
+      product.multiply(p.intermediate + begin, p.intermediate + end, up);
       activate(p.dtype, gate, up, {activation.data(), p.intermediate, first_row, product.rows(), begin, end});
     });
   });

@@ -60,7 +60,7 @@ EAGLE_MULTIVERSION void store(const DraftQkvRopeParams& p, const HalfHeads& h) {
 
 void draft_qkv_rope(const DraftQkvRopeParams& p, ParallelFor parallel_for) {
   const int64_t half = p.head_dim / 2;
-  for_each_product(p.dtype, p.x, p.inner, [&](const Product& product, int64_t first_row) {
+  for_each_product(p.dtype, p.qkv_weight, p.x, p.inner, [&](const Product& product, int64_t first_row) {
     const int64_t grain = product.outputs_per_thread() / p.head_dim + 1;
     parallel_for(p.num_heads + 2 * p.num_kv_heads, grain, [&](int64_t first_head, int64_t last_head) {
       HalfHeads h{.first_row = first_row, .rows = product.rows()};
@@ -68,8 +68,8 @@ void draft_qkv_rope(const DraftQkvRopeParams& p, ParallelFor parallel_for) {
         for (h.begin = 0; h.begin < half; h.begin += Product::kMaxBlock) {
           h.end = std::min(h.begin + Product::kMaxBlock, half);
           const int64_t start = h.head * p.head_dim;
-          product.multiply(p.qkv_weight, start + h.begin, start + h.end, h.first);
-          product.multiply(p.qkv_weight, start + half + h.begin, start + half + h.end, h.second);
+          product.multiply(start + h.begin, start + h.end, h.first);
+          product.multiply(start + half + h.begin, start + half + h.end, h.second);
           store(p, h);
         }
       }

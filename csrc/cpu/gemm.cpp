@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "cpu/simd.h"
@@ -19,6 +20,7 @@ struct Lanes {
   typedef float Float __attribute__((vector_size(4 * kLanes)));
   typedef uint32_t Word __attribute__((vector_size(4 * kLanes)));
   typedef uint16_t Short __attribute__((vector_size(2 * kLanes)));
+  typedef int16_t SignedShort __attribute__((vector_size(2 * kLanes)));
 };
 
 template <int kLanes>
@@ -33,8 +35,22 @@ EAGLE_INLINE To read(const T* p) {
   return value;
 }
 
+// Bits of float16 numbers, one a lane, to float32.
+template <int kLanes>
+EAGLE_INLINE typename Lanes<kLanes>::Float halves_to_floats(typename Lanes<kLanes>::Short bits) {
+  using Float = typename Lanes<kLanes>::Float;
+#ifdef __x86_64__
+  if constexpr (kLanes > 4) {  // GCC would convert _Float16 vectors lane by lane
+    Float value;
+    asm("vcvtph2ps %1, %0" : "=v"(value) : "vm"(bits));
+    return value;
+  }
+#endif
+  return half_bits_to_float<Float>(__builtin_convertvector(bits, typename Lanes<kLanes>::Word));
+}
+
 // The next 2 * kLanes elements as float32. Which vector holds which element is free, as long as inputs and weights
-// agree: bfloat16 pairs split into even and odd elements, which needs no moves between lanes.
+// agree: bfloat16 and fp8 split into even and odd elements, which needs no moves between lanes.
 template <int kLanes>
 EAGLE_INLINE Pair<kLanes> load_pair(const float* p) {
   using Float = typename Lanes<kLanes>::Float;
@@ -47,21 +63,29 @@ EAGLE_INLINE Pair<kLanes> load_pair(const bfloat16* p) {
   return {(Float)(words << 16), (Float)(words & 0xffff0000u)};
 }
 template <int kLanes>
-EAGLE_INLINE typename Lanes<kLanes>::Float load_halves(const float16* p) {
-  typename Lanes<kLanes>::Float value;
-  using Short = typename Lanes<kLanes>::Short;
-#ifdef __x86_64__
-  if constexpr (kLanes > 4) {  // GCC would convert _Float16 vectors lane by lane
-    asm("vcvtph2ps %1, %0" : "=v"(value) : "m"(*reinterpret_cast<const Short*>(p)));
-    return value;
-  }
-#endif
-  const auto bits = __builtin_convertvector(read<Short>(p), typename Lanes<kLanes>::Word);
-  return half_bits_to_float<decltype(value)>(bits);
-}
-template <int kLanes>
 EAGLE_INLINE Pair<kLanes> load_pair(const float16* p) {
-  return {load_halves<kLanes>(p), load_halves<kLanes>(p + kLanes)};
+  using Short = typename Lanes<kLanes>::Short;
+  return {halves_to_floats<kLanes>(read<Short>(p)), halves_to_floats<kLanes>(read<Short>(p + kLanes))};
+}
+
+// An fp8 number's bits, spread to the fields of a float16, are that number divided by 256 (the biases are 7 and 15),
+// subnormals too: no table, no case, and what is missing goes into the scale.
+constexpr float kFp8Factor = 256;
+template <int kLanes>
+EAGLE_INLINE Pair<kLanes> load_pair(const float8* p) {
+  using Short = typename Lanes<kLanes>::Short;
+  using Signed = typename Lanes<kLanes>::SignedShort;
+  constexpr int16_t kFields = static_cast<int16_t>(0xbf80);  // a shift keeps the sign and copies it into the exponent
+  const auto words = read<Signed>(p);
+  return {halves_to_floats<kLanes>((Short)(words << 8 >> 1 & kFields)),
+          halves_to_floats<kLanes>((Short)(words >> 1 & kFields))};
+}
+
+// Consecutive elements as even and odd ones.
+template <int kLanes, int... i>
+EAGLE_INLINE Pair<kLanes> split(const Pair<kLanes>& pair, std::integer_sequence<int, i...>) {
+  return {__builtin_shufflevector(pair.first, pair.second, 2 * i...),
+          __builtin_shufflevector(pair.first, pair.second, 2 * i + 1 ...)};
 }
 
 // The last elements of a row, zeros behind them; nothing past the row is read.
@@ -72,15 +96,13 @@ EAGLE_INLINE Pair<kLanes> load_rest(const T* p, int64_t count) {
   return load_pair<kLanes>(padded);
 }
 
+// An input row as the lanes of a weight want it: of its own type, or of fp8.
 template <int kLanes, class T>
-EAGLE_INLINE void convert_row(const T* row, int64_t inner, float* out) {
-  int64_t k = 0;
-  for (; k + 2 * kLanes <= inner; k += 2 * kLanes) {
-    const auto pair = load_pair<kLanes>(row + k);
-    std::memcpy(out + k, &pair, sizeof pair);
-  }
-  if (k < inner) {
-    const auto pair = load_rest<kLanes>(row + k, inner - k);
+EAGLE_INLINE void convert_row(const T* row, int64_t inner, bool for_fp8, float* out) {
+  for (int64_t k = 0; k < inner; k += 2 * kLanes) {
+    auto pair = k + 2 * kLanes <= inner ? load_pair<kLanes>(row + k) : load_rest<kLanes>(row + k, inner - k);
+    if constexpr (!std::is_same_v<T, bfloat16>)
+      if (for_fp8) pair = split<kLanes>(pair, std::make_integer_sequence<int, kLanes>());
     std::memcpy(out + k, &pair, sizeof pair);
   }
 }
@@ -227,30 +249,39 @@ EAGLE_INLINE void multiply_block(const Inputs& in, const T* weight, int64_t outp
 
 // What one instruction set offers.
 struct Kernels {
-  void (*convert)(DType dtype, const void* row, int64_t inner, float* out);
-  void (*multiply)(DType dtype, const Inputs& in, const void* weight, int64_t begin, int64_t end, float* out);
+  void (*convert)(DType dtype, const void* row, int64_t inner, bool for_fp8, float* out);
+  void (*multiply)(DType dtype, const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out);
 };
 
 template <int kLanes>
-EAGLE_INLINE void convert_any(DType dtype, const void* row, int64_t inner, float* out) {
+EAGLE_INLINE void convert_any(DType dtype, const void* row, int64_t inner, bool for_fp8, float* out) {
   switch (dtype) {
     case DType::kFloat32:
-      return convert_row<kLanes>(static_cast<const float*>(row), inner, out);
+      return convert_row<kLanes>(static_cast<const float*>(row), inner, for_fp8, out);
     case DType::kFloat16:
-      return convert_row<kLanes>(static_cast<const float16*>(row), inner, out);
+      return convert_row<kLanes>(static_cast<const float16*>(row), inner, for_fp8, out);
     case DType::kBFloat16:
-      return convert_row<kLanes>(static_cast<const bfloat16*>(row), inner, out);
+      return convert_row<kLanes>(static_cast<const bfloat16*>(row), inner, for_fp8, out);
   }
 }
 
 template <int kLanes, class T>
-EAGLE_INLINE void multiply_typed(const Inputs& in, const void* weight, int64_t begin, int64_t end, float* out) {
-  multiply_block<kLanes>(in, static_cast<const T*>(weight) + begin * in.inner, end - begin, out);
+EAGLE_INLINE void multiply_typed(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
+  multiply_block<kLanes>(in, static_cast<const T*>(weight.data) + begin * in.inner, end - begin, out);
+}
+
+EAGLE_INLINE void scale_block(const float* scale, int64_t rows, int64_t outputs, float* out) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t o = 0; o < outputs; ++o) out[r * Product::kMaxBlock + o] *= kFp8Factor * scale[o];
 }
 
 template <int kLanes>
-EAGLE_INLINE void multiply_any(DType dtype, const Inputs& in, const void* weight, int64_t begin, int64_t end,
+EAGLE_INLINE void multiply_any(DType dtype, const Inputs& in, const Weight& weight, int64_t begin, int64_t end,
                                float* out) {
+  if (weight.scale) {
+    multiply_typed<kLanes, float8>(in, weight, begin, end, out);
+    return scale_block(weight.scale + begin, in.rows, end - begin, out);
+  }
   switch (dtype) {
     case DType::kFloat32:
       return multiply_typed<kLanes, float>(in, weight, begin, end, out);
@@ -261,14 +292,14 @@ EAGLE_INLINE void multiply_any(DType dtype, const Inputs& in, const void* weight
   }
 }
 
-#define EAGLE_KERNELS(name, lanes, ...)                                                                           \
-  __VA_ARGS__ void convert_##name(DType dtype, const void* row, int64_t inner, float* out) {                      \
-    convert_any<lanes>(dtype, row, inner, out);                                                                   \
-  }                                                                                                               \
-  __VA_ARGS__ void multiply_##name(DType dtype, const Inputs& in, const void* weight, int64_t begin, int64_t end, \
-                                   float* out) {                                                                  \
-    multiply_any<lanes>(dtype, in, weight, begin, end, out);                                                      \
-  }                                                                                                               \
+#define EAGLE_KERNELS(name, lanes, ...)                                                                             \
+  __VA_ARGS__ void convert_##name(DType dtype, const void* row, int64_t inner, bool for_fp8, float* out) {          \
+    convert_any<lanes>(dtype, row, inner, for_fp8, out);                                                            \
+  }                                                                                                                 \
+  __VA_ARGS__ void multiply_##name(DType dtype, const Inputs& in, const Weight& weight, int64_t begin, int64_t end, \
+                                   float* out) {                                                                    \
+    multiply_any<lanes>(dtype, in, weight, begin, end, out);                                                        \
+  }                                                                                                                 \
   constexpr Kernels name##_kernels{convert_##name, multiply_##name};
 
 EAGLE_KERNELS(baseline, 4, )
@@ -290,19 +321,20 @@ const Kernels& kernels() { return baseline_kernels; }
 
 void Product::Free::operator()(float* p) const { std::free(p); }
 
-Product::Product(DType dtype, int64_t rows, int64_t inner)
+Product::Product(DType dtype, const Weight& weight, int64_t rows, int64_t inner)
     : dtype_(dtype),
+      weight_(weight),
       rows_(rows),
       inner_(inner),
       stride_((inner + kPad - 1) / kPad * kPad),
       packed_(static_cast<float*>(std::aligned_alloc(64, std::max<int64_t>(rows * stride_, 16) * sizeof(float)))) {}
 
 void Product::set_row(int64_t row, const void* input) {
-  kernels().convert(dtype_, input, inner_, packed_.get() + row * stride_);
+  kernels().convert(dtype_, input, inner_, weight_.scale != nullptr, packed_.get() + row * stride_);
 }
 
-void Product::multiply(const void* weight, int64_t begin, int64_t end, ProductBlock& block) const {
-  kernels().multiply(dtype_, {packed_.get(), rows_, stride_, inner_}, weight, begin, end, block.values);
+void Product::multiply(int64_t begin, int64_t end, ProductBlock& block) const {
+  kernels().multiply(dtype_, {packed_.get(), rows_, stride_, inner_}, weight_, begin, end, block.values);
 }
 
 }  // namespace eagle::cpu

@@ -7,12 +7,13 @@
 #include "common/dtype.h"
 #include "common/parallel.h"
 #include "common/rows.h"
+#include "common/weight.h"
 
 namespace eagle::cpu {
 
 struct ProductBlock;
 
-// output[row][o] = sum over k of input[row][k] * weight[o][k], in float32.
+// output[row][o] = sum over k of input[row][k] * weight[o][k], in float32, times the scale of o if the weight is fp8.
 //
 // Every output is one chain of fused multiply-adds per vector lane over k, then one fixed tree over the lanes. Neither
 // depends on the number of rows, on the block of outputs or on the thread, so an output has the same bits in each.
@@ -22,14 +23,13 @@ class Product {
   static constexpr int64_t kTileOutputs = 4;
   static constexpr int64_t kMaxBlock = 64;  // outputs
 
-  // Room for `rows` input rows of `inner` elements; set them all before multiplying.
-  Product(DType dtype, int64_t rows, int64_t inner);
+  // weight: row-major, `inner` elements a row. Room for `rows` input rows; set them all before multiplying.
+  Product(DType dtype, const Weight& weight, int64_t rows, int64_t inner);
 
   void set_row(int64_t row, const void* input);
 
-  // Weight rows begin..end-1 (row-major, `inner` elements each) times every input row, for at most kMaxBlock outputs:
-  // block.row(r)[o - begin].
-  void multiply(const void* weight, int64_t begin, int64_t end, ProductBlock& block) const;
+  // Weight rows begin..end-1 times every input row, for at most kMaxBlock outputs: block.row(r)[o - begin].
+  void multiply(int64_t begin, int64_t end, ProductBlock& block) const;
 
   // Calls body(begin, end) in parallel for blocks of at most kMaxBlock outputs that cover 0..outputs-1.
   template <class Body>
@@ -52,6 +52,7 @@ class Product {
     void operator()(float* p) const;
   };
   const DType dtype_;
+  const Weight weight_;
   const int64_t rows_, inner_, stride_;
   std::unique_ptr<float[], Free> packed_;  // [rows, stride] float32, zero-padded, lanes in the weight's order
 };
@@ -65,9 +66,9 @@ struct alignas(64) ProductBlock {
 
 // Calls body(product, first_row) for each batch of at most kMaxRows input rows.
 template <class Body>
-void for_each_product(DType dtype, const Rows& input, int64_t inner, const Body& body) {
+void for_each_product(DType dtype, const Weight& weight, const Rows& input, int64_t inner, const Body& body) {
   for (int64_t first_row = 0; first_row < input.count; first_row += Product::kMaxRows) {
-    Product product(dtype, std::min(Product::kMaxRows, input.count - first_row), inner);
+    Product product(dtype, weight, std::min(Product::kMaxRows, input.count - first_row), inner);
     for (int64_t r = 0; r < product.rows(); ++r) product.set_row(r, input[first_row + r]);
     body(product, first_row);
   }

@@ -31,10 +31,10 @@ EAGLE_MULTIVERSION void store(const LinearParams& p, const ProductBlock& block, 
 }  // namespace
 
 void linear(const LinearParams& p, ParallelFor parallel_for) {
-  for_each_product(p.dtype, p.input, p.inner, [&](const Product& product, int64_t first_row) {
+  for_each_product(p.dtype, p.weight, p.input, p.inner, [&](const Product& product, int64_t first_row) {
     product.for_each_block(p.outputs, parallel_for, [&](int64_t begin, int64_t end) {
       ProductBlock block;
-      product.multiply(p.weight, begin, end, block);
+      product.multiply(begin, end, block);
       store(p, block, {first_row, product.rows(), begin, end});
     });
   });

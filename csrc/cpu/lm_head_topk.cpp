@@ -57,7 +57,7 @@ void lm_head_topk(const LmHeadTopkParams& p, ParallelFor parallel_for) {
       },
       parallel_for);
   const int64_t chunks = (p.vocabulary + kChunk - 1) / kChunk;
-  for_each_product(p.dtype, normed, p.size, [&](const Product& product, int64_t first_row) {
+  for_each_product(p.dtype, p.lm_head_weight, normed, p.size, [&](const Product& product, int64_t first_row) {
     const int64_t num_rows = product.rows();
     std::vector<Candidate> candidates(chunks * num_rows * p.k);
     std::vector<RunningTopk> parts;  // [chunks, rows]
@@ -68,7 +68,7 @@ void lm_head_topk(const LmHeadTopkParams& p, ParallelFor parallel_for) {
       for (int64_t begin = first_chunk * kChunk; begin < std::min(last_chunk * kChunk, p.vocabulary);
            begin += Product::kMaxBlock) {
         const int64_t end = std::min(begin + Product::kMaxBlock, p.vocabulary);
-        product.multiply(p.lm_head_weight, begin, end, block);
+        product.multiply(begin, end, block);
         add_block(parts.data() + begin / kChunk * num_rows, block, num_rows, begin, end);
       }
     });

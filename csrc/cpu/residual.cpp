@@ -29,10 +29,10 @@ EAGLE_MULTIVERSION void add(const ResidualProjection& p, const ProductBlock& blo
 }  // namespace
 
 void project_to_residual(const ResidualProjection& p, const ParallelFor& parallel_for) {
-  for_each_product(p.dtype, p.input, p.inner, [&](const Product& product, int64_t first_row) {
+  for_each_product(p.dtype, p.weight, p.input, p.inner, [&](const Product& product, int64_t first_row) {
     product.for_each_block(p.size, parallel_for, [&](int64_t begin, int64_t end) {
       ProductBlock block;
-      product.multiply(p.weight, begin, end, block);
+      product.multiply(begin, end, block);
       add(p, block, {first_row, product.rows(), begin, end});
     });
   });

@@ -3,15 +3,16 @@
 #include "common/dtype.h"
 #include "common/parallel.h"
 #include "common/rows.h"
+#include "common/weight.h"
 
 namespace eagle::cpu {
 
 struct ResidualProjection {
   DType dtype;
-  Rows input;          // [rows, inner]
-  const void* weight;  // [size, inner]
-  Rows residual;       // [rows, size]
-  void* output;        // [rows, size]
+  Rows input;     // [rows, inner]
+  Weight weight;  // [size, inner]
+  Rows residual;  // [rows, size]
+  void* output;   // [rows, size]
   int64_t inner, size;
 };
 

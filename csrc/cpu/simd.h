@@ -25,6 +25,9 @@ struct bfloat16 {
 struct float16 {
   _Float16 value;
 };
+struct float8 {  // e4m3: sign, four bits of exponent with bias 7, three of mantissa
+  uint8_t bits;
+};
 
 EAGLE_INLINE float to_float(float x) { return x; }
 EAGLE_INLINE float to_float(bfloat16 x) {

@@ -45,19 +45,21 @@ struct Store {
   }
 };
 
+template <class W>
 int64_t shared_bytes(int64_t rows) {
-  if (rows <= 8) return TensorGemm<__half, 1>::kSharedBytes;
-  if (rows <= 16) return TensorGemm<__half, 2>::kSharedBytes;
-  if (rows <= 32) return TensorGemm<__half, 4>::kSharedBytes;
-  return TensorGemm<__half, 8>::kSharedBytes;
+  if (rows <= 8) return TensorGemm<__half, W, 1>::kSharedBytes;
+  if (rows <= 16) return TensorGemm<__half, W, 2>::kSharedBytes;
+  if (rows <= 32) return TensorGemm<__half, W, 4>::kSharedBytes;
+  return TensorGemm<__half, W, 8>::kSharedBytes;
 }
 
 }  // namespace
 
 int64_t gemm_splits(const GemmParams& p) {
   if (!fits_tensor_cores(p)) return 1;
-  const int64_t blocks = ceil_div(p.input.count, TensorGemm<__half, 8>::kRows) * ceil_div(p.outputs, kGemmOutputs);
-  const int64_t room = resident_blocks(shared_bytes(p.input.count), kResidentBlocks) / std::max<int64_t>(blocks, 1);
+  const int64_t rows = p.input.count, shared = p.weight.scale ? shared_bytes<Fp8>(rows) : shared_bytes<__half>(rows);
+  const int64_t blocks = ceil_div(rows, TensorGemm<__half, __half, 8>::kRows) * ceil_div(p.outputs, kGemmOutputs);
+  const int64_t room = resident_blocks(shared, kResidentBlocks) / std::max<int64_t>(blocks, 1);
   return std::clamp<int64_t>(room, 1, std::max<int64_t>(p.inner / (kStepsPerSplit * kGemmStep), 1));
 }
 

@@ -4,13 +4,14 @@
 
 #include "common/dtype.h"
 #include "common/rows.h"
+#include "common/weight.h"
 
 namespace eagle::cuda {
 
 struct GemmParams {
-  DType dtype;         // of input and weight
-  Rows input;          // [rows, inner]
-  const void* weight;  // [outputs, inner]
+  DType dtype;    // of input
+  Rows input;     // [rows, inner]
+  Weight weight;  // [outputs, inner]
   int64_t inner, outputs;
 };
 

@@ -7,9 +7,10 @@
 
 namespace eagle::cuda {
 
-// Tensor cores take 16-bit elements; the weight reaches them in copies of 16 bytes.
+// Tensor cores take 16-bit inputs; the weight reaches them in copies of 16 bytes.
 inline bool fits_tensor_cores(const GemmParams& g) {
-  return g.dtype != DType::kFloat32 && g.inner % 8 == 0 && reinterpret_cast<uintptr_t>(g.weight) % 16 == 0;
+  const int64_t elements = g.weight.scale ? 16 : 8;
+  return g.dtype != DType::kFloat32 && g.inner % elements == 0 && reinterpret_cast<uintptr_t>(g.weight.data) % 16 == 0;
 }
 
 template <class Compute, class Epilogue>
@@ -18,24 +19,26 @@ void launch_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, 
   launch_shared(gemm_kernel<Compute, Epilogue>, grid, kGemmThreads, Compute::kSharedBytes, stream, g, epilogue);
 }
 
-template <class T, class Epilogue>
-void launch_tensor_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
-  if (g.input.count <= 8) return launch_gemm<TensorGemm<T, 1>>(g, epilogue, splits, stream);
-  if (g.input.count <= 16) return launch_gemm<TensorGemm<T, 2>>(g, epilogue, splits, stream);
-  if (g.input.count <= 32) return launch_gemm<TensorGemm<T, 4>>(g, epilogue, splits, stream);
-  return launch_gemm<TensorGemm<T, 8>>(g, epilogue, splits, stream);
+template <class T, class W, class Epilogue>
+void launch_typed_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
+  if constexpr (sizeof(T) == 2) {
+    if (fits_tensor_cores(g)) {
+      if (g.input.count <= 8) return launch_gemm<TensorGemm<T, W, 1>>(g, epilogue, splits, stream);
+      if (g.input.count <= 16) return launch_gemm<TensorGemm<T, W, 2>>(g, epilogue, splits, stream);
+      if (g.input.count <= 32) return launch_gemm<TensorGemm<T, W, 4>>(g, epilogue, splits, stream);
+      return launch_gemm<TensorGemm<T, W, 8>>(g, epilogue, splits, stream);
+    }
+  }
+  launch_gemm<PlainGemm<T, W>>(g, epilogue, splits, stream);
 }
 
 // Epilogue is a device functor on GemmTile.
 template <class Epilogue>
 void launch_any_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
-  const bool tensor = fits_tensor_cores(g);
   dispatch(g.dtype, [&](auto element) {
     using T = decltype(element);
-    if constexpr (sizeof(T) == 2) {
-      if (tensor) return launch_tensor_gemm<T>(g, epilogue, splits, stream);
-    }
-    launch_gemm<PlainGemm<T>>(g, epilogue, splits, stream);
+    if (g.weight.scale) return launch_typed_gemm<T, Fp8>(g, epilogue, splits, stream);
+    launch_typed_gemm<T, T>(g, epilogue, splits, stream);
   });
 }
 

@@ -17,6 +17,11 @@ struct GemmTile {
   int64_t inner_begin, inner_end;
   int64_t output_block, num_output_blocks, split;
   float* values;
+
+  // What the sums of the tile's output o are multiplied by.
+  __device__ float scale(const GemmParams& g, int64_t o) const {
+    return g.weight.scale && o < outputs ? g.weight.scale[first_output + o] : 1;
+  }
 };
 
 // grid: (blocks of input rows, blocks of outputs, splits of the inner dimension)

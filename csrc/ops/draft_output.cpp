@@ -8,20 +8,19 @@
 namespace eagle::ops {
 
 std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o_weight, const Tensor& residual,
-                                        const Tensor& norm_weight, double eps) {
+                                        const Tensor& norm_weight, double eps, const std::optional<Tensor>& o_scale) {
   Match m("draft_output");
   m.tensor("attention", attention, "B Q A", Kind::kFloating, /*strided=*/true);
-  m.tensor("o_weight", o_weight, "H A", Kind::kFloating);
+  const Weight projection = m.weight("o_weight", o_weight, "H A", "o_scale", o_scale, "H", "attention", attention);
   m.tensor("residual", residual, "B Q H", Kind::kFloating, /*strided=*/true);
   m.tensor("norm_weight", norm_weight, "H", Kind::kFloating);
-  m.same_dtype("o_weight", o_weight, "attention", attention);
   m.same_dtype("residual", residual, "attention", attention);
   m.same_dtype("norm_weight", norm_weight, "attention", attention);
   Tensor hidden = empty_with_last(residual, m["H"]), normed = empty_with_last(residual, m["H"]);
   const DraftOutputParams p{
       .dtype = float_dtype(attention),
       .attention = rows_of("draft_output", "attention", attention),
-      .o_weight = o_weight.const_data_ptr(),
+      .o_weight = projection,
       .residual = rows_of("draft_output", "residual", residual),
       .norm_weight = norm_weight.const_data_ptr(),
       .hidden = hidden.mutable_data_ptr(),

@@ -12,10 +12,10 @@ namespace eagle::ops {
 Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::optional<Tensor>& qkv_bias,
                       const Tensor& rope_cos, const Tensor& rope_sin, const Tensor& position_ids,
                       const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads,
-                      const std::optional<Tensor>& page_table) {
+                      const std::optional<Tensor>& qkv_scale, const std::optional<Tensor>& page_table) {
   Match m("draft_qkv_rope");
   m.tensor("x", x, "B Q A", Kind::kFloating, /*strided=*/true);
-  m.tensor("qkv_weight", qkv_weight, "O A", Kind::kFloating);
+  const Weight projection = m.weight("qkv_weight", qkv_weight, "O A", "qkv_scale", qkv_scale, "O", "x", x);
   m.tensor("position_ids", position_ids, "B Q", Kind::kInt32);
   m.tensor("key_cache", key_cache, cache_shape(page_table), Kind::kFloating, /*strided=*/true);
   m.tensor("value_cache", value_cache, cache_shape(page_table), Kind::kFloating, /*strided=*/true);
@@ -23,7 +23,6 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
   const PageTable pages = match_page_table(m, page_table);
   m.tensor("rope_cos", rope_cos, "P d/2", Kind::kFloat32);
   m.tensor("rope_sin", rope_sin, "P d/2", Kind::kFloat32);
-  m.same_dtype("qkv_weight", qkv_weight, "x", x);
   m.same_dtype("key_cache", key_cache, "x", x);
   m.same_dtype("value_cache", value_cache, "x", x);
   if (qkv_bias) {
@@ -41,7 +40,7 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
   const DraftQkvRopeParams p{
       .dtype = float_dtype(x),
       .x = rows_of("draft_qkv_rope", "x", x),
-      .qkv_weight = qkv_weight.const_data_ptr(),
+      .qkv_weight = projection,
       .qkv_bias = qkv_bias ? qkv_bias->const_data_ptr() : nullptr,
       .rope_cos = rope_cos.const_data_ptr<float>(),
       .rope_sin = rope_sin.const_data_ptr<float>(),

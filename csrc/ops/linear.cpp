@@ -7,11 +7,11 @@
 
 namespace eagle::ops {
 
-Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+              const std::optional<Tensor>& weight_scale) {
   Match m("linear");
   m.tensor("input", input, "... K", Kind::kFloating, /*strided=*/true);
-  m.tensor("weight", weight, "O K", Kind::kFloating);
-  m.same_dtype("weight", weight, "input", input);
+  const Weight matrix = m.weight("weight", weight, "O K", "weight_scale", weight_scale, "O", "input", input);
   if (bias) {
     m.tensor("bias", *bias, "O", Kind::kFloating);
     m.same_dtype("bias", *bias, "input", input);
@@ -20,7 +20,7 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
   const LinearParams p{
       .dtype = float_dtype(input),
       .input = rows_of("linear", "input", input),
-      .weight = weight.const_data_ptr(),
+      .weight = matrix,
       .bias = bias ? bias->const_data_ptr() : nullptr,
       .output = output.mutable_data_ptr(),
       .inner = m["K"],

@@ -9,13 +9,14 @@ namespace eagle::ops {
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_states, const Tensor& norm_weight,
                                                         double eps, const Tensor& lm_head_weight, int64_t k,
-                                                        const std::optional<Tensor>& d2t) {
+                                                        const std::optional<Tensor>& d2t,
+                                                        const std::optional<Tensor>& lm_head_scale) {
   Match m("lm_head_topk");
   m.tensor("hidden_states", hidden_states, "B Q H", Kind::kFloating, /*strided=*/true);
   m.tensor("norm_weight", norm_weight, "H", Kind::kFloating);
-  m.tensor("lm_head_weight", lm_head_weight, "V H", Kind::kFloating);
+  const Weight lm_head = m.weight("lm_head_weight", lm_head_weight, "V H", "lm_head_scale", lm_head_scale, "V",
+                                  "hidden_states", hidden_states);
   m.same_dtype("norm_weight", norm_weight, "hidden_states", hidden_states);
-  m.same_dtype("lm_head_weight", lm_head_weight, "hidden_states", hidden_states);
   if (d2t) m.tensor("d2t", *d2t, "V", Kind::kInt32);
   EAGLE_CHECK(k >= 1 && k <= std::min<int64_t>(m["V"], 64), "lm_head_topk: k is ", k,
               ", expected 1 <= k <= min(V, 64) with V = ", m["V"]);
@@ -28,7 +29,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_sta
       .dtype = float_dtype(hidden_states),
       .hidden_states = rows_of("lm_head_topk", "hidden_states", hidden_states),
       .norm_weight = norm_weight.const_data_ptr(),
-      .lm_head_weight = lm_head_weight.const_data_ptr(),
+      .lm_head_weight = lm_head,
       .d2t = d2t ? d2t->const_data_ptr<int32_t>() : nullptr,
       .normed = normed.mutable_data_ptr(),
       .logprobs = logprobs.mutable_data_ptr<float>(),

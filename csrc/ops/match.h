@@ -3,15 +3,17 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "common/weight.h"
 #include "ops/torch.h"
 
 namespace eagle::ops {
 
-enum class Kind { kFloating, kFloat32, kInt32, kInt64 };
+enum class Kind { kFloating, kFloat32, kFp8, kInt32, kInt64 };
 
 // Match m("verify_tree");
 // m.tensor("draft_tokens", draft_tokens, "B N", Kind::kInt32);
@@ -33,6 +35,22 @@ class Match {
   // Floating tensors of one call share their element type.
   void same_dtype(const char* name, const Tensor& t, const char* other, const Tensor& like) {
     EAGLE_CHECK(t.scalar_type() == like.scalar_type(), op_, ": ", name, " must have the dtype of ", other);
+  }
+
+  // A weight with the dtype of `like`, or fp8 with a scale per output.
+  Weight weight(const char* name, const Tensor& t, const char* shape, const char* scale_name,
+                const std::optional<Tensor>& scale, const char* scale_shape, const char* other, const Tensor& like) {
+    const bool is_fp8 = t.scalar_type() == ScalarType::Float8_e4m3fn;
+    EAGLE_CHECK(!is_fp8 || scale, op_, ": ", name, " is float8_e4m3fn and ", scale_name,
+                " is missing; eagle_kernels.quantize_fp8 makes both");
+    EAGLE_CHECK(is_fp8 || !scale, op_, ": ", scale_name, " belongs to a float8_e4m3fn ", name, "; leave it out");
+    tensor(name, t, shape, is_fp8 ? Kind::kFp8 : Kind::kFloating);
+    if (!is_fp8) {
+      same_dtype(name, t, other, like);
+      return {t.const_data_ptr(), nullptr};
+    }
+    tensor(scale_name, *scale, scale_shape, Kind::kFloat32);
+    return {t.const_data_ptr(), scale->const_data_ptr<float>()};
   }
 
   void same_shape(const char* name, const Tensor& t, const char* other, const Tensor& like) {
@@ -105,6 +123,9 @@ class Match {
         break;
       case Kind::kFloat32:
         EAGLE_CHECK(type == ScalarType::Float, op_, ": ", name, " must be float32");
+        break;
+      case Kind::kFp8:
+        EAGLE_CHECK(type == ScalarType::Float8_e4m3fn, op_, ": ", name, " must be float8_e4m3fn");
         break;
       case Kind::kInt32:
         EAGLE_CHECK(type == ScalarType::Int, op_, ": ", name, " must be int32");

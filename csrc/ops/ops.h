@@ -16,7 +16,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> commit_step(const Tensor& draft_token
                                                        const Tensor& hidden_states, const Tensor& context_len);
 void compact_kv(std::vector<Tensor> caches, const Tensor& accept_index, const Tensor& accept_length,
                 const Tensor& context_len, const std::optional<Tensor>& page_table);
-Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias);
+Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
+              const std::optional<Tensor>& weight_scale);
 Tensor gumbel_noise(const Tensor& seed, const Tensor& position_ids, int64_t num_tokens, int64_t stream);
 std::tuple<Tensor, Tensor> sample_children(const Tensor& draft_logits, const Tensor& node_ids,
                                            const Tensor& num_children, const Tensor& num_fixed,
@@ -52,11 +53,13 @@ Tensor draft_input(const Tensor& token_ids, const Tensor& hidden_states, const T
 Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::optional<Tensor>& qkv_bias,
                       const Tensor& rope_cos, const Tensor& rope_sin, const Tensor& position_ids,
                       const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads,
-                      const std::optional<Tensor>& page_table);
+                      const std::optional<Tensor>& qkv_scale, const std::optional<Tensor>& page_table);
 std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o_weight, const Tensor& residual,
-                                        const Tensor& norm_weight, double eps);
-Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight, const Tensor& residual);
+                                        const Tensor& norm_weight, double eps, const std::optional<Tensor>& o_scale);
+Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight, const Tensor& residual,
+                 const std::optional<Tensor>& gate_up_scale, const std::optional<Tensor>& down_scale);
 std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_states, const Tensor& norm_weight,
                                                         double eps, const Tensor& lm_head_weight, int64_t k,
-                                                        const std::optional<Tensor>& d2t);
+                                                        const std::optional<Tensor>& d2t,
+                                                        const std::optional<Tensor>& lm_head_scale);
 }  // namespace eagle::ops

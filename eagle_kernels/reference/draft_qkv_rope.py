@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from eagle_kernels.reference.page_table import locate
+from eagle_kernels.reference.product import product
 
 
 def draft_qkv_rope(
@@ -17,11 +18,12 @@ def draft_qkv_rope(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
 ) -> Tensor:
     batch, rows, _ = x.shape
     num_kv_heads, head_dim = key_cache.shape[1], key_cache.shape[3]
-    qkv = x.float() @ qkv_weight.float().T
+    qkv = product(x, qkv_weight, qkv_scale)
     if qkv_bias is not None:
         qkv = qkv + qkv_bias.float()
     qkv = qkv.view(batch, rows, num_heads + 2 * num_kv_heads, head_dim).transpose(1, 2)

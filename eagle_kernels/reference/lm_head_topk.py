@@ -2,6 +2,7 @@
 
 from torch import Tensor
 
+from eagle_kernels.reference.product import product
 from eagle_kernels.reference.rms_norm import rms_norm
 from eagle_kernels.reference.topk_logprobs import topk_logprobs
 
@@ -13,9 +14,10 @@ def lm_head_topk(
     lm_head_weight: Tensor,
     k: int,
     d2t: Tensor | None = None,
+    lm_head_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     normed = rms_norm(hidden_states, norm_weight, eps)
-    logits = normed.float() @ lm_head_weight.float().T
+    logits = product(normed, lm_head_weight, lm_head_scale)
     logprobs, token_ids, valid = topk_logprobs(logits.flatten(0, 1), k, d2t)
     rows = hidden_states.shape[:2]
     return normed, logprobs.view(*rows, k), token_ids.view(*rows, k), valid.view(rows)

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.common.launch import as_rows, row_block, tuned
+from eagle_kernels.triton.common.launch import as_elements, as_rows, row_block, tuned
 from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, paired_rows, split_pairs, stream_products
 from eagle_kernels.triton.linear import project
 
@@ -16,6 +16,7 @@ from eagle_kernels.triton.linear import project
 def gate_up_kernel(
     input_ptr,
     weight_ptr,
+    scale_ptr,
     output_ptr,
     rows,
     activations,
@@ -37,6 +38,7 @@ def gate_up_kernel(
         in_rows,
         input_stride,
         weight_ptr,
+        scale_ptr,
         weight_row,
         paired_rows(column, 0, BLOCK_N) < activations,
         weight_stride,
@@ -55,7 +57,14 @@ def gate_up_kernel(
     )
 
 
-def draft_mlp(normed: Tensor, gate_up_weight: Tensor, down_weight: Tensor, residual: Tensor) -> Tensor:
+def draft_mlp(
+    normed: Tensor,
+    gate_up_weight: Tensor,
+    down_weight: Tensor,
+    residual: Tensor,
+    gate_up_scale: Tensor | None = None,
+    down_scale: Tensor | None = None,
+) -> Tensor:
     x = as_rows(normed)
     rows, width = x.shape
     activations = down_weight.shape[1]
@@ -64,7 +73,8 @@ def draft_mlp(normed: Tensor, gate_up_weight: Tensor, down_weight: Tensor, resid
         block_m = row_block(rows)
         gate_up_kernel[lambda meta: (triton.cdiv(activations, meta["BLOCK_N"] // 2), triton.cdiv(rows, block_m))](
             x,
-            gate_up_weight,
+            as_elements(gate_up_weight),
+            gate_up_scale,
             activation,
             rows,
             activations,
@@ -73,4 +83,4 @@ def draft_mlp(normed: Tensor, gate_up_weight: Tensor, down_weight: Tensor, resid
             gate_up_weight.stride(0),
             BLOCK_M=block_m,
         )
-    return project(activation, down_weight, None, residual)
+    return project(activation, down_weight, down_scale, None, residual)

@@ -7,7 +7,12 @@ from eagle_kernels.triton.rms_norm import rms_norm
 
 
 def draft_output(
-    attention: Tensor, o_weight: Tensor, residual: Tensor, norm_weight: Tensor, eps: float
+    attention: Tensor,
+    o_weight: Tensor,
+    residual: Tensor,
+    norm_weight: Tensor,
+    eps: float,
+    o_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    hidden = project(attention, o_weight, None, residual)
+    hidden = project(attention, o_weight, o_scale, None, residual)
     return hidden, rms_norm(hidden, norm_weight, eps)

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.common.launch import as_rows, row_block, tuned
+from eagle_kernels.triton.common.launch import as_elements, as_rows, row_block, tuned
 from eagle_kernels.triton.common.page_table import locate, page_fields
 from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, paired_rows, split_pairs, stream_products
 
@@ -22,6 +22,7 @@ def store_pairs(pointers, first, second, half, inside):
 def draft_qkv_rope_kernel(
     x_ptr,
     weight_ptr,
+    scale_ptr,
     bias_ptr,
     cos_ptr,
     sin_ptr,
@@ -67,6 +68,7 @@ def draft_qkv_rope_kernel(
         in_rows,
         x_stride,
         weight_ptr,
+        scale_ptr,
         paired_rows(head * 2 * half + pair, half, BLOCK_N),
         paired_rows(pair, 0, BLOCK_N) < half,
         weight_stride,
@@ -121,6 +123,7 @@ def draft_qkv_rope(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
 ) -> Tensor:
     batch, num_rows, width = x.shape
@@ -133,7 +136,8 @@ def draft_qkv_rope(
             lambda meta: (heads * triton.cdiv(half, meta["BLOCK_N"] // 2), triton.cdiv(rows, block_m))
         ](
             inputs,
-            qkv_weight,
+            as_elements(qkv_weight),
+            qkv_scale,
             qkv_bias,
             rope_cos,
             rope_sin,

@@ -5,7 +5,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.common.launch import as_rows, row_block, tuned
+from eagle_kernels.triton.common.launch import as_elements, as_rows, row_block, tuned
 from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, stream_products
 
 
@@ -15,6 +15,7 @@ from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, stream_product
 def linear_kernel(
     input_ptr,
     weight_ptr,
+    scale_ptr,
     bias_ptr,
     residual_ptr,
     output_ptr,
@@ -37,6 +38,7 @@ def linear_kernel(
         in_rows,
         input_stride,
         weight_ptr,
+        scale_ptr,
         column,
         in_columns,
         weight_stride,
@@ -54,12 +56,14 @@ def linear_kernel(
     tl.store(output_ptr + row[:, None] * outputs + column[None, :], sums.to(output_ptr.dtype.element_ty), mask=inside)
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    return project(input, weight, bias, None)
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, weight_scale: Tensor | None = None) -> Tensor:
+    return project(input, weight, weight_scale, bias, None)
 
 
-def project(input: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None) -> Tensor:
-    """input @ weight^T + bias + residual in float32, rounded once; bias [O] and residual [..., O] may be None."""
+def project(
+    input: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, residual: Tensor | None
+) -> Tensor:
+    """input @ weight^T * scale + bias + residual in float32, rounded once; each but the first two may be None."""
     x, added = as_rows(input), None if residual is None else as_rows(residual)
     rows, width = x.shape
     outputs = weight.shape[0]
@@ -68,7 +72,8 @@ def project(input: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor
         block_m = row_block(rows)
         linear_kernel[lambda meta: (triton.cdiv(outputs, meta["BLOCK_N"]), triton.cdiv(rows, block_m))](
             x,
-            weight,
+            as_elements(weight),
+            scale,
             bias,
             added,
             output,

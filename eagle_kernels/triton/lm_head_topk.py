@@ -5,7 +5,7 @@ import triton.language as tl
 from torch import Tensor
 
 from eagle_kernels.triton.common.block_topk import BlockSummaries, summarise_block
-from eagle_kernels.triton.common.launch import as_rows, row_block, tuned
+from eagle_kernels.triton.common.launch import as_elements, as_rows, row_block, tuned
 from eagle_kernels.triton.common.products import stream_products
 from eagle_kernels.triton.rms_norm import rms_norm
 
@@ -22,6 +22,7 @@ CONFIGS = [
 def lm_head_kernel(
     normed_ptr,
     weight_ptr,
+    scale_ptr,
     top_ptr,
     mass_ptr,
     key_ptr,
@@ -45,6 +46,7 @@ def lm_head_kernel(
         in_rows,
         width,
         weight_ptr,
+        scale_ptr,
         token.to(tl.int64),
         in_vocabulary,
         weight_stride,
@@ -57,7 +59,13 @@ def lm_head_kernel(
 
 
 def lm_head_topk(
-    hidden_states: Tensor, norm_weight: Tensor, eps: float, lm_head_weight: Tensor, k: int, d2t: Tensor | None = None
+    hidden_states: Tensor,
+    norm_weight: Tensor,
+    eps: float,
+    lm_head_weight: Tensor,
+    k: int,
+    d2t: Tensor | None = None,
+    lm_head_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     normed = rms_norm(hidden_states, norm_weight, eps)
     x, vocabulary = as_rows(normed), lm_head_weight.shape[0]
@@ -67,7 +75,8 @@ def lm_head_topk(
     if rows:
         lm_head_kernel[(num_blocks, triton.cdiv(rows, block_m))](
             x,
-            lm_head_weight,
+            as_elements(lm_head_weight),
+            lm_head_scale,
             summaries.top,
             summaries.mass,
             summaries.keys,

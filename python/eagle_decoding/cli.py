@@ -55,6 +55,14 @@ Draft = Annotated[
     ),
 ]
 Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
+DraftDtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float8_e4m3fn serves an EAGLE head in half of bfloat16's bytes; the text stays the same.",
+        show_default="--dtype",
+    ),
+]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")]
 NumNodes = Annotated[int | None, typer.Option(help="Nodes of a draft tree, the root included.", show_default=OWN)]
 MaxDepth = Annotated[int | None, typer.Option(help="Levels of a draft tree below the root.", show_default=OWN)]
 TopK = Annotated[
@@ -88,6 +96,8 @@ def demo(
     target: Target = None,
     draft: Draft = None,
     dtype: Dtype = "bfloat16",
+    draft_dtype: DraftDtype = None,
+    device: Device = None,
     max_new_tokens: MaxNewTokens = 128,
     num_nodes: NumNodes = None,
     max_depth: MaxDepth = None,
@@ -95,9 +105,11 @@ def demo(
 ) -> None:
     """Answer a prompt speculatively, then plainly, and compare: text, speed, acceptance, time, the last draft tree."""
     from eagle_decoding.terminal.demo import run_demo
-    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.terminal.models import device_named, load_models
 
-    run_demo(load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk)), prompt, max_new_tokens)
+    tree = tree_shape(num_nodes, max_depth, topk)
+    models = load_models(target, draft, dtype, tree, draft_dtype=draft_dtype, device=device_named(device))
+    run_demo(models, prompt, max_new_tokens)
 
 
 @app.command()
@@ -106,6 +118,8 @@ def generate(
     target: Target = None,
     draft: Draft = None,
     dtype: Dtype = "bfloat16",
+    draft_dtype: DraftDtype = None,
+    device: Device = None,
     max_new_tokens: MaxNewTokens = 256,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -121,7 +135,7 @@ def generate(
     from transformers import TextStreamer
 
     from eagle_decoding.terminal.console import notice
-    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.terminal.models import device_named, load_models
     from eagle_decoding.terminal.report import summary
     from eagle_decoding.typical import TypicalAcceptance
 
@@ -131,7 +145,9 @@ def generate(
     settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
     if typical_acceptance:
         settings["typical_acceptance"] = TypicalAcceptance()
-    models = load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk), speculate=speculate)
+    tree = tree_shape(num_nodes, max_depth, topk)
+    where = device_named(device)
+    models = load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype, device=where)
     inputs = models.encode_prompt(text, chat)
     start = time.perf_counter()
     models.decoder.generate(
@@ -145,6 +161,8 @@ def chat(
     target: Target = None,
     draft: Draft = None,
     dtype: Dtype = "bfloat16",
+    draft_dtype: DraftDtype = None,
+    device: Device = None,
     max_new_tokens: MaxNewTokens = 512,
     temperature: Temperature = 0.0,
     top_p: TopP = 1.0,
@@ -156,10 +174,13 @@ def chat(
 ) -> None:
     """Talk to a model; the conversation so far is its context."""
     from eagle_decoding.terminal.chat import run_chat
-    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.terminal.models import device_named, load_models
 
     settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
-    run_chat(load_models(target, draft, dtype, tree_shape(num_nodes, max_depth, topk), speculate=speculate), settings)
+    tree = tree_shape(num_nodes, max_depth, topk)
+    where = device_named(device)
+    models = load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype, device=where)
+    run_chat(models, settings)
 
 
 @app.command()

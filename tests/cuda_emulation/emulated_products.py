@@ -38,10 +38,10 @@ def tree_attention(
     return output
 
 
-def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, weight_scale: Tensor | None = None) -> Tensor:
     outputs, inner = weight.shape
     output = _poison(input, *input.shape[:-1], outputs)
-    call("linear", output, *_rows(input), weight, bias, DTYPES[input.dtype], inner, outputs)
+    call("linear", output, *_rows(input), weight, weight_scale, bias, DTYPES[input.dtype], inner, outputs)
     return output
 
 
@@ -88,43 +88,64 @@ def draft_qkv_rope(
     value_cache: Tensor,
     cache_rows: Tensor,
     num_heads: int,
+    qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
 ) -> Tensor:
     batch, rows, inner = x.shape
     _, kv_heads, _, head_dim = key_cache.shape
     query = _poison(x, batch, num_heads, rows, head_dim)
-    inputs = x, _rows(x)[2], weight, bias, cos, sin, position_ids, key_cache, *_rows(value_cache)[::2], cache_rows
+    projection = x, _rows(x)[2], weight, qkv_scale, bias
+    inputs = *projection, cos, sin, position_ids, key_cache, *_rows(value_cache)[::2], cache_rows
     sizes = batch, rows, inner, num_heads, kv_heads, head_dim, cos.shape[0]
     call("draft_qkv_rope", query, *inputs, *page_fields(key_cache, page_table), DTYPES[x.dtype], *sizes)
     return query
 
 
 def draft_output(
-    attention: Tensor, weight: Tensor, residual: Tensor, norm_weight: Tensor, eps: float
+    attention: Tensor,
+    weight: Tensor,
+    residual: Tensor,
+    norm_weight: Tensor,
+    eps: float,
+    o_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     size, inner = weight.shape
     outputs = _poison(residual, *residual.shape), _poison(residual, *residual.shape)
-    inputs = *_rows(attention), weight, *_rows(residual)[::2], norm_weight
-    call("draft_output", *outputs, *inputs, DTYPES[weight.dtype], inner, size, _number(eps))
+    inputs = *_rows(attention), weight, o_scale, *_rows(residual)[::2], norm_weight
+    call("draft_output", *outputs, *inputs, DTYPES[attention.dtype], inner, size, _number(eps))
     return outputs
 
 
-def draft_mlp(normed: Tensor, gate_up: Tensor, down: Tensor, residual: Tensor) -> Tensor:
+def draft_mlp(
+    normed: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    residual: Tensor,
+    gate_up_scale: Tensor | None = None,
+    down_scale: Tensor | None = None,
+) -> Tensor:
     size, intermediate = down.shape
     hidden = _poison(residual, *residual.shape)
-    inputs = *_rows(normed), gate_up, down, *_rows(residual)[::2]
-    call("draft_mlp", hidden, *inputs, DTYPES[down.dtype], size, intermediate)
+    inputs = *_rows(normed), gate_up, gate_up_scale, down, down_scale, *_rows(residual)[::2]
+    call("draft_mlp", hidden, *inputs, DTYPES[normed.dtype], size, intermediate)
     return hidden
 
 
 def lm_head_topk(
-    hidden_states: Tensor, norm_weight: Tensor, eps: float, weight: Tensor, k: int, d2t: Tensor | None = None
+    hidden_states: Tensor,
+    norm_weight: Tensor,
+    eps: float,
+    weight: Tensor,
+    k: int,
+    d2t: Tensor | None = None,
+    lm_head_scale: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     vocabulary, size = weight.shape
     leading = hidden_states.shape[:-1]
-    normed, logprobs = _poison(weight, *hidden_states.shape), _poison(weight, *leading, k, dtype=torch.float32)
+    normed = _poison(hidden_states, *hidden_states.shape)
+    logprobs = _poison(hidden_states, *leading, k, dtype=torch.float32)
     token_ids = torch.full((*leading, k), -(2**31), dtype=torch.int32)
     outputs = normed, logprobs, token_ids, torch.zeros(leading, dtype=torch.bool)
-    inputs = *_rows(hidden_states), norm_weight, weight, d2t, DTYPES[weight.dtype]
+    inputs = *_rows(hidden_states), norm_weight, weight, lm_head_scale, d2t, DTYPES[hidden_states.dtype]
     call("lm_head_topk", *outputs, *inputs, size, vocabulary, k, _number(eps))
     return outputs

@@ -64,9 +64,9 @@ const char* tree_attention(void* output, const void* query, const void* key, con
   return run(p, cuda::tree_attention_workspace, cuda::tree_attention);
 }
 
-const char* linear(void* output, void* input, int64_t count, int64_t stride, const void* weight, const void* bias,
-                   int64_t code, int64_t inner, int64_t outputs) {
-  const LinearParams p{dtype(code), rows(input, count, stride), weight, bias, output, inner, outputs};
+const char* linear(void* output, void* input, int64_t count, int64_t stride, const void* weight, const float* scale,
+                   const void* bias, int64_t code, int64_t inner, int64_t outputs) {
+  const LinearParams p{dtype(code), rows(input, count, stride), {weight, scale}, bias, output, inner, outputs};
   return run(p, cuda::linear_workspace, cuda::linear);
 }
 
@@ -108,16 +108,16 @@ const char* draft_input(void* output, const int32_t* token_ids, void* hidden_sta
   return guarded([&] { cuda::draft_input(p, nullptr); });
 }
 
-const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* weight, const void* bias, const float* cos,
-                           const float* sin, const int32_t* position_ids, void* key_cache, void* value_cache,
-                           int64_t cache_stride, const int32_t* cache_rows, const int32_t* page_ids, int64_t columns,
-                           int64_t num_pages, int64_t page_size, int64_t code, int64_t batch, int64_t num_rows,
-                           int64_t inner, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim,
-                           int64_t positions) {
+const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* weight, const float* scale,
+                           const void* bias, const float* cos, const float* sin, const int32_t* position_ids,
+                           void* key_cache, void* value_cache, int64_t cache_stride, const int32_t* cache_rows,
+                           const int32_t* page_ids, int64_t columns, int64_t num_pages, int64_t page_size, int64_t code,
+                           int64_t batch, int64_t num_rows, int64_t inner, int64_t num_heads, int64_t num_kv_heads,
+                           int64_t head_dim, int64_t positions) {
   const int64_t cached = num_pages * num_kv_heads * page_size;
   const DraftQkvRopeParams p{dtype(code),
                              rows(x, batch * num_rows, stride),
-                             weight,
+                             {weight, scale},
                              bias,
                              cos,
                              sin,
@@ -138,29 +138,41 @@ const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* wei
 }
 
 const char* draft_output(void* hidden, void* normed, void* attention, int64_t count, int64_t stride, const void* weight,
-                         void* residual, int64_t residual_stride, const void* norm_weight, int64_t code, int64_t inner,
-                         int64_t size, const float* eps) {
-  const DraftOutputParams p{dtype(code), rows(attention, count, stride),
-                            weight,      rows(residual, count, residual_stride),
-                            norm_weight, hidden,
-                            normed,      inner,
-                            size,        *eps};
+                         const float* scale, void* residual, int64_t residual_stride, const void* norm_weight,
+                         int64_t code, int64_t inner, int64_t size, const float* eps) {
+  const DraftOutputParams p{dtype(code),
+                            rows(attention, count, stride),
+                            {weight, scale},
+                            rows(residual, count, residual_stride),
+                            norm_weight,
+                            hidden,
+                            normed,
+                            inner,
+                            size,
+                            *eps};
   return run(p, cuda::draft_output_workspace, cuda::draft_output);
 }
 
-const char* draft_mlp(void* hidden, void* normed, int64_t count, int64_t stride, const void* gate_up, const void* down,
-                      void* residual, int64_t residual_stride, int64_t code, int64_t size, int64_t intermediate) {
-  const DraftMlpParams p{
-      dtype(code), rows(normed, count, stride), gate_up, down, rows(residual, count, residual_stride), hidden, size,
-      intermediate};
+const char* draft_mlp(void* hidden, void* normed, int64_t count, int64_t stride, const void* gate_up,
+                      const float* gate_up_scale, const void* down, const float* down_scale, void* residual,
+                      int64_t residual_stride, int64_t code, int64_t size, int64_t intermediate) {
+  const DraftMlpParams p{dtype(code),
+                         rows(normed, count, stride),
+                         {gate_up, gate_up_scale},
+                         {down, down_scale},
+                         rows(residual, count, residual_stride),
+                         hidden,
+                         size,
+                         intermediate};
   return run(p, cuda::draft_mlp_workspace, cuda::draft_mlp);
 }
 
 const char* lm_head_topk(void* normed, float* logprobs, int32_t* token_ids, bool* valid, void* hidden_states,
-                         int64_t count, int64_t stride, const void* norm_weight, const void* weight, const int32_t* d2t,
-                         int64_t code, int64_t size, int64_t vocabulary, int64_t k, const float* eps) {
+                         int64_t count, int64_t stride, const void* norm_weight, const void* weight, const float* scale,
+                         const int32_t* d2t, int64_t code, int64_t size, int64_t vocabulary, int64_t k,
+                         const float* eps) {
   const LmHeadTopkParams p{dtype(code), rows(hidden_states, count, stride),
-                           norm_weight, weight,
+                           norm_weight, {weight, scale},
                            d2t,         normed,
                            logprobs,    token_ids,
                            valid,       size,

@@ -49,6 +49,11 @@ def as_rows(t: Tensor) -> Tensor:
     return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
 
 
+def as_elements(weight: Tensor) -> Tensor:
+    """A weight as kernels read it: fp8 as bytes, since Triton has that type for some GPU generations only."""
+    return weight.view(torch.uint8) if weight.dtype == torch.float8_e4m3fn else weight
+
+
 def multiprocessors(device: torch.device) -> int:
     """How many programs run at once, at least."""
     if device.type != "cuda":

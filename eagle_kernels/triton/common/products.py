@@ -10,6 +10,16 @@ PRODUCT_CONFIGS = [
 ]
 
 
+FP8_FACTOR = tl.constexpr(256.0)  # what decode_fp8 leaves out
+
+
+@triton.jit
+def decode_fp8(bits):
+    """e4m3 numbers divided by 256 as float16, exactly: the same fields, and biases of 7 and 15; subnormals too."""
+    bits = bits.to(tl.uint16)
+    return ((bits & 0x80) << 8 | (bits & 0x7F) << 7).to(tl.float16, bitcast=True)
+
+
 @triton.jit
 def stream_products(
     input_ptr,
@@ -17,6 +27,7 @@ def stream_products(
     in_rows,
     input_stride,
     weight_ptr,
+    scale_ptr,
     weight_row,
     in_columns,
     weight_stride,
@@ -25,7 +36,7 @@ def stream_products(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """[BLOCK_M, BLOCK_N] float32: sum over k of input[row, k] * weight[weight_row, k].
+    """[BLOCK_M, BLOCK_N] float32: sum over k of input[row, k] * weight[weight_row, k], times scale[weight_row] if any.
 
     row, in_rows:           [BLOCK_M] int64 and whether they exist; the others read as zeros
     weight_row, in_columns: [BLOCK_N] likewise, rows of the weight
@@ -37,8 +48,12 @@ def stream_products(
     for start in range(0, width, BLOCK_K):
         inside = start + step < width
         x = tl.load(inputs + start, mask=in_rows[:, None] & inside[None, :], other=0.0)
-        w = tl.load(weights + start, mask=inside[:, None] & in_columns[None, :], other=0.0)
+        w = tl.load(weights + start, mask=inside[:, None] & in_columns[None, :], other=0)
+        if scale_ptr is not None:
+            w = decode_fp8(w).to(x.dtype)
         sums = tl.dot(x, w, sums, input_precision="ieee")  # float32 stays float32, never TF32
+    if scale_ptr is not None:
+        sums *= FP8_FACTOR * tl.load(scale_ptr + weight_row, mask=in_columns, other=0.0)[None, :]
     return sums
 
 

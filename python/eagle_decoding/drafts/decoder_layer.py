@@ -1,6 +1,6 @@
 """The decoder layer of a draft head as it is served: weights, rotary tables, a cache, and a forward over tree rows."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ import eagle_kernels
 from eagle_decoding.cache import KvBuffer
 from eagle_decoding.checkpoint import LayerConfig
 from eagle_decoding.drafts.base import Commit
+from eagle_decoding.drafts.matrix import Matrix
 from eagle_decoding.drafts.rope import RopeTable
 
 CHUNK = 64  # committed rows run at a time: one mask word
@@ -17,8 +18,10 @@ CHUNK = 64  # committed rows run at a time: one mask word
 class DecoderLayer:
     """Runs rows of committed text or of a tree; keys and values stay in a cache of the layer's own.
 
-    tensors:   the head's, under normalised names; prefix: what precedes the layer's own names
-    lookahead: positions and cache rows that a tree takes behind the committed ones
+    tensors:      the head's, under normalised names; prefix: what precedes the layer's own names
+    lookahead:    positions and cache rows that a tree takes behind the committed ones
+    dtype:        of activations, norms and the cache
+    weight_dtype: of the matrices, dtype or fp8
     """
 
     def __init__(
@@ -29,22 +32,24 @@ class DecoderLayer:
         lookahead: int,
         dtype: torch.dtype,
         device: torch.device,
+        weight_dtype: torch.dtype,
     ):
         self.config, self.lookahead, self.dtype, self.device = config, lookahead, dtype, device
         self.rope = RopeTable(config, device)
         self.causal_mask = causal_words(CHUNK, device)
 
-        def weight(name: str) -> Tensor:
-            return tensors[prefix + name].to(device, dtype).contiguous()
+        def joined(pattern: str, parts: Iterable[str]) -> Tensor:
+            return torch.cat([tensors[prefix + pattern.format(part)] for part in parts])
 
-        self.qkv = torch.cat([weight(f"self_attn.{x}_proj.weight") for x in "qkv"])
-        self.qkv_bias = (
-            torch.cat([weight(f"self_attn.{x}_proj.bias") for x in "qkv"]) if config.attention_bias else None
-        )
-        self.output = weight("self_attn.o_proj.weight")
-        self.mlp_norm = weight("post_attention_layernorm.weight")
-        self.gate_up = torch.cat([weight(f"mlp.{x}_proj.weight") for x in ("gate", "up")])
-        self.down = weight("mlp.down_proj.weight")
+        def matrix(pattern: str, *parts: str) -> Matrix:
+            return Matrix.served(joined(pattern, parts), weight_dtype, device)
+
+        self.qkv = matrix("self_attn.{}_proj.weight", *"qkv")
+        self.qkv_bias = joined("self_attn.{}_proj.bias", "qkv").to(device, dtype) if config.attention_bias else None
+        self.output = matrix("self_attn.{}_proj.weight", "o")
+        self.mlp_norm = tensors[prefix + "post_attention_layernorm.weight"].to(device, dtype).contiguous()
+        self.gate_up = matrix("mlp.{}_proj.weight", "gate", "up")
+        self.down = matrix("mlp.{}_proj.weight", "down")
 
     def start(self, batch: int) -> None:
         """Forgets everything and makes room for new requests."""
@@ -94,11 +99,25 @@ class DecoderLayer:
         keys, values = self.cache.keys[0], self.cache.values[0]
         cos, sin = self.rope.up_to(self.cache.capacity + self.lookahead)
         query = eagle_kernels.draft_qkv_rope(
-            x, self.qkv, self.qkv_bias, cos, sin, position_ids, keys, values, cache_rows, config.num_heads
+            x,
+            self.qkv.weight,
+            self.qkv_bias,
+            cos,
+            sin,
+            position_ids,
+            keys,
+            values,
+            cache_rows,
+            config.num_heads,
+            qkv_scale=self.qkv.scale,
         )
         attention = eagle_kernels.tree_attention(query, keys, values, context_len, ancestor_mask, config.head_dim**-0.5)
-        hidden, normed = eagle_kernels.draft_output(attention.flatten(2), self.output, residual, self.mlp_norm, eps)
-        return eagle_kernels.draft_mlp(normed, self.gate_up, self.down, hidden)
+        hidden, normed = eagle_kernels.draft_output(
+            attention.flatten(2), self.output.weight, residual, self.mlp_norm, eps, self.output.scale
+        )
+        return eagle_kernels.draft_mlp(
+            normed, self.gate_up.weight, self.down.weight, hidden, self.gate_up.scale, self.down.scale
+        )
 
 
 def causal_words(rows: int, device: torch.device) -> Tensor:

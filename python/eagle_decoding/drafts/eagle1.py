@@ -4,7 +4,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import eagle_kernels
 from eagle_decoding.checkpoint import Head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.layer_draft import LayerDraft
@@ -25,24 +24,25 @@ class Eagle1Draft(LayerDraft):
         tree: TreeConfig,
         dtype: torch.dtype,
         device: torch.device,
+        weight_dtype: torch.dtype | None = None,
     ):
         """embed_weight, lm_head_weight [V, H]: the target's; a draft vocabulary takes rows of the latter."""
-        super().__init__(head, tree, dtype, device)
+        super().__init__(head, tree, dtype, device, weight_dtype)
         tensors = head.tensors
         self.feature_layers = (num_target_layers + 1,)
-        self.embed, self.lm_head = embed_weight, lm_head_weight
-        self.fc = tensors["fc.weight"].to(device, dtype).contiguous()
+        self.embed = embed_weight
+        self.fc = self.matrix(tensors["fc.weight"])
         self.fc_bias = tensors["fc.bias"].to(device, dtype) if "fc.bias" in tensors else None
         self.d2t = tensors["d2t"].to(device, torch.int32) if "d2t" in tensors else None
-        if self.d2t is not None:
-            self.lm_head = lm_head_weight[self.d2t + torch.arange(len(self.d2t), device=device)].contiguous()
+        kept = slice(None) if self.d2t is None else self.d2t + torch.arange(len(self.d2t), device=device)
+        self.lm_head = self.matrix(lm_head_weight[kept])
 
     def begin(self, features: Tensor) -> Tensor:
         return features
 
     def enter(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        entered = eagle_kernels.linear(torch.cat((F.embedding(tokens, self.embed), hidden), -1), self.fc, self.fc_bias)
+        entered = self.fc(torch.cat((F.embedding(tokens, self.embed), hidden), -1), self.fc_bias)
         return entered, entered
 
     def logits(self, state: Tensor) -> Tensor:
-        return eagle_kernels.linear(state, self.lm_head)
+        return self.lm_head(state)

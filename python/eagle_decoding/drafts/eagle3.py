@@ -20,9 +20,10 @@ class Eagle3Draft(LayerDraft):
         tree: TreeConfig,
         dtype: torch.dtype,
         device: torch.device,
+        weight_dtype: torch.dtype | None = None,
     ):
         """embed_weight [V, H]: the target's embeddings, for heads without their own."""
-        super().__init__(head, tree, dtype, device)
+        super().__init__(head, tree, dtype, device, weight_dtype)
         config, tensors = head.config, head.tensors
         assert isinstance(config, HeadConfig)
         self.config = config
@@ -31,14 +32,14 @@ class Eagle3Draft(LayerDraft):
         def weight(name: str) -> Tensor:
             return tensors[name].to(device, dtype).contiguous()
 
-        self.fc = weight("fc.weight")
+        self.fc = self.matrix(tensors["fc.weight"])
         self.fc_norms = [weight(f"fc_norm.{i}.weight") for i in range(config.num_aux)] if config.fc_norm else []
         self.input_norm = weight("input_norm.weight") if config.norm_before_fc else None
         self.embed = weight("embed_tokens.weight") if "embed_tokens.weight" in tensors else embed_weight
         self.embed_norm = weight("layers.0.input_layernorm.weight")
         self.hidden_norm = weight("layers.0.hidden_norm.weight")
         self.norm = weight("norm.weight")
-        self.lm_head = weight("lm_head.weight")
+        self.lm_head = self.matrix(tensors["lm_head.weight"])
         self.d2t = tensors["d2t"].to(device, torch.int32) if "d2t" in tensors else None
 
     def begin(self, features: Tensor) -> Tensor:
@@ -50,7 +51,7 @@ class Eagle3Draft(LayerDraft):
             features = torch.cat(normed, dim=-1)
         if self.input_norm is not None:
             features = eagle_kernels.rms_norm(features, self.input_norm, eps)
-        return eagle_kernels.linear(features, self.fc)
+        return self.fc(features)
 
     def enter(self, tokens: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
         x = eagle_kernels.draft_input(
@@ -60,11 +61,11 @@ class Eagle3Draft(LayerDraft):
         return x, residual
 
     def logits(self, state: Tensor) -> Tensor:
-        return eagle_kernels.linear(eagle_kernels.rms_norm(state, self.norm, self.config.rms_norm_eps), self.lm_head)
+        return self.lm_head(eagle_kernels.rms_norm(state, self.norm, self.config.rms_norm_eps))
 
     def likeliest(self, state: Tensor, topk: int) -> tuple[Tensor, Tensor, Tensor]:
         normed, logprobs, token_ids, _ = eagle_kernels.lm_head_topk(
-            state, self.norm, self.config.rms_norm_eps, self.lm_head, topk, self.d2t
+            state, self.norm, self.config.rms_norm_eps, self.lm_head.weight, topk, self.d2t, self.lm_head.scale
         )
         return logprobs, token_ids, normed if self.config.norm_output else state
 

@@ -9,6 +9,7 @@ from eagle_decoding.drafts.base import Commit, TreeRows, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
 from eagle_decoding.drafts.growth import GrowingDraft
 from eagle_decoding.drafts.layer_steps import Step, steps_of
+from eagle_decoding.drafts.matrix import Matrix
 from eagle_decoding.drafts.static_tree import Level, StaticTree
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
@@ -30,12 +31,25 @@ class LayerDraft(GrowingDraft):
 
     feature_layers: tuple[int, ...]
 
-    def __init__(self, head: Head, tree: TreeConfig, dtype: torch.dtype, device: torch.device):
+    def __init__(
+        self,
+        head: Head,
+        tree: TreeConfig,
+        dtype: torch.dtype,
+        device: torch.device,
+        weight_dtype: torch.dtype | None = None,
+    ):
+        """dtype: of activations, the target's; weight_dtype: of the matrices, None for the same or fp8."""
         self.tree, self.dtype, self.device = tree, dtype, device
+        self.weight_dtype = weight_dtype or dtype
         self.vocab_size, self.draft_vocab_size = head.config.vocab_size, head.config.draft_vocab_size
         self.static = static_tree(tree, device) if tree.static else None
         self.steps: list[Step] = steps_of(self.static) if self.static else []
-        self.layer = DecoderLayer(head.config, head.tensors, "layers.0.", tree.max_depth * tree.topk, dtype, device)
+        lookahead = tree.max_depth * tree.topk
+        self.layer = DecoderLayer(head.config, head.tensors, "layers.0.", lookahead, dtype, device, self.weight_dtype)
+
+    def matrix(self, weight: Tensor) -> Matrix:
+        return Matrix.served(weight, self.weight_dtype, self.device)
 
     def begin(self, features: Tensor) -> Tensor:
         """Hidden states [batch, rows, hidden] from captured features [batch, rows, width]."""

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import Eagle1Config, check_fits, depth_heads_files, read_depth_heads, read_head
@@ -15,6 +16,7 @@ from eagle_decoding.drafts.eagle3 import Eagle3Draft
 from eagle_decoding.drafts.hybrid import HybridDraft
 from eagle_decoding.drafts.hydra import HydraDraft
 from eagle_decoding.drafts.layer_draft import LayerDraft
+from eagle_decoding.drafts.matrix import FP8
 from eagle_decoding.drafts.medusa import MedusaDraft
 from eagle_decoding.drafts.text import TextDraft
 
@@ -41,7 +43,9 @@ NAMED: dict[str, Callable[[TreeConfig | None], Draft]] = {
 GRAFTED = {"prompt-lookup": prompt_lookup.TREE, "suffix": suffix.TREE}  # what may precede a directory: suffix+DIRECTORY
 
 
-def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig | None = None) -> Draft:
+def load_draft(
+    draft: str | Path, target: PreTrainedModel, tree: TreeConfig | None = None, dtype: torch.dtype | None = None
+) -> Draft:
     """Loads a drafting method.
 
     draft: a name from NAMED; a directory with a draft head or with a small causal language model;
@@ -49,47 +53,61 @@ def load_draft(draft: str | Path, target: PreTrainedModel, tree: TreeConfig | No
            suffix+DIRECTORY or prompt-lookup+DIRECTORY for both at once under one node budget;
            auto:DRAFT for any of these where it pays and plain decoding elsewhere
     tree:  shape of the trees, for auto the largest; None takes the method's own
+    dtype: torch.float8_e4m3fn serves the matrices of an EAGLE head in fp8; None in the target's dtype
 
-    Raises ValueError when what lies in the directory does not fit the target, naming what differs.
+    Raises ValueError when what lies in the directory does not fit the target, naming what differs, and for a dtype that
+    the method cannot be served in.
     """
     spec = str(draft)
+    if dtype not in (None, FP8):
+        raise ValueError(f"A draft is served in {FP8} or, with None, in the target's dtype: {dtype} is neither.")
     if spec.startswith("auto:"):
-        return auto_draft(spec.removeprefix("auto:"), target, tree)
+        return auto_draft(spec.removeprefix("auto:"), target, tree, dtype)
     if spec.startswith("static:"):
-        return static_draft(Path(spec.removeprefix("static:")), target, tree or TreeConfig())
+        return static_draft(Path(spec.removeprefix("static:")), target, tree or TreeConfig(), dtype)
     if spec in NAMED:
+        refuse_fp8(spec, dtype)
         return NAMED[spec](tree)
     name, plus, directory = spec.partition("+")
     if plus and name in GRAFTED:
         if tree and tree.drawn:
             raise ValueError(f"{spec} cannot graft branches into a tree of drawn children, take likeliest or coupled.")
-        first, budget = load_directory(Path(directory), target, tree), (tree or TreeConfig()).num_nodes
+        first, budget = load_directory(Path(directory), target, tree, dtype), (tree or TreeConfig()).num_nodes
         return HybridDraft(first, NAMED[name](replace(GRAFTED[name], num_nodes=budget)), budget)
-    return load_directory(Path(draft), target, tree)
+    return load_directory(Path(draft), target, tree, dtype)
 
 
-def auto_draft(spec: str, target: PreTrainedModel, tree: TreeConfig | None) -> auto.AutoDraft:
+def refuse_fp8(draft: str | Path, dtype: torch.dtype | None) -> None:
+    if dtype is not None:
+        raise ValueError(f"{draft} cannot be served in {dtype}, only heads of the EAGLE family can: leave it out.")
+
+
+def auto_draft(
+    spec: str, target: PreTrainedModel, tree: TreeConfig | None, dtype: torch.dtype | None
+) -> auto.AutoDraft:
     bounds = tree or (auto.TEXT_TREE if spec in GRAFTED else auto.TREE)
     if spec == "lookahead" or bounds.drawn:
         raise ValueError(
             f"auto:{spec} cannot rank its drafts: lookahead's have no scores, drawn ones must all be verified."
         )
-    return auto.AutoDraft(load_draft(spec, target, bounds), bounds.num_nodes, target)
+    return auto.AutoDraft(load_draft(spec, target, bounds, dtype), bounds.num_nodes, target)
 
 
-def static_draft(path: Path, target: PreTrainedModel, tree: TreeConfig) -> LayerDraft:
-    draft = load_directory(path, target, replace(tree, static=True))
+def static_draft(path: Path, target: PreTrainedModel, tree: TreeConfig, dtype: torch.dtype | None) -> LayerDraft:
+    draft = load_directory(path, target, replace(tree, static=True), dtype)
     if not isinstance(draft, LayerDraft):
         raise ValueError(f"static:{path} needs a head of the EAGLE family: leave out static: for other drafts.")
     return draft
 
 
-def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None) -> Draft:
+def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None, dtype: torch.dtype | None) -> Draft:
     """The method that a directory's files belong to: a causal language model, Medusa or Hydra heads, an EAGLE head."""
     if causal_lm.is_causal_lm(path):
+        refuse_fp8(path, dtype)
         return causal_lm.CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
     tree = tree or TreeConfig()
     if depth_heads_files(path):
+        refuse_fp8(path, dtype)
         heads = read_depth_heads(path, target.config)
         return HydraDraft(heads, target, tree) if heads.config.reads_path else MedusaDraft(heads, target, tree)
     head = read_head(path)
@@ -97,5 +115,5 @@ def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None)
     embedding, layers = target.get_input_embeddings().weight, target.config.num_hidden_layers
     if isinstance(head.config, Eagle1Config):
         lm_head = target.get_output_embeddings().weight
-        return Eagle1Draft(head, embedding, lm_head, layers, tree, target.dtype, target.device)
-    return Eagle3Draft(head, embedding, layers, tree, target.dtype, target.device)
+        return Eagle1Draft(head, embedding, lm_head, layers, tree, target.dtype, target.device, dtype)
+    return Eagle3Draft(head, embedding, layers, tree, target.dtype, target.device, dtype)

@@ -15,7 +15,7 @@ class PrefixLayer:
     def __init__(self, heads: DepthHeads, dtype: torch.dtype, device: torch.device):
         assert heads.config.prefix is not None
         self.eps = heads.config.prefix.rms_norm_eps
-        self.layer = DecoderLayer(heads.config.prefix, heads.tensors, "prefix.layer.", 0, dtype, device)
+        self.layer = DecoderLayer(heads.config.prefix, heads.tensors, "prefix.layer.", 0, dtype, device, dtype)
         self.input_norm = heads.tensors["prefix.layer.input_layernorm.weight"].to(device, dtype)
         self.norm = heads.tensors["prefix.norm.weight"].to(device, dtype)
 

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 import eagle_kernels
-from eagle_decoding.numerics.cases import Sizes, op_inputs
+from eagle_decoding.numerics.cases import FP8_WEIGHTS, Sizes, op_inputs, with_fp8_weights
 from eagle_decoding.numerics.exact import InDouble, copied, widened
 from eagle_decoding.numerics.measures import Finding, measure_floats, measure_integers
 from eagle_decoding.numerics.variation import variations
@@ -60,12 +61,22 @@ def audit(device: str, dtypes: list[torch.dtype]) -> Iterator[Finding]:
     """Yields a finding for each op, output, dtype and backend that can run on `device`; last, about drawn tokens."""
     for dtype in dtypes:
         for op, inputs in op_inputs(SIZES, dtype, device).items():
-            exact = outputs_of(op, "reference", inputs, exactly=True)
-            expected = outputs_of(op, "reference", inputs)
-            for backend in runnable(op, device, dtype):
-                actual = outputs_of(op, backend, inputs)
-                yield from compare(op, backend, dtype, inputs, actual, expected, exact)
+            yield from measured(op, inputs, {}, device, dtype)
+            if op in FP8_WEIGHTS:
+                for finding in measured(op, *with_fp8_weights(op, inputs), device, dtype):
+                    yield replace(finding, op=f"{op}, fp8 weights")
     yield from variations(device)
+
+
+def measured(
+    op: str, inputs: tuple[Any, ...], scales: dict[str, Tensor], device: str, dtype: torch.dtype
+) -> Iterator[Finding]:
+    """The findings of one call, its last arguments by name, on every backend."""
+    exact = outputs_of(op, "reference", inputs, scales, exactly=True)
+    expected = outputs_of(op, "reference", inputs, scales)
+    for backend in runnable(op, device, dtype):
+        actual = outputs_of(op, backend, inputs, scales)
+        yield from compare(op, backend, dtype, inputs, actual, expected, exact)
 
 
 def runnable(op: str, device: str, dtype: torch.dtype) -> list[str]:
@@ -79,11 +90,13 @@ def runnable(op: str, device: str, dtype: torch.dtype) -> list[str]:
     return found
 
 
-def outputs_of(op: str, backend: str, inputs: tuple[Any, ...], exactly: bool = False) -> list[Tensor]:
+def outputs_of(
+    op: str, backend: str, inputs: tuple[Any, ...], scales: dict[str, Tensor], exactly: bool = False
+) -> list[Tensor]:
     """What an op returns, then what it writes to, on copies of its inputs."""
     arguments = [widened(value) if exactly else copied(value) for value in inputs]
     with InDouble() if exactly else nullcontext():
-        result = getattr(eagle_kernels, op)(*arguments, backend=backend)
+        result = getattr(eagle_kernels, op)(*arguments, **scales, backend=backend)
     outputs = [] if result is None else [result] if isinstance(result, Tensor) else list(result)
     for place in WRITTEN.get(op, []):
         written = arguments[place]

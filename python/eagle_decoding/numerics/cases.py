@@ -6,6 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import eagle_kernels
+
+# The weights that an op takes in fp8 as well: their places, and the names of their scales.
+FP8_WEIGHTS = {
+    "linear": {1: "weight_scale"},
+    "draft_qkv_rope": {1: "qkv_scale"},
+    "draft_output": {1: "o_scale"},
+    "draft_mlp": {1: "gate_up_scale", 2: "down_scale"},
+    "lm_head_topk": {3: "lm_head_scale"},
+}
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -60,6 +71,19 @@ def op_inputs(sizes: Sizes, dtype: torch.dtype, device: str) -> dict[str, tuple[
         **rejection_inputs(sizes, make),
         **tree_inputs(sizes, make),
     }
+
+
+def with_fp8_weights(op: str, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
+    """The arguments of an op of FP8_WEIGHTS again, its weights quantised, and their scales by name."""
+    arguments, scales = list(inputs), {}
+    for place, name in FP8_WEIGHTS[op].items():
+        weight = inputs[place]
+        if weight.is_meta:
+            arguments[place] = weight.to(torch.float8_e4m3fn)
+            scales[name] = torch.empty(len(weight), device="meta")
+        else:
+            arguments[place], scales[name] = eagle_kernels.quantize_fp8(weight)
+    return tuple(arguments), scales
 
 
 def dense_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from eagle_decoding.terminal.gguf import converted
 
 BUNDLED_HEAD = Path("heads", "smollm2-135m-instruct-eagle3")
 DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
+DRAFT_DTYPES = {"float8_e4m3fn": torch.float8_e4m3fn}
 
 
 @dataclass
@@ -51,20 +53,23 @@ def load_models(
     tree: TreeConfig | None,
     *,
     speculate: bool = True,
+    draft_dtype: str | None = None,
     device: str = "cpu",
 ) -> Models:
     """Loads a target and its head; None stands for SmolLM2-135M-Instruct and the head that comes with the repository.
 
-    target:    directory, hub id or .gguf file
-    draft:     as load_draft takes it; not needed when speculate is False
-    tree:      shape of the draft trees, None for the method's own
-    dtype:     a key of DTYPES
-    device:    where the target goes, and the draft with it
+    target:      directory, hub id or .gguf file
+    draft:       as load_draft takes it; not needed when speculate is False
+    dtype:       a key of DTYPES
+    tree:        shape of the draft trees, None for the method's own
+    draft_dtype: a key of DRAFT_DTYPES, None for the target's
+    device:      where the target goes, and the draft with it
 
     Raises ValueError or OSError, in one sentence, for what cannot be found or does not fit.
     """
     logging.disable_progress_bar()
     weights = element_type(dtype)
+    served = None if draft_dtype is None else element_type(draft_dtype, "--draft-dtype", DRAFT_DTYPES)
     if draft is None and target is not None and speculate:
         raise ValueError(
             "--target needs the --draft head that was trained for it, --draft suffix (no weights), or --no-speculate."
@@ -79,14 +84,14 @@ def load_models(
     tokenizer = AutoTokenizer.from_pretrained(path)
     if head is None:
         return Models(SpeculativeDecoder(model, NoDraft()), tokenizer)
-    return Models(SpeculativeDecoder.from_pretrained(model, head, tree=tree), tokenizer)
+    return Models(SpeculativeDecoder.from_pretrained(model, head, tree=tree, draft_dtype=served), tokenizer)
 
 
-def element_type(name: str) -> torch.dtype:
-    """The element type of --dtype. Raises ValueError for any other name."""
-    if name not in DTYPES:
-        raise ValueError(f"--dtype {name} is unknown, choose one of {', '.join(DTYPES)}.")
-    return DTYPES[name]
+def element_type(name: str, option: str = "--dtype", known: Mapping[str, torch.dtype] = DTYPES) -> torch.dtype:
+    """The element type that an option names. Raises ValueError for any other name."""
+    if name not in known:
+        raise ValueError(f"{option} {name} is unknown, choose one of {', '.join(known)}.")
+    return known[name]
 
 
 def device_named(name: str | None) -> str:
