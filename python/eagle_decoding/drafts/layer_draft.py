@@ -46,6 +46,7 @@ class LayerDraft(GrowingDraft):
         self.static = static_tree(tree, device) if tree.static else None
         self.steps: list[Step] = steps_of(self.static) if self.static else []
         lookahead = tree.max_depth * tree.topk
+        self.numbers = torch.arange(lookahead, dtype=torch.int32, device=device)  # rows and levels of a tree
         self.layer = DecoderLayer(head.config, head.tensors, "layers.0.", lookahead, dtype, device, self.weight_dtype)
 
     def matrix(self, weight: Tensor) -> Matrix:
@@ -98,14 +99,14 @@ class LayerDraft(GrowingDraft):
         return self.static.fill(root_tokens, context_len, candidates)
 
     def run(self, rows: TreeRows, fed_back: Tensor) -> Tensor:
-        index = torch.arange(rows.tokens.shape[1], device=self.device, dtype=torch.int32)
+        nodes, context_len = rows.tokens.shape[1], rows.context_len
         hidden = fed_back.gather(1, rows.origin[..., None].expand(-1, -1, fed_back.shape[-1]))
         return self.layer.forward(
             *self.enter(rows.tokens, hidden),
-            (rows.context_len + rows.depth - 1)[:, None].expand(-1, len(index)).contiguous(),
-            rows.context_len,
+            context_len[:, None] + self.numbers[rows.depth - 1].expand(nodes),
+            context_len,
             rows.ancestor_mask,
-            rows.context_len[:, None] + rows.first_row + index,
+            context_len[:, None] + self.numbers[rows.first_row : rows.first_row + nodes],
         )
 
 
