@@ -1,5 +1,6 @@
 """A tiny target with token rows and features, and runs of the trainer on them."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,12 +72,13 @@ def config_for(workplace: Path, out: Path, *overrides: str) -> TrainConfig:
     )
 
 
-def run_to_the_end(config: TrainConfig) -> TrainState:
-    """Train, or go on, in this process alone on one thread; returns the last checkpoint."""
+def run_to_the_end(config: TrainConfig, report: Callable[[dict[str, Any]], None] = lambda report: None) -> TrainState:
+    """Train, or go on, in this process alone on one thread, whose number products may round by; returns the last
+    checkpoint."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        build_trainer(config, lambda report: None)[0].run()
+        build_trainer(config, report)[0].run()
     finally:
         torch.set_num_threads(threads)
     return last_state(config)
