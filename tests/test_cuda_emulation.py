@@ -242,5 +242,10 @@ def test_the_emulation_exposes_a_missing_barrier():
 
 
 def test_the_emulation_exposes_lanes_in_different_collectives():
-    with pytest.raises(RuntimeError, match="diverged"):
+    with pytest.raises(RuntimeError, match="threads meet in different collectives"):
         emulated.call("diverge_64", torch.zeros(64, dtype=torch.int32))
+
+
+def test_the_emulation_exposes_a_thread_that_does_not_wait_for_earlier_kernels():
+    with pytest.raises(RuntimeError, match="a thread does not wait for earlier kernels"):
+        emulated.call("leave_early_64", torch.zeros(64, dtype=torch.int32))

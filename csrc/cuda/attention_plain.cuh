@@ -1,6 +1,7 @@
 // tree_attention by plain multiply-adds: float32, and rows that 16-byte copies cannot read.
 #pragma once
 #include "cuda/attention_split.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/reduce.cuh"
 
 namespace eagle::cuda {
@@ -39,6 +40,7 @@ __device__ void attend_key(const float (&query)[kLaneDims], const T* key, const 
 template <class T>
 __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
     const __grid_constant__ TreeAttentionParams p) {
+  wait_for_earlier_kernels();
   __shared__ float maximum[kPlainWarps], sum[kPlainWarps], values[kPlainWarps][kMaxHeadDim];
   const int64_t row = blockIdx.x, head = blockIdx.y, b = blockIdx.z, kv_head = head / group_size(p);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;

@@ -6,6 +6,7 @@
 #pragma once
 #include "cuda/attention_split.cuh"
 #include "cuda/cp_async.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/dynamic_shared.cuh"
 #include "cuda/exp2.cuh"
 #include "cuda/mma.cuh"
@@ -317,6 +318,7 @@ __device__ inline AncestorWords seen_by_any(const TreeAttentionParams& p, int64_
 template <class T, int kDim, int kTiles>
 __global__ __launch_bounds__(256, 1) void tensor_attention_kernel(const __grid_constant__ TreeAttentionParams p,
                                                                   const __grid_constant__ AttentionSplit s) {
+  wait_for_earlier_kernels();
   using Attention = TensorAttention<T, kDim, kTiles>;
   static_assert(Attention::kMaxWarps * kWarp == 256);
   char* shared = dynamic_shared();

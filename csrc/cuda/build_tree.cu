@@ -1,6 +1,7 @@
 // build_tree: a block per request selects the best nodes by a histogram search, and links them in shared memory.
 #include "common/build_tree.h"
 #include "common/tree.h"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/ordinal.cuh"
 #include "cuda/select.cuh"
@@ -100,6 +101,7 @@ __device__ void write_node(const BuildTreeParams& p, int64_t b, int32_t node, co
 
 // grid: batch.
 __global__ void __launch_bounds__(kSelectThreads) build_tree_kernel(const BuildTreeParams p) {
+  wait_for_earlier_kernels();
   __shared__ Selection selection;
   __shared__ Tree tree;
   const int64_t b = blockIdx.x;

@@ -1,5 +1,6 @@
 // commit_step: rows of hidden states copied 16 bytes a thread, and the tokens that follow them.
 #include "common/commit_step.h"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 
 namespace eagle::cuda {
@@ -24,6 +25,7 @@ __device__ void write_scalars(const CommitStepParams& p, int64_t b, int64_t i, i
 // grid: (batch, path_length, blocks of 256 words); a thread copies one word.
 template <class Word>
 __global__ void __launch_bounds__(kThreads) commit_step_kernel(const CommitStepParams p) {
+  wait_for_earlier_kernels();
   const int64_t b = blockIdx.x, i = blockIdx.y;
   const int32_t* path = p.accept_index + b * p.path_length;
   const int32_t accepted = p.accept_length[b];

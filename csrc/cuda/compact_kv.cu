@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "common/compact_kv.h"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 
 namespace eagle::cuda {
@@ -20,6 +21,7 @@ struct CacheTable {
 // what it overwrites and no barrier is needed.
 template <class Word>
 __global__ void compact_kv_kernel(const __grid_constant__ CacheTable table, const CompactKvParams p) {
+  wait_for_earlier_kernels();
   const KvCacheView cache = table.caches[blockIdx.x];
   const int64_t b = blockIdx.y;
   if (blockIdx.z >= cache.num_heads) return;

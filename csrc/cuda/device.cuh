@@ -1,12 +1,9 @@
-// What the current device offers, for the host code that sizes grids and tiles, and launches that use it.
+// What the current device offers, for the host code that sizes grids and tiles.
 #pragma once
 #include <cuda_runtime.h>
 
 #include <algorithm>
 #include <cstdint>
-#include <utility>
-
-#include "cuda/launch.cuh"
 
 namespace eagle::cuda {
 
@@ -25,19 +22,6 @@ inline int64_t resident_blocks(int64_t shared_bytes, int64_t most) {
   constexpr int64_t kReserved = 1024;  // taken by the system from each block's share
   const int64_t room = device_attribute(cudaDevAttrMaxSharedMemoryPerMultiprocessor);
   return num_multiprocessors() * std::clamp<int64_t>(room / (shared_bytes + kReserved), 1, most);
-}
-
-// As launch, with dynamic shared memory, which may be more than the default 48 KB.
-template <class... Parameters, class... Arguments>
-void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes, void* stream,
-                   Arguments&&... arguments) {
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-  cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared_bytes;
-  config.stream = as_stream(stream);
-  cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 
 }  // namespace eagle::cuda

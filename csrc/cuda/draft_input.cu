@@ -1,5 +1,6 @@
 // draft_input: token embedding and hidden state, each normalised by its own block.
 #include "common/draft_input.h"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/row_norm.cuh"
 
@@ -9,6 +10,7 @@ namespace {
 // grid: (rows, 2): embeddings and hidden states. A device cannot raise: an id outside the vocabulary reads its edge.
 template <class T>
 __global__ __launch_bounds__(kNormThreads) void draft_input_kernel(const __grid_constant__ DraftInputParams p) {
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x, size = p.size;
   T* to = static_cast<T*>(p.output) + row * 2 * size;
   if (blockIdx.y == 0) {

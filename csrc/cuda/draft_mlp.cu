@@ -3,6 +3,7 @@
 
 #include "common/draft_mlp.h"
 #include "cuda/convert.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/partials.cuh"
@@ -30,6 +31,7 @@ GemmParams down(const DraftMlpParams& p, void* activation) {
 // grid: (rows, stretches of a row); the gate's outputs come first, then as many of the other half.
 template <class T>
 __global__ __launch_bounds__(kThreads) void gate_kernel(const __grid_constant__ Partials partials, T* activation) {
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x, i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   const int64_t size = partials.outputs / 2;
   if (i >= size) return;
@@ -41,6 +43,7 @@ __global__ __launch_bounds__(kThreads) void gate_kernel(const __grid_constant__ 
 template <class T>
 __global__ __launch_bounds__(kThreads) void residual_kernel(const __grid_constant__ DraftMlpParams p,
                                                             const __grid_constant__ Partials partials) {
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x, i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (i >= p.size) return;
   const float residual = to_float(reinterpret_cast<const T*>(p.residual[row])[i]);

@@ -1,5 +1,6 @@
 // draft_output: the projection's partial sums, then residual and norm in one kernel.
 #include "common/draft_output.h"
+#include "cuda/dependent.cuh"
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/partials.cuh"
@@ -16,6 +17,7 @@ GemmParams product(const DraftOutputParams& p) {
 template <class T>
 __global__ __launch_bounds__(kNormThreads) void residual_norm_kernel(const __grid_constant__ DraftOutputParams p,
                                                                      const __grid_constant__ Partials partials) {
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x, size = p.size;
   const T* residual = reinterpret_cast<const T*>(p.residual[row]);
   T* hidden = static_cast<T*>(p.hidden) + row * size;

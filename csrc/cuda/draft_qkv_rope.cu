@@ -1,6 +1,7 @@
 // draft_qkv_rope: the projection's partial sums, then bias, rotation and cache writes in one kernel.
 #include "common/draft_qkv_rope.h"
 #include "cuda/convert.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/partials.cuh"
@@ -22,6 +23,7 @@ GemmParams product(const DraftQkvRopeParams& p) {
 // is not written.
 template <class T>
 __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, const __grid_constant__ Partials partials) {
+  wait_for_earlier_kernels();
   const int64_t half = p.head_dim / 2, row = blockIdx.x, b = row / p.rows, q = row % p.rows;
   const int64_t i = threadIdx.x, output = blockIdx.y * p.head_dim + i;
   if (i >= half) return;

@@ -1,6 +1,7 @@
 // expand_tree: a block per request writes a level into the history and ranks its children by counting.
 #include "common/expand_tree.h"
 #include "common/tree.h"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 
 namespace eagle::cuda {
@@ -34,6 +35,7 @@ __device__ void write_next(const ExpandTreeParams& p, int64_t b, int64_t i, int6
 
 // grid: batch.
 __global__ void __launch_bounds__(kThreads) expand_tree_kernel(const ExpandTreeParams p) {
+  wait_for_earlier_kernels();
   __shared__ float tile[kThreads];
   const int64_t b = blockIdx.x, children = p.frontier * p.branching;
   for (int64_t child = threadIdx.x; child < children; child += kThreads) write_child(p, b, child);

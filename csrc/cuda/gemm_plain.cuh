@@ -13,6 +13,8 @@ struct PlainGemm {
   static constexpr int kRows = 16;
   static constexpr int kSharedBytes = kRows * kTilePitch * static_cast<int>(sizeof(float));
 
+  static __device__ void prefetch(const GemmParams&, const GemmTile&) {}
+
   // A warp takes one output at a time; its lanes share out `inner`.
   static __device__ void run(const GemmParams& g, const GemmTile& tile, char*) {
     const int lane = threadIdx.x % kWarp;

@@ -122,6 +122,15 @@ struct TensorGemm {
       }
   }
 
+  // The weights that the first stages will take, a row a thread.
+  static __device__ void prefetch(const GemmParams& g, const GemmTile& tile) {
+    static_assert(kGemmThreads == kGemmOutputs);
+    const int64_t first = (kStages - 1) * kGemmStep, elements = min(first, tile.inner_end - tile.inner_begin);
+    if (threadIdx.x >= tile.outputs || elements == 0) return;
+    const W* row = static_cast<const W*>(g.weight.data) + (tile.first_output + threadIdx.x) * g.inner;
+    prefetch_async(row + tile.inner_begin, static_cast<unsigned>(elements * sizeof(W)));
+  }
+
   static __device__ void run(const GemmParams& g, const GemmTile& tile, char* shared) {
     const WeightCopier weights(g, tile, shared_address(shared));
     const InputCopier inputs(g, tile, shared_address(shared));

@@ -1,5 +1,6 @@
 // The tile of a matrix product that one block computes, whatever computes it and whatever becomes of it.
 #pragma once
+#include "cuda/dependent.cuh"
 #include "cuda/dynamic_shared.cuh"
 #include "cuda/gemm.h"
 
@@ -45,13 +46,16 @@ __device__ GemmTile this_tile(const GemmParams& g, float* values) {
   };
 }
 
-// Compute::run leaves a tile in shared memory, Epilogue does the rest. Two blocks a multiprocessor are what the
-// compiler is to plan for: shared memory allows few more, and for an occupancy out of reach it would spill registers.
+// Compute::prefetch asks for the first weights while earlier kernels end, Compute::run leaves a tile in shared memory,
+// Epilogue does the rest. Two blocks a multiprocessor are what the compiler is to plan for: shared memory allows few
+// more, and for an occupancy out of reach it would spill registers.
 template <class Compute, class Epilogue>
 __global__ __launch_bounds__(kGemmThreads, 2) void gemm_kernel(const __grid_constant__ GemmParams g,
                                                                const __grid_constant__ Epilogue epilogue) {
   char* shared = dynamic_shared();
   const GemmTile tile = this_tile<Compute::kRows>(g, reinterpret_cast<float*>(shared));
+  Compute::prefetch(g, tile);
+  wait_for_earlier_kernels();
   Compute::run(g, tile, shared);
   __syncthreads();  // the tile is complete
   epilogue(tile);

@@ -1,5 +1,6 @@
 // gumbel_noise: four tokens a thread, one Philox block.
 #include "common/gumbel_noise.h"
+#include "cuda/dependent.cuh"
 #include "cuda/keyed_noise.cuh"
 #include "cuda/launch.cuh"
 
@@ -10,6 +11,7 @@ constexpr int kThreads = 256;
 
 // grid: (batch * rows, blocks of 1024 tokens).
 __global__ void __launch_bounds__(kThreads) gumbel_noise_kernel(const GumbelNoiseParams p) {
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x;
   const int64_t first = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kNoiseTokens;
   if (first >= p.num_tokens) return;

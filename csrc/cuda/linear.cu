@@ -1,6 +1,7 @@
 // linear: the product goes straight to the output, or, split over the inner dimension, through a second small kernel.
 #include "common/linear.h"
 #include "cuda/convert.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/partials.cuh"
@@ -18,6 +19,7 @@ GemmParams product(const LinearParams& p) {
 template <class T>
 __global__ __launch_bounds__(kThreads) void finish_kernel(const __grid_constant__ LinearParams p,
                                                           const __grid_constant__ Partials partials) {
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x, output = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (output >= p.outputs) return;
   float sum = partials.sum(row, output);

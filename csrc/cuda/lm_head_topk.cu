@@ -1,6 +1,7 @@
 // lm_head_topk: norm, then the product whose blocks keep their best k logits, then a merge per row.
 #include "common/lm_head_topk.h"
 #include "common/rms_norm.h"
+#include "cuda/dependent.cuh"
 #include "cuda/gemm_launch.cuh"
 #include "cuda/tile_topk.cuh"
 
@@ -15,6 +16,7 @@ int64_t num_tiles(const LmHeadTopkParams& p) { return ceil_div(p.vocabulary, kGe
 
 // grid: (rows)
 __global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__ LmHeadTopkParams p, MergedRow merged) {
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x;
   merged.candidates += row * merged.tiles * p.k;
   merged.sums += row * merged.tiles;

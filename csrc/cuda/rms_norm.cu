@@ -1,5 +1,6 @@
 // rms_norm: a block per row.
 #include "common/rms_norm.h"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/row_norm.cuh"
 
@@ -9,6 +10,7 @@ namespace {
 // grid: (rows)
 template <class T>
 __global__ __launch_bounds__(kNormThreads) void rms_norm_kernel(const __grid_constant__ RmsNormParams p) {
+  wait_for_earlier_kernels();
   normalise_row(reinterpret_cast<const T*>(p.input[blockIdx.x]), static_cast<const T*>(p.weight), p.size, p.eps,
                 reinterpret_cast<T*>(p.output[blockIdx.x]));
 }

@@ -1,6 +1,7 @@
 // rope: queries and keys in one launch, every operation rounded as eager mode rounds it.
 #include "common/rope.h"
 #include "cuda/convert.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 
 namespace eagle::cuda {
@@ -17,6 +18,7 @@ __device__ T rotate(float a, float cos, float b, float sin) {
 // grid: (pairs of elements of all query heads, then of all key heads); a thread per pair (i, i + head_dim / 2).
 template <class T>
 __global__ __launch_bounds__(kThreads) void rope_kernel(const __grid_constant__ RopeParams p) {
+  wait_for_earlier_kernels();
   const int64_t half = p.head_dim / 2, query_pairs = p.batch * p.query_heads * p.rows * half;
   int64_t pair = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const bool is_key = pair >= query_pairs;

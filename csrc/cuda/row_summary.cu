@@ -1,4 +1,5 @@
 // The first pass over rows of logits, by the whole device.
+#include "cuda/dependent.cuh"
 #include "cuda/row_summary.cuh"
 
 namespace eagle::cuda {
@@ -17,6 +18,7 @@ constexpr int kGroupsPerBlock = kSummaryWarps * kGroupsInFlight;
 // grid: (batch * rows, blocks of 32 groups); a warp summarizes four groups.
 template <class T>
 __global__ void __launch_bounds__(kSummaryWarps* kWarp) summarize_rows_kernel(const SummaryParams p) {
+  wait_for_earlier_kernels();
   const int64_t row_index = blockIdx.x;
   const Row<T> row = logits_row<T>(p, row_index);
   const int64_t groups = num_groups(p.vocabulary);

@@ -1,6 +1,7 @@
 // sample_children: the whole device summarizes the rows, then a block per row selects what the filters keep, the fixed
 // children and the largest of the others with their noise.
 #include "common/sample_children.h"
+#include "cuda/dependent.cuh"
 #include "cuda/keyed_noise.cuh"
 #include "cuda/row_filter.cuh"
 
@@ -96,6 +97,7 @@ struct ChildSource {
 template <class T>
 __global__ void __launch_bounds__(kSelectThreads, 1)
     draw_children(const SampleChildrenParams p, const SummaryParams summary) {
+  wait_for_earlier_kernels();
   __shared__ Selection selection;
   __shared__ uint64_t chosen[kMaxChildren];
   __shared__ int32_t num_chosen;

@@ -1,6 +1,7 @@
 // sample_tokens: the whole device summarizes the rows, a block per row finds what the filters keep, and the whole
 // device draws. The second and third pass read only the groups of logits that can matter.
 #include "common/sample_tokens.h"
+#include "cuda/dependent.cuh"
 #include "cuda/keyed_noise.cuh"
 #include "cuda/row_filter.cuh"
 
@@ -38,6 +39,7 @@ SummaryParams summary_params(const SampleTokensParams& p, RowState* states) {
 template <class T>
 __global__ void __launch_bounds__(kSelectThreads)
     filter_rows(const SampleTokensParams p, const SummaryParams summary, RowState* states) {
+  wait_for_earlier_kernels();
   __shared__ Selection selection;
   const int64_t r = blockIdx.x, groups = num_groups(p.vocabulary);
   const Row<T> row = logits_row<T>(summary, r);
@@ -101,6 +103,7 @@ __device__ unsigned long long draw_four(const T* logits, int64_t first, int64_t 
 template <class T>
 __global__ void __launch_bounds__(kDrawWarps* kWarp)
     draw_tokens(const SampleTokensParams p, const SummaryParams summary, RowState* states) {
+  wait_for_earlier_kernels();
   const int64_t r = blockIdx.x, b = r / p.num_nodes, groups = num_groups(p.vocabulary);
   const RowState state = states[r];
   if (state.keep.threshold == INFINITY) return;  // the whole block

@@ -1,6 +1,7 @@
 // silu_mul: elementwise, 16 bytes a thread where rows allow.
 #include "common/silu_mul.h"
 #include "cuda/convert.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/silu.cuh"
 
@@ -12,6 +13,7 @@ constexpr int kThreads = 256;
 // grid: (rows, stretches of a row); a thread per octet
 template <class T>
 __global__ __launch_bounds__(kThreads) void silu_mul_kernel(const __grid_constant__ SiluMulParams p) {
+  wait_for_earlier_kernels();
   const int64_t row = blockIdx.x, i = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kOctet;
   if (i >= p.size) return;
   const Octet<T> gate = load_octet(row_at<T>(p.gate[row], 0, p.size), i);

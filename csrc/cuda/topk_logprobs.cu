@@ -1,5 +1,6 @@
 // topk_logprobs: one pass over the logits by the whole device, then a block per row selects among few groups.
 #include "common/topk_logprobs.h"
+#include "cuda/dependent.cuh"
 #include "cuda/row_source.cuh"
 
 namespace eagle::cuda {
@@ -29,6 +30,7 @@ SummaryParams summary_params(const TopkLogprobsParams& p, void* workspace) {
 template <class T>
 __global__ void __launch_bounds__(kSelectThreads, 1)
     select_topk(const TopkLogprobsParams p, const SummaryParams summary) {
+  wait_for_earlier_kernels();
   __shared__ Selection selection;
   __shared__ uint64_t best[kMaxK];
   __shared__ int32_t num_best;

@@ -4,6 +4,7 @@
 #include "common/tree_attention.h"
 #include "cuda/attention_plain.cuh"
 #include "cuda/attention_tensor.cuh"
+#include "cuda/dependent.cuh"
 #include "cuda/device.cuh"
 #include "cuda/launch.cuh"
 
@@ -18,6 +19,7 @@ constexpr int kMergeWarps = 4;
 template <class T>
 __global__ __launch_bounds__(kMergeWarps* kWarp) void merge_kernel(const __grid_constant__ TreeAttentionParams p,
                                                                    const __grid_constant__ AttentionSplit s) {
+  wait_for_earlier_kernels();
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kMergeWarps + threadIdx.x / kWarp;
   const int64_t kv_head = blockIdx.y, b = blockIdx.z;
   const int lane = threadIdx.x % kWarp;

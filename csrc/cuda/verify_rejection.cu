@@ -1,6 +1,7 @@
 // verify_rejection: the whole device summarizes the rows, a block per row finds what the filters keep, and a block per
 // request walks the tree, computing residuals on the fly.
 #include "common/verify_rejection.h"
+#include "cuda/dependent.cuh"
 #include "cuda/residual.cuh"
 
 namespace eagle::cuda {
@@ -63,6 +64,7 @@ SummaryParams summary_params(const VerifyRejectionParams& p, const LogitsView& l
 template <class T>
 __global__ void __launch_bounds__(kSelectThreads, 1)
     find_laws(const VerifyRejectionParams p, const SummaryParams summary, RowLaw* laws) {
+  wait_for_earlier_kernels();
   __shared__ Selection selection;
   const int64_t r = blockIdx.x, groups = num_groups(summary.vocabulary);
   const float* group_max = summary.group_max + r * groups;
@@ -87,10 +89,12 @@ constexpr int kMapThreads = 256;
 
 // grid: blocks of the vocabulary, then again of the draft's.
 __global__ void clear_inverse(int32_t* inverse, int64_t vocabulary) {
+  wait_for_earlier_kernels();
   const int64_t token = static_cast<int64_t>(blockIdx.x) * kMapThreads + threadIdx.x;
   if (token < vocabulary) inverse[token] = -1;
 }
 __global__ void invert_map(const int32_t* d2t, int64_t draft_vocabulary, int32_t* inverse, int64_t vocabulary) {
+  wait_for_earlier_kernels();
   const int64_t id = static_cast<int64_t>(blockIdx.x) * kMapThreads + threadIdx.x;
   if (id >= draft_vocabulary) return;
   const int64_t token = id + d2t[id];
@@ -249,6 +253,7 @@ __device__ double acceptance_ratio(const Walk& walk, const Residual& residual, i
 
 // grid: batch.
 __global__ void __launch_bounds__(kVerifyThreads, 1) verify_requests(const VerifyRejectionParams p, const Workspace w) {
+  wait_for_earlier_kernels();
   __shared__ int32_t num_steps;
   const Walk walk(p, w, num_steps, blockIdx.x);
   Node* nodes = walk.nodes;

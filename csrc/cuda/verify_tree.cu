@@ -1,5 +1,6 @@
 // verify_tree: a warp per request follows the target down the tree with ballots, in registers.
 #include "common/verify_tree.h"
+#include "cuda/dependent.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
 
@@ -20,6 +21,7 @@ __device__ Nodes load_nodes(const VerifyTreeParams& p, int64_t b, int64_t node) 
 // grid: batch; one warp. Parents precede children, so that one sweep over the nodes is the whole walk, and it ends on
 // malformed trees too.
 __global__ void __launch_bounds__(kWarp) verify_tree_kernel(const VerifyTreeParams p) {
+  wait_for_earlier_kernels();
   const int64_t b = blockIdx.x;
   int32_t* path = p.accept_index + b * (p.max_depth + 1);
   Nodes next = load_nodes(p, b, lane_id());

@@ -40,8 +40,10 @@ namespace cuda_emulation {
 
 using Where = std::source_location;
 
-// Runs `thread` once for every thread of the grid.
-void run(dim3 grid, dim3 block, const std::function<void()>& thread);
+// Runs `thread` once for every thread of the grid. One that begins early has to wait for earlier kernels, in every
+// thread and before the thread meets any other.
+void run(dim3 grid, dim3 block, bool begins_early, const std::function<void()>& thread);
+void note_wait();
 void wait_for_block(Where where);
 // Posts this lane's value and returns those of all 32 lanes, valid until the warp's next exchange.
 const uint64_t* exchange(uint64_t value, Where where);
@@ -162,10 +164,28 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 template <class Kernel>
 void cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {}
 
+struct cudaFuncAttributes {
+  int ptxVersion;
+};
+template <class Kernel>
+cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
+  attributes->ptxVersion = 90;
+  return cudaSuccess;
+}
+
+enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+struct cudaLaunchAttribute {
+  cudaLaunchAttributeID id;
+  struct {
+    int programmaticStreamSerializationAllowed;
+  } val;
+};
 struct cudaLaunchConfig_t {
   dim3 gridDim, blockDim;
   size_t dynamicSmemBytes = 0;
   cudaStream_t stream = nullptr;
+  cudaLaunchAttribute* attrs = nullptr;
+  unsigned numAttrs = 0;
 };
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
@@ -174,6 +194,6 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
     throw std::runtime_error("cuda_emulation: more dynamic shared memory than a block can have");
   cuda_emulation::dynamic_shared_bytes = config->dynamicSmemBytes;
   std::memset(cuda_emulation::dynamic_shared, 0xff, sizeof cuda_emulation::dynamic_shared);
-  cuda_emulation::run(config->gridDim, config->blockDim, [&] { kernel(arguments...); });
+  cuda_emulation::run(config->gridDim, config->blockDim, config->numAttrs > 0, [&] { kernel(arguments...); });
   return cudaSuccess;
 }

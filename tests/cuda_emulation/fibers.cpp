@@ -38,7 +38,7 @@ struct Fiber {
   dim3 index;
   Group* waits_for = nullptr;
   uint64_t generation;
-  bool started = false, finished = false;
+  bool started = false, finished = false, waited = false;
 
   bool runnable() const { return !finished && (waits_for == nullptr || waits_for->generation != generation); }
 };
@@ -56,13 +56,19 @@ jmp_buf scheduler;
 Block* block = nullptr;
 Fiber* current = nullptr;
 const std::function<void()>* body = nullptr;
+bool must_wait = false;
 std::string error;
 
 Group& warp_of(const Fiber& fiber) { return block->warps[fiber.index.x / kWarp]; }
 
 [[noreturn]] void leave() { _longjmp(scheduler, 1); }
 
+void check_waited() {
+  if (must_wait && !current->waited && error.empty()) error = "a thread does not wait for earlier kernels";
+}
+
 void wait(Group& group, Where where) {
+  check_waited();
   if (group.arrived == 0) group.where = where;
   if (error.empty() &&
       (group.where.line() != where.line() || group.where.file_name() != std::string(where.file_name())))
@@ -78,6 +84,7 @@ void wait(Group& group, Where where) {
 void enter() {
   try {
     (*body)();
+    check_waited();
   } catch (const std::exception& failure) {
     error = failure.what();
   }
@@ -135,6 +142,8 @@ void run_block(unsigned threads) {
 
 }  // namespace
 
+void note_wait() { current->waited = true; }
+
 unsigned lane() { return current->index.x % kWarp; }
 
 void wait_for_block(Where where) { wait(block->all, where); }
@@ -146,10 +155,11 @@ const uint64_t* exchange(uint64_t value, Where where) {
   return warp.values;
 }
 
-void run(dim3 grid, dim3 block_size, const std::function<void()>& thread) {
+void run(dim3 grid, dim3 block_size, bool begins_early, const std::function<void()>& thread) {
   gridDim = grid;
   blockDim = block_size;
   body = &thread;
+  must_wait = begins_early;
   error.clear();
   std::vector<dim3> blocks;
   for (unsigned z = 0; z < grid.z; ++z)
