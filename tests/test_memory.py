@@ -1,5 +1,7 @@
 """Captured rounds kept from call to call: replayed where a call is of the same kind, captured anew where it is not."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -8,7 +10,7 @@ from captures import DECODERS, GREEDY, SAMPLED
 from models import VOCAB, tiny_target
 from torch import Tensor
 
-from eagle_decoding import SpeculativeDecoder, TypicalAcceptance
+from eagle_decoding import SpeculativeDecoder, TypicalAcceptance, graph
 
 OTHER_VALUES = SAMPLED | {"temperature": 0.6, "top_k": 25, "top_p": 0.8, "seed": 11}
 
@@ -134,3 +136,49 @@ def test_a_call_that_fails_leaves_nothing_behind(device, captures):
     assert twins.kept.memories == {}
     hook.remove()
     assert torch.equal(twins.agree(1, **GREEDY), before)
+
+
+@pytest.fixture
+def no_collector():
+    """What is freed is freed because nothing refers to it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["captured", "failed"])
+def test_what_was_captured_goes_without_the_garbage_collector(device, captures, monkeypatch, no_collector, fails):
+    """The cache and the graph of a kind of call are not in the next kind's way; nor is a step that could not be."""
+    steps = []
+
+    def broken_off(step: graph.Step, device: torch.device) -> graph.Step:
+        local = torch.ones(1, device=device)
+        steps.append(weakref.ref(local))
+        step()
+        raise RuntimeError("in the middle of a step")
+
+    if fails:
+        monkeypatch.setitem(graph.CAPTURES, device, broken_off)
+    decoder = DECODERS["eagle3-tree"](tiny_target().to(device))
+    prompt = torch.full((2, 9), 7, device=device)
+    decoder.generate(prompt, max_new_tokens=9, eos_token_id=None, **GREEDY)
+    memory = decoder.memories[True]
+    kept = [weakref.ref(o) for o in (memory, memory.rounds, memory.cache, memory.rounds.ring)] + steps
+    del memory
+    decoder.generate(prompt, max_new_tokens=9, eos_token_id=None, **SAMPLED)
+    assert len(steps) == 2 * fails
+    assert [ref() for ref in kept] == [None] * len(kept)
+
+
+def test_the_last_round_is_the_call_s_own_where_captures_fail(device, captures, monkeypatch):
+    """Also in the buckets after the one in which the capture failed."""
+
+    def failing(step: graph.Step, device: torch.device) -> graph.Step:
+        raise RuntimeError("no")
+
+    monkeypatch.setitem(graph.CAPTURES, device, failing)
+    twins = Twins("eagle3-tree", device)
+    twins.agree(1, max_new_tokens=60, **GREEDY)
+    rounds = [d.stats.last_round for d in (twins.kept, twins.eager)]
+    assert torch.equal(*(r.tree.draft_tokens for r in rounds))

@@ -56,11 +56,6 @@ def capture_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
 
 
-def uncaptured(step: Step, device: torch.device) -> Step:
-    """Leaves a step as it is."""
-    return step
-
-
 CAPTURES: dict[str, Capture] = {"cuda": cuda_graph}  # by type of device
 
 
@@ -119,15 +114,18 @@ class StaticRounds:
     bucket): it makes room, compiles and warms up what the capture of the next one needs.
 
     bound: cache rows a request may have before a round; the captured kernels know no other length of the context
+
+    Nothing that is kept here leads back here: the memory is free as soon as the object is dropped.
     """
 
     ring: Ring
     state: State  # the captured round's own copy
     outcome: Outcome  # of the round that was handed out last
+    replayed: Outcome  # of every replay: it lies where the capture put it
     committed: int  # rows a request has at most before the oldest round that was not read yet
 
     def __init__(self, capture: Capture):
-        self.capture = capture
+        self.capture: Capture | None = capture  # None once a capture has failed
         self.launched = self.seen = self.bound = 0
         self.replay: Step | None = None
 
@@ -156,11 +154,11 @@ class StaticRounds:
         while self.launched - self.seen < rounds:
             rows = self.committed + (self.launched - self.seen) * self.ring.width
             if rows <= self.bound:
-                if self.replay is None:
+                if self.replay is None and self.capture is not None:
                     with self.phase("capture"):
-                        self.replay = self.captured()
+                        self.replay = self.captured(self.capture)
                 with self.phase("launch"):
-                    self.replay()
+                    self.repeat()
             elif self.launched == self.seen:
                 with self.phase("launch"):
                     self.enter_bucket(rows)
@@ -184,22 +182,25 @@ class StaticRounds:
         self.state = self.state._replace(commit=self.state.commit._replace(committed=self.bound))
         self.step()
 
-    def captured(self) -> Step:
-        """A step's replay; its outcome lies where the capture put it."""
+    def captured(self, capture: Capture) -> Step | None:
+        """A step's replay, or None, with one logged sentence, where the capture failed."""
         try:
-            replay = self.capture(self.step, self.ring.slots.device)
+            replay = capture(self.step, self.ring.slots.device)
         except RuntimeError as error:
             cause = str(error.__context__ or error).partition("\n")[0]
             log.warning("Rounds run one by one instead of as a graph: the capture failed (%s).", cause)
-            self.capture = uncaptured
-            return self.step
-        outcome = self.outcome
+            self.capture = None
+            return None
+        self.replayed = self.outcome
+        return replay
 
-        def again() -> None:
-            replay()
-            self.outcome = outcome
-
-        return again
+    def repeat(self) -> None:
+        """A round in the bucket that was entered last: a replay, or a step by itself where the capture failed."""
+        if self.replay is None:
+            self.step()
+        else:
+            self.replay()
+            self.outcome = self.replayed
 
     def drain(self) -> None:
         """Waits for the rounds under way: they write into memory of this object."""
