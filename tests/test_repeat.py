@@ -1,6 +1,7 @@
 """Every op gives the same bits again: on a second call and, on a GPU, on another stream and from a captured graph."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 from trees import grown_history, random_tree_mask
 
 import eagle_kernels
+from eagle_decoding.numerics.cases import FP8_WEIGHTS, with_fp8_weights
 
 OPS = sorted(op for op in eagle_kernels.__all__ if hasattr(torch.ops.eagle_kernels, op))
 SIZES = {"hidden": 1024, "heads": 4, "kv_heads": 2, "head_dim": 64, "intermediate": 1100, "cache_length": 300}
@@ -119,16 +121,30 @@ if torch.cuda.is_available():
     WAYS += [("cuda", again), ("cuda", on_another_stream), ("cuda", from_a_graph)]
 
 
-CASES = [(name, *way) for way in WAYS for name in OPS]
+def cases(ops: list[str]) -> Any:
+    chosen = [(name, *way) for way in WAYS for name in ops]
+    ids = [f"{device}-{way.__name__}-{name}" for name, device, way in chosen]
+    return pytest.mark.parametrize("name, device, way", chosen, ids=ids)
 
 
-@pytest.mark.parametrize("name, device, way", CASES, ids=[f"{d}-{way.__name__}-{name}" for name, d, way in CASES])
-def test_gives_the_same_bits(name, device, way):
+def assert_repeats(op: Callable[..., Any], arguments: list[Any], way: Callable[..., Any]) -> None:
     """Results, and arguments as the op leaves them."""
-    head = DraftHead(torch.bfloat16, device, **SIZES)
-    arguments = (draft_head_arguments(head) | round_arguments(head))[name]
-    op, first, second = getattr(eagle_kernels, name), copies(arguments), copies(arguments)
+    first, second = copies(arguments), copies(arguments)
     expected = [*tensors(op(*first)), *first]
     actual = [*tensors(way(op, second)), *second]
     for i, (a, e) in enumerate(zip(tensors(actual), tensors(expected), strict=True)):
         assert_bitwise(a, e, f"tensor {i}")
+
+
+@cases(OPS)
+def test_gives_the_same_bits(name, device, way):
+    head = DraftHead(torch.bfloat16, device, **SIZES)
+    arguments = (draft_head_arguments(head) | round_arguments(head))[name]
+    assert_repeats(getattr(eagle_kernels, name), arguments, way)
+
+
+@cases(sorted(FP8_WEIGHTS))
+def test_gives_the_same_bits_with_fp8_weights(name, device, way):
+    arguments = draft_head_arguments(DraftHead(torch.bfloat16, device, **SIZES))[name]
+    arguments, scales = with_fp8_weights(name, tuple(arguments))
+    assert_repeats(partial(getattr(eagle_kernels, name), **scales), list(arguments), way)
