@@ -3,6 +3,7 @@
 
 // The pragma above must precede all code.
 #include "common/sample_children.h"
+#include "cpu/by_dtype.h"
 #include "cpu/gumbel_bound.h"
 #include "cpu/row_filter.h"
 
@@ -125,29 +126,15 @@ EAGLE_INLINE void sample_rows(const SampleChildrenParams& p, int64_t begin, int6
   }
 }
 
-EAGLE_MULTIVERSION void sample_rows_fp32(const SampleChildrenParams& p, int64_t begin, int64_t end) {
-  sample_rows<float>(p, begin, end);
-}
-EAGLE_MULTIVERSION void sample_rows_fp16(const SampleChildrenParams& p, int64_t begin, int64_t end) {
-  sample_rows<float16>(p, begin, end);
-}
-EAGLE_MULTIVERSION void sample_rows_bf16(const SampleChildrenParams& p, int64_t begin, int64_t end) {
-  sample_rows<bfloat16>(p, begin, end);
+EAGLE_MULTIVERSION void sample_any(const SampleChildrenParams& p, int64_t begin, int64_t end) {
+  by_dtype(p.draft_logits.dtype,
+           [&](auto element) EAGLE_INLINE_LAMBDA { sample_rows<decltype(element)>(p, begin, end); });
 }
 
 }  // namespace
 
 void sample_children(const SampleChildrenParams& p, ParallelFor parallel_for) {
-  parallel_for(p.batch * p.num_nodes, 1, [&](int64_t begin, int64_t end) {
-    switch (p.draft_logits.dtype) {
-      case DType::kFloat32:
-        return sample_rows_fp32(p, begin, end);
-      case DType::kFloat16:
-        return sample_rows_fp16(p, begin, end);
-      case DType::kBFloat16:
-        return sample_rows_bf16(p, begin, end);
-    }
-  });
+  parallel_for(p.batch * p.num_nodes, 1, [&](int64_t begin, int64_t end) { sample_any(p, begin, end); });
 }
 
 }  // namespace eagle::cpu

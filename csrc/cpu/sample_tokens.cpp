@@ -3,6 +3,7 @@
 
 // The pragma above must precede all code.
 #include "common/sample_tokens.h"
+#include "cpu/by_dtype.h"
 #include "cpu/gumbel_bound.h"
 #include "cpu/row_filter.h"
 
@@ -72,29 +73,14 @@ EAGLE_INLINE void sample_rows(const SampleTokensParams& p, int64_t begin, int64_
   }
 }
 
-EAGLE_MULTIVERSION void sample_rows_fp32(const SampleTokensParams& p, int64_t begin, int64_t end) {
-  sample_rows<float>(p, begin, end);
-}
-EAGLE_MULTIVERSION void sample_rows_fp16(const SampleTokensParams& p, int64_t begin, int64_t end) {
-  sample_rows<float16>(p, begin, end);
-}
-EAGLE_MULTIVERSION void sample_rows_bf16(const SampleTokensParams& p, int64_t begin, int64_t end) {
-  sample_rows<bfloat16>(p, begin, end);
+EAGLE_MULTIVERSION void sample_any(const SampleTokensParams& p, int64_t begin, int64_t end) {
+  by_dtype(p.logits.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { sample_rows<decltype(element)>(p, begin, end); });
 }
 
 }  // namespace
 
 void sample_tokens(const SampleTokensParams& p, ParallelFor parallel_for) {
-  parallel_for(p.batch * p.num_nodes, 1, [&](int64_t begin, int64_t end) {
-    switch (p.logits.dtype) {
-      case DType::kFloat32:
-        return sample_rows_fp32(p, begin, end);
-      case DType::kFloat16:
-        return sample_rows_fp16(p, begin, end);
-      case DType::kBFloat16:
-        return sample_rows_bf16(p, begin, end);
-    }
-  });
+  parallel_for(p.batch * p.num_nodes, 1, [&](int64_t begin, int64_t end) { sample_any(p, begin, end); });
 }
 
 }  // namespace eagle::cpu

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "common/topk_logprobs.h"
+#include "cpu/by_dtype.h"
 #include "cpu/row_scan.h"
 
 namespace eagle::cpu {
@@ -53,29 +54,14 @@ EAGLE_INLINE void topk_rows(const TopkLogprobsParams& p, int64_t begin, int64_t 
   }
 }
 
-EAGLE_MULTIVERSION void topk_rows_fp32(const TopkLogprobsParams& p, int64_t begin, int64_t end) {
-  topk_rows<float>(p, begin, end);
-}
-EAGLE_MULTIVERSION void topk_rows_fp16(const TopkLogprobsParams& p, int64_t begin, int64_t end) {
-  topk_rows<float16>(p, begin, end);
-}
-EAGLE_MULTIVERSION void topk_rows_bf16(const TopkLogprobsParams& p, int64_t begin, int64_t end) {
-  topk_rows<bfloat16>(p, begin, end);
+EAGLE_MULTIVERSION void topk_any(const TopkLogprobsParams& p, int64_t begin, int64_t end) {
+  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { topk_rows<decltype(element)>(p, begin, end); });
 }
 
 }  // namespace
 
 void topk_logprobs(const TopkLogprobsParams& p, ParallelFor parallel_for) {
-  parallel_for(p.rows, 1, [&](int64_t begin, int64_t end) {
-    switch (p.dtype) {
-      case DType::kFloat32:
-        return topk_rows_fp32(p, begin, end);
-      case DType::kFloat16:
-        return topk_rows_fp16(p, begin, end);
-      case DType::kBFloat16:
-        return topk_rows_bf16(p, begin, end);
-    }
-  });
+  parallel_for(p.rows, 1, [&](int64_t begin, int64_t end) { topk_any(p, begin, end); });
 }
 
 }  // namespace eagle::cpu
