@@ -5,10 +5,13 @@ EAGLE_CUDA_ARCHS narrows the list of architectures, for example "90a-real".
 """
 
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pybind11
 from setuptools import find_packages, setup
@@ -19,8 +22,15 @@ CMAKE_BUILD = ROOT / "build" / "cmake"
 TORCH_2_10 = "0x020a000000000000"  # oldest torch that the built extension loads into
 
 
-def find_cuda() -> Path | None:
-    """Returns the CUDA toolkit's root, or None for a build without CUDA kernels."""
+class Cuda(NamedTuple):
+    """A CUDA toolkit as its nvcc describes it: an installer's, conda's and pip's lie in folders of different names."""
+
+    nvcc: Path
+    library_paths: list[str]  # -L options
+
+
+def find_cuda() -> Cuda | None:
+    """Returns the CUDA toolkit, or None for a build without CUDA kernels."""
     wanted = os.environ.get("EAGLE_BUILD_CUDA")
     if wanted == "0":
         return None
@@ -34,7 +44,8 @@ def find_cuda() -> Path | None:
         return None
     # Ask nvcc itself: the one on PATH may be a wrapper script.
     dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
-    return Path(next(line.split("TOP=")[1] for line in dry_run.splitlines() if "TOP=" in line)).resolve()
+    told = dict(re.findall(r"^#\$ (TOP|LIBRARIES)=(.*)", dry_run, re.MULTILINE))
+    return Cuda(Path(told["TOP"]).resolve() / "bin" / "nvcc", shlex.split(told["LIBRARIES"]))
 
 
 CUDA = find_cuda()
@@ -50,15 +61,15 @@ class Build(BuildExtension):
 
     def build_extensions(self) -> None:
         if CUDA:
-            self.build_cuda_kernels()
+            self.build_cuda_kernels(CUDA)
         super().build_extensions()
         archs = os.environ.get("EAGLE_CUDA_ARCHS", "all listed architectures")
         print(f"eagle_kernels: built C++ kernels and {f'CUDA kernels for {archs}' if CUDA else 'no CUDA kernels'}.")
 
-    def build_cuda_kernels(self) -> None:
+    def build_cuda_kernels(self, cuda: Cuda) -> None:
         archs = os.environ.get("EAGLE_CUDA_ARCHS")
         configure = ["cmake", "-S", ROOT, "-B", CMAKE_BUILD, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
-        configure.append(f"-DCMAKE_CUDA_COMPILER={CUDA}/bin/nvcc")
+        configure.append(f"-DCMAKE_CUDA_COMPILER={cuda.nvcc}")
         if archs:
             configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={archs}")
         subprocess.check_call(configure)
@@ -72,12 +83,12 @@ def cpp_files(folder: str) -> list[str]:
 extension = CppExtension(
     "eagle_kernels._C",
     cpp_files(".") + cpp_files("ops") + cpp_files("cpu"),
-    include_dirs=[str(ROOT / "csrc"), pybind11.get_include()] + ([str(CUDA / "include")] if CUDA else []),
+    include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
     define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10)] + ([("EAGLE_WITH_CUDA", None)] if CUDA else []),
     extra_compile_args=["-O3", "-std=c++20", "-fvisibility=hidden", "-Wno-psabi"],
     extra_objects=[str(CMAKE_BUILD / "libeagle_cuda.a")] if CUDA else [],
     extra_link_args=["-Wl,--no-as-needed", "-ltorch"]
-    + ([f"-L{CUDA}/lib64", "-lcudart_static", "-lrt", "-ldl", "-lpthread"] if CUDA else []),
+    + ([*CUDA.library_paths, "-lcudart_static", "-lrt", "-ldl", "-lpthread"] if CUDA else []),
 )
 
 setup(

@@ -3,6 +3,7 @@
 import importlib
 import importlib.metadata
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,22 @@ def test_insisting_on_cuda_without_nvcc_is_an_error(tmp_path):
     )
     assert build.returncode != 0
     assert "EAGLE_BUILD_CUDA=1 asks for CUDA kernels but nvcc was not found" in build.stderr
+
+
+@pytest.mark.parametrize("folder", ["lib64", "lib", "targets/x86_64-linux/lib"])  # of an installer, of pip, of conda
+def test_the_cuda_runtime_is_linked_from_where_nvcc_has_it(tmp_path, monkeypatch, folder):
+    nvcc = tmp_path / "the toolkit" / "bin" / "nvcc"
+    top, library = f"{nvcc.parent}/..", nvcc.parents[1] / folder / "libcudart_static.a"
+    for file in (nvcc, library):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    told = f'#$ _SPACE_= \n#$ TOP={top}\n#$ LIBRARIES=  "-L{top}/{folder}/stubs" "-L{top}/{folder}"\n#$ gcc -m64 x.o'
+    nvcc.write_text(f"#!/bin/sh\ncat >&2 <<END\n{told}\nEND\n")
+    nvcc.chmod(0o755)
+    monkeypatch.setenv("CUDA_HOME", str(nvcc.parents[1]))
+    monkeypatch.delenv("EAGLE_BUILD_CUDA", raising=False)
+    monkeypatch.setattr("setuptools.setup", lambda **arguments: None)
+    monkeypatch.chdir(ROOT)
+    link = runpy.run_path("setup.py")["extension"].extra_link_args
+    searched = [Path(option[2:], library.name) for option in link if option.startswith("-L")]
+    assert any(path.is_file() for path in searched)
