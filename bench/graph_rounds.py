@@ -52,10 +52,12 @@ class Bench:
         self.head = random_head(self.shape, self.dtype, device)
         self.prompt = torch.randint(1, self.shape.vocab_size, (1, self.prompt_tokens), device=device)  # 0 is padding
 
-    def decoder(self, tree: TreeConfig, fused: bool) -> SpeculativeDecoder:
+    def draft(self, tree: TreeConfig) -> Eagle3Draft:
         embedding = self.target.get_input_embeddings().weight
-        draft = Eagle3Draft(self.head, embedding, self.shape.num_layers, tree, self.dtype, self.target.device)
-        return SpeculativeDecoder(self.target, draft, fused=fused)
+        return Eagle3Draft(self.head, embedding, self.shape.num_layers, tree, self.dtype, self.target.device)
+
+    def decoder(self, tree: TreeConfig, fused: bool) -> SpeculativeDecoder:
+        return SpeculativeDecoder(self.target, self.draft(tree), fused=fused)
 
     def settings(self, new_tokens: int) -> dict[str, Any]:
         return {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
@@ -73,7 +75,7 @@ class Bench:
             "rounds": "transformers",
             "fused": False,
             "tokens_per_round": 1.0,
-            "floor_seconds": self.floor_seconds(tree, False, 1.0),
+            "floor_seconds": self.floor_seconds(self.draft(tree), False, 1.0),
             "eager_seconds": clock.decode / clock.steps,
         }
 
@@ -87,7 +89,7 @@ class Bench:
             "rounds": tree_name(tree) if speculate else "plain",
             "fused": fused,
             "tokens_per_round": stats.tokens_per_round,
-            "floor_seconds": self.floor_seconds(tree, speculate, stats.tokens_per_round),
+            "floor_seconds": self.floor_seconds(decoder.draft, speculate, stats.tokens_per_round),
             "eager_seconds": stats.decode_seconds / stats.rounds,
         }
         with marked_replays(self.watch) as replays:
@@ -101,10 +103,10 @@ class Bench:
             row["share_of_floor_speed"] = row["floor_seconds"] / row["graph_seconds"]
         return row
 
-    def floor_seconds(self, tree: TreeConfig, speculate: bool, tokens_per_round: float) -> float:
+    def floor_seconds(self, draft: Eagle3Draft, speculate: bool, tokens_per_round: float) -> float:
         """Least time of a round in the middle of the text."""
         context = self.prompt_tokens + self.new_tokens / 2
-        floor = Floor(round_model(self.target, self.head.config), self.ceilings, tree, context)
+        floor = Floor(round_model(self.target, draft), self.ceilings, draft.tree, context)
         return floor.round_seconds(tokens_per_round) if speculate else floor.plain_seconds()
 
     def idle(self, tree: TreeConfig, speculate: bool, fused: bool, accept: int, trace: Path) -> dict[str, Any]:

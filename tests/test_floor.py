@@ -11,9 +11,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from typer.testing import CliRunner
 
 from eagle_decoding import TreeConfig
-from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.checkpoint import Head, HeadConfig
 from eagle_decoding.cli import app
-from eagle_decoding.drafts import NoDraft
+from eagle_decoding.drafts import Eagle3Draft, NoDraft
 from eagle_decoding.floor.ceilings import Ceilings, measure_ceilings
 from eagle_decoding.floor.report import MeasuredRound, phase_table, speed_table, verdict
 from eagle_decoding.floor.run import measure_round, run_floor
@@ -48,7 +48,10 @@ def llama_8b() -> Floor:
         draft_vocab_size=32000,
         target_hidden_size=4096,
     )
-    return Floor(round_model(target, head), H200, TreeConfig(num_nodes=60, max_depth=8, topk=10), context_len=1024)
+    tree, meta = TreeConfig(num_nodes=60, max_depth=8, topk=10), torch.device("meta")
+    tensors = {name: torch.empty(shape, device=meta) for name, shape in head.tensor_shapes().items()}
+    draft = Eagle3Draft(Head(head, tensors), target.get_input_embeddings().weight, 32, tree, torch.bfloat16, meta)
+    return Floor(round_model(target, draft), H200, tree, context_len=1024)
 
 
 def test_an_8b_model_is_counted_as_published(llama_8b):
@@ -93,19 +96,29 @@ def test_streamed_weights_are_those_a_forward_multiplies(kind):
 
 def test_a_mixture_of_experts_is_refused():
     """How many experts a tree's rows reach depends on the text."""
-    target = tiny_target("mixtral")
+    decoder = eagle_decoder(tiny_target("mixtral"))
     with pytest.raises(ValueError, match="dense targets, not for 'mixtral'"):
-        round_model(target, random_head(target).config)
+        round_model(decoder.target, decoder.draft)
 
 
-def test_head_bytes_are_the_tensors_the_draft_holds():
-    target = tiny_target()
-    decoder = eagle_decoder(target, draft_vocab=60)
-    model, draft = round_model(target, random_head(target, 60).config), decoder.draft
-    own = draft.layer
-    layer = [own.qkv, own.output, own.gate_up, own.down, draft.embed_norm, draft.hidden_norm, own.mlp_norm]
-    assert model.layer.weight_bytes == sum(t.nbytes for t in layer)
-    assert model.lm_head.weight_bytes == draft.lm_head.nbytes and model.fc.weight_bytes == draft.fc.nbytes
+@pytest.mark.parametrize("options", [{"attention_bias": True, "fc_norm": True}, {"norm_before_fc": True}])
+@pytest.mark.parametrize("served", [None, torch.float8_e4m3fn], ids=["wide", "fp8"])
+def test_head_bytes_are_those_of_the_weights_as_they_are_stored(served, options):
+    """fp8 matrices take a byte an element and a float32 scale an output, all else bfloat16; operations are the same."""
+    target = tiny_target(dtype=torch.bfloat16)
+    head = random_head(target, 60, **options)
+    embedding = target.get_input_embeddings().weight
+    draft = Eagle3Draft(head, embedding, 4, TreeConfig(), target.dtype, target.device, served)
+    model = round_model(target, draft)
+    for part, prefixes in {"layer": "layers.0.", "fc": ("fc", "input_norm"), "lm_head": ("lm_head", "norm.")}.items():
+        shapes = [torch.Size(s) for name, s in head.config.tensor_shapes().items() if name.startswith(prefixes)]
+        matrices, vectors = ([s for s in shapes if len(s) == dims] for dims in (2, 1))
+        elements = sum(s.numel() for s in matrices)
+        of_matrices = elements + 4 * sum(s[0] for s in matrices) if served else 2 * elements
+        counted = getattr(model, part)
+        assert counted.weight_bytes == of_matrices + 2 * sum(s.numel() for s in vectors), part
+        assert counted.flops_per_row == 2 * elements, part
+    assert model.layer.kv_bytes == 2 * 2 * 8 * 2 and model.layer.attention_flops == 4 * 4 * 8
 
 
 def test_tables_hold_the_floor_and_the_measurement(llama_8b):

@@ -33,7 +33,7 @@ def run_floor(models: Models, prompt: str, max_new_tokens: int) -> None:
     with err.status("Decoding"):
         measured = measure_round(decoder, inputs, max_new_tokens)
     context = inputs["input_ids"].shape[1] + decoder.stats.tokens / 2
-    floor = Floor(round_model(decoder.target, draft.config), ceilings, draft.tree, context)
+    floor = Floor(round_model(decoder.target, draft), ceilings, draft.tree, context)
     out.print(ceilings_line(ceilings, device))
     out.print(phase_table(floor, measured))
     out.print(speed_table(floor, measured))

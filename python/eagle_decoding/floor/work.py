@@ -1,15 +1,17 @@
-"""Bytes and operations of a decoding round, phase by phase, from the shapes of a target and of its EAGLE-3 head."""
+"""Bytes and operations of a decoding round, phase by phase, from the weights of a target and of its EAGLE-3 head."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import HeadConfig
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts import Eagle3Draft
+from eagle_decoding.drafts.matrix import Matrix
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ class Work:
 class Layers:
     """Weights that a forward streams once, whatever the number of rows, and the cache behind its attention.
 
-    weight_bytes:     all weights that take part in a product, and norms
+    weight_bytes:     all weights that take part in a product, and norms, as they are stored
     flops_per_row:    2 * elements of the weight matrices
     kv_bytes:         keys and values of one cached row, all layers
     attention_flops:  of one row over one cached row, all layers: 4 * query heads * head_dim * layers
@@ -58,7 +60,7 @@ class RoundModel:
     layer:     the head's decoder layer
     fc:        the head's fusion of target features, once a committed row
     lm_head:   the head's output projection
-    itemsize:  bytes of a weight, of a cached value and of a logit
+    itemsize:  bytes of a logit
     """
 
     target: Layers
@@ -89,8 +91,8 @@ class RoundModel:
         return Work(batch * rows * self.vocab_size * self.itemsize, batch * rows * self.vocab_size)
 
 
-def round_model(target: PreTrainedModel, head: HeadConfig) -> RoundModel:
-    """Counts a target, on any device, "meta" included, and the head whose shapes the configuration names.
+def round_model(target: PreTrainedModel, draft: Eagle3Draft) -> RoundModel:
+    """Counts a target and the head that drafts for it, on any device, "meta" included.
 
     Raises ValueError for a mixture of experts: how many experts a tree's rows reach depends on the text.
     """
@@ -100,15 +102,8 @@ def round_model(target: PreTrainedModel, head: HeadConfig) -> RoundModel:
             f"The floor is counted for dense targets, not for {config.model_type!r}: give another --target."
         )
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    shapes = head.tensor_shapes()
-
-    def part(prefix: str, kv_heads: int = 0, heads: int = 0) -> Layers:
-        elements = sum(torch.Size(shape).numel() for name, shape in shapes.items() if name.startswith(prefix))
-        return Layers(
-            elements * itemsize, 2 * elements, 2 * kv_heads * head.head_dim * itemsize, 4 * heads * head.head_dim
-        )
-
     layers = config.num_hidden_layers
+    head, own = draft.config, draft.layer
     return RoundModel(
         target=Layers(
             weight_bytes=streamed_elements(target) * itemsize,
@@ -116,11 +111,29 @@ def round_model(target: PreTrainedModel, head: HeadConfig) -> RoundModel:
             kv_bytes=2 * layers * config.num_key_value_heads * head_dim * itemsize,
             attention_flops=4 * layers * config.num_attention_heads * head_dim,
         ),
-        layer=part("layers.0.", head.num_kv_heads, head.num_heads),
-        fc=part("fc"),
-        lm_head=part("lm_head"),
+        layer=layers_of(
+            (own.qkv, own.output, own.gate_up, own.down),
+            (own.qkv_bias, draft.embed_norm, draft.hidden_norm, own.mlp_norm),
+            kv_bytes=2 * head.num_kv_heads * head.head_dim * own.dtype.itemsize,
+            attention_flops=4 * head.num_heads * head.head_dim,
+        ),
+        fc=layers_of((draft.fc,), (*draft.fc_norms, draft.input_norm)),
+        lm_head=layers_of((draft.lm_head,), (draft.norm,)),
         vocab_size=config.vocab_size,
         itemsize=itemsize,
+    )
+
+
+def layers_of(
+    matrices: Iterable[Matrix], vectors: Iterable[Tensor | None], kv_bytes: float = 0, attention_flops: float = 0
+) -> Layers:
+    """A part of the head from the very tensors that its forward reads: norms and biases are the vectors."""
+    matrices = tuple(matrices)
+    return Layers(
+        weight_bytes=sum(m.nbytes for m in matrices) + sum(v.nbytes for v in vectors if v is not None),
+        flops_per_row=2 * sum(m.weight.numel() for m in matrices),
+        kv_bytes=kv_bytes,
+        attention_flops=attention_flops,
     )
 
 
