@@ -1,7 +1,8 @@
-"""tree_attention beside torch: SDPA with a mask, the same with a group's heads folded into rows, flex attention."""
+"""tree_attention beside torch (SDPA with a mask, with heads folded into rows, flex attention) and our Triton kernel."""
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ ALIGNED = 8  # elements: rows of an additive mask that starts at their multiples
 
 
 def add_attention(rows: Rows, sizes: Sizes) -> None:
-    """A row for one case; flex attention, whose every shape is compiled anew, takes part in that of the tree."""
+    """A row for one case; rivals that compile or tune every shape anew take part in that of the tree only."""
     make = DeviceMaker(torch.bfloat16, rows.watch.device)
     measured = case(sizes, make)
     query, (mask, scale) = measured.arguments[0], measured.arguments[4:]
@@ -37,6 +38,8 @@ def add_attention(rows: Rows, sizes: Sizes) -> None:
     if sizes.num_nodes == TREE:
         ways["flex"] = lambda: flex(visible, sizes, scale, rows.watch.device)
     rivals = {name: calls_of(make_way, bare) for name, make_way in ways.items()}
+    if sizes.num_nodes == TREE and rows.watch.device == "cuda":
+        rivals["ours in Triton"] = lambda: in_turn(partial(eagle_kernels.tree_attention, backend="triton"), sets)
     rows.add(
         "tree_attention",
         in_turn(eagle_kernels.tree_attention, sets),

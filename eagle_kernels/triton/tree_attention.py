@@ -12,26 +12,60 @@ from eagle_kernels.triton.common.page_table import locate, page_fields
 
 ROWS_PER_SPLIT = 256  # no split gets fewer committed rows
 MAX_POSITION = 2**31 - 1
-BLOCK_N = 32  # cache rows at a time: half a mask word
-CONFIGS = [
-    triton.Config({"BLOCK_M": rows}, num_warps=warps, num_stages=stages)
-    for rows, warps, stages in [(32, 8, 3), (16, 4, 3), (32, 8, 2), (64, 8, 3)]
-]
+
+
+def tiles(*choices: tuple[int, int, int, int]) -> list[triton.Config]:
+    """Configurations from (packed rows, cache rows, warps, stages)."""
+    return [
+        triton.Config({"BLOCK_M": rows, "BLOCK_N": columns}, num_warps=warps, num_stages=stages)
+        for rows, columns, warps, stages in choices
+    ]
+
+
+SMALL_TILES = tiles((32, 32, 8, 3), (16, 64, 4, 3), (32, 64, 4, 3))
+LARGE_TILES = tiles((64, 32, 8, 3))
+WIDE_TILES = tiles((64, 64, 4, 3), (128, 64, 8, 3))
+PLAIN_TILES = tiles((16, 16, 8, 3))  # float32, which tensor cores would round
+OPERANDS_IN_SHARED_MEMORY = (90, 100)  # GPUs whose tensor cores read them there, which leaves registers for more sums
 
 
 def fitting(configs: list[triton.Config], arguments: dict[str, Any], **_: Any) -> list[triton.Config]:
-    """Configurations without idle blocks of rows, and with sums and queries of at most 16 KB of bfloat16 a block.
+    """Configurations without idle blocks of rows, and with as many sums a thread as fit into registers.
 
-    More does not fit into registers: on every GPU that tests/compile_gate.py knows, these do without spilling.
+    For the GPUs and models of tests/compile_gate.py, these do without spilling.
     """
     query = arguments["query_ptr"]
-    wanted = block_of(arguments["num_rows"] * arguments["group"], 16)
-    room = 16384 // (query.element_size() * block_of(arguments["head_dim"], 16))
-    return [config for config in configs if config.kwargs["BLOCK_M"] <= max(min(wanted, room), 16)]
+    if query.dtype == torch.float32:
+        return PLAIN_TILES
+    wide = triton.runtime.driver.active.get_current_target().arch in OPERANDS_IN_SHARED_MEMORY
+    most_rows = block_of(arguments["num_rows"] * arguments["group"], 16)
+    head_dim, most_sums = block_of(arguments["head_dim"], 16), 64 if wide else 32
+
+    def fits(config: triton.Config) -> bool:
+        rows = config.kwargs["BLOCK_M"]
+        return rows <= most_rows and rows * head_dim <= config.num_warps * 32 * most_sums
+
+    return [config for config in SMALL_TILES + (WIDE_TILES if wide else LARGE_TILES) if fits(config)]
+
+
+@triton.jit
+def attend(query, keys, values, seen, loaded, dim, in_dim, factor, top, mass, sums):
+    """Takes a block of cache rows into the online softmax, in base 2; `keys` and `values` point at rows."""
+    key = tl.load(keys + dim[:, None], mask=in_dim[:, None] & loaded[None, :], other=0.0)
+    scores = tl.where(seen, tl.dot(query, key, input_precision="ieee") * factor, float("-inf"))
+    new_top = tl.maximum(top, tl.max(scores, axis=1))
+    anchor = tl.where(new_top == float("-inf"), 0.0, new_top)
+    weight = tl.exp2(scores - anchor[:, None])
+    shrink = tl.exp2(top - anchor)
+    value = tl.load(values + dim[None, :], mask=loaded[:, None] & in_dim[None, :], other=0.0)
+    sums = tl.dot(weight.to(value.dtype), value, sums * shrink[:, None], input_precision="ieee")
+    return new_top, mass * shrink + tl.sum(weight, axis=1), sums
 
 
 # grid: (blocks of packed rows, batch * kv heads, splits); packed row = tree row * group + head of the group
-@tuned(CONFIGS, key=["head_dim", "num_splits", "num_rows"], fitting=fitting)
+@tuned(
+    SMALL_TILES + LARGE_TILES + WIDE_TILES + PLAIN_TILES, key=["head_dim", "num_splits", "num_rows"], fitting=fitting
+)
 @triton.jit
 def attend_kernel(
     query_ptr,
@@ -64,57 +98,52 @@ def attend_kernel(
     value_head_stride,
     value_row_stride,
     BLOCK_D: tl.constexpr,
-    BLOCK_N: tl.constexpr,
     BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
 ):
     packed = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     b, kv_head = (tl.program_id(1) // num_kv_heads).to(tl.int64), tl.program_id(1) % num_kv_heads
     split = tl.program_id(2)
     row, head = packed // group, kv_head * group + packed % group
     in_rows = row < num_rows
-    dim, column = tl.arange(0, BLOCK_D), tl.arange(0, BLOCK_N)
+    dim = tl.arange(0, BLOCK_D)
     in_dim = dim < head_dim
 
     query_row = b * query_batch_stride + head.to(tl.int64) * query_head_stride + row * query_row_stride
     query = tl.load(query_ptr + query_row[:, None] + dim[None, :], mask=in_rows[:, None] & in_dim[None, :], other=0.0)
     key_ptr += kv_head.to(tl.int64) * key_head_stride
     value_ptr += kv_head.to(tl.int64) * value_head_stride
+    factor = scale * 1.4426950408889634  # log2(e)
     top = tl.full((BLOCK_M,), float("-inf"), tl.float32)
     mass = tl.zeros((BLOCK_M,), tl.float32)
     sums = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
 
-    # cache rows of this program: a share of the committed ones, or in the last split those of the tree
+    # committed rows, of which every row of the tree sees its split's share
     context = tl.minimum(tl.load(context_ptr + b), length)
-    in_tree = split == num_splits - 1
     share = tl.cdiv(tl.cdiv(context, num_splits - 1), BLOCK_N) * BLOCK_N
-    start = tl.where(in_tree, context, split * share)
-    stop = tl.where(in_tree, tl.minimum(context + words * 64, length), tl.minimum(split * share + share, context))
+    start, stop = split * share, tl.minimum(split * share + share, context)
     for first in range(start, stop, BLOCK_N):
-        # every row sees the committed ones; bits say which of the tree's
-        bit = tl.maximum(first - context, 0)
-        word = tl.load(mask_ptr + (b * num_rows + row) * words + bit // 64, mask=in_rows, other=-1)
-        word = tl.where(in_tree, word, -1)
+        position = first + tl.arange(0, BLOCK_N)
+        page, cache_row, loaded = locate(page_table_ptr, columns, num_pages, page_size, b, position, position < stop)
+        keys = key_ptr + (page * key_batch_stride + cache_row * key_row_stride)[None, :]
+        values = value_ptr + (page * value_batch_stride + cache_row * value_row_stride)[:, None]
+        top, mass, sums = attend(query, keys, values, loaded[None, :], loaded, dim, in_dim, factor, top, mass, sums)
+
+    # the tree's own rows, in the last split, of which bits say who sees them; sixteen at a time
+    first_in_tree, column = tl.where(split == num_splits - 1, context, length), tl.arange(0, 16)
+    for first in range(first_in_tree, tl.minimum(context + words * 64, length), 16):
+        bit, position = first - context, first + column
+        word = tl.load(mask_ptr + (b * num_rows + row) * words + bit // 64, mask=in_rows, other=0)
         bits = (word >> (bit % 64)).to(tl.int32)
-        seen = ((bits[:, None] >> column[None, :]) & 1 != 0) & in_rows[:, None] & (first + column < stop)[None, :]
-
-        # scores; rows that nobody sees stay unread, they may hold NaN
-        loaded = tl.max(seen.to(tl.int32), axis=0) > 0
-        page, cache_row, loaded = locate(page_table_ptr, columns, num_pages, page_size, b, first + column, loaded)
-        seen &= loaded[None, :]
-        keys = key_ptr + (page * key_batch_stride + cache_row * key_row_stride)[None, :] + dim[:, None]
-        key = tl.load(keys, mask=in_dim[:, None] & loaded[None, :], other=0.0)
-        scores = tl.dot(query, key, input_precision="ieee") * (scale * 1.4426950408889634)
-        scores = tl.where(seen, scores, float("-inf"))
-
-        # online softmax in base 2
-        new_top = tl.maximum(top, tl.max(scores, axis=1))
-        anchor = tl.where(new_top == float("-inf"), 0.0, new_top)
-        weight = tl.exp2(scores - anchor[:, None])
-        shrink = tl.exp2(top - anchor)
-        top, mass = new_top, mass * shrink + tl.sum(weight, axis=1)
-        values = value_ptr + (page * value_batch_stride + cache_row * value_row_stride)[:, None] + dim[None, :]
-        value = tl.load(values, mask=loaded[:, None] & in_dim[None, :], other=0.0)
-        sums = tl.dot(weight.to(value.dtype), value, sums * shrink[:, None], input_precision="ieee")
+        seen = ((bits[:, None] >> column[None, :]) & 1 != 0) & (position < length)[None, :]
+        # rows that nobody sees stay unread, they may hold NaN
+        wanted = tl.max(seen.to(tl.int32), axis=0) > 0
+        page, cache_row, loaded = locate(page_table_ptr, columns, num_pages, page_size, b, position, wanted)
+        keys = key_ptr + (page * key_batch_stride + cache_row * key_row_stride)[None, :]
+        values = value_ptr + (page * value_batch_stride + cache_row * value_row_stride)[:, None]
+        top, mass, sums = attend(
+            query, keys, values, seen & loaded[None, :], loaded, dim, in_dim, factor, top, mass, sums
+        )
 
     # partial results, [splits, batch, rows, heads]
     partial = ((split.to(tl.int64) * (tl.num_programs(1) // num_kv_heads) + b) * num_rows + row) * (
@@ -190,7 +219,6 @@ def tree_attention(
         *key_cache.stride()[:3],
         *value_cache.stride()[:3],
         BLOCK_D=block_d,
-        BLOCK_N=BLOCK_N,
     )
     combine_splits_kernel[(batch * num_rows * num_heads,)](
         top, mass, sums, output, num_splits, head_dim, BLOCK_S=block_of(num_splits), BLOCK_D=block_d, num_warps=2
