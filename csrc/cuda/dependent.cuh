@@ -13,11 +13,13 @@ __device__ __forceinline__ void wait_for_earlier_kernels() {
 #endif
 }
 
-// Brings `bytes` into the second-level cache: a hint, which reads nothing into the kernel and so may come before the
-// wait. `from` and `bytes` are multiples of 16.
-__device__ __forceinline__ void prefetch_async(const void* from, unsigned bytes) {
+constexpr int kLineBytes = 128;  // of the second-level cache
+
+// Brings the line that holds `address` into the second-level cache: a hint, which reads nothing into the kernel and so
+// may come before the wait.
+__device__ __forceinline__ void prefetch_line(const void* address) {
 #if __CUDA_ARCH__ >= 900
-  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(from), "r"(bytes));
+  asm volatile("prefetch.global.L2 [%0];" ::"l"(address));
 #endif
 }
 

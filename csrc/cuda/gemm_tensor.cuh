@@ -126,9 +126,9 @@ struct TensorGemm {
   static __device__ void prefetch(const GemmParams& g, const GemmTile& tile) {
     static_assert(kGemmThreads == kGemmOutputs);
     const int64_t first = (kStages - 1) * kGemmStep, elements = min(first, tile.inner_end - tile.inner_begin);
-    if (threadIdx.x >= tile.outputs || elements == 0) return;
+    if (threadIdx.x >= tile.outputs) return;
     const W* row = static_cast<const W*>(g.weight.data) + (tile.first_output + threadIdx.x) * g.inner;
-    prefetch_async(row + tile.inner_begin, static_cast<unsigned>(elements * sizeof(W)));
+    for (int64_t k = 0; k < elements; k += kLineBytes / sizeof(W)) prefetch_line(row + tile.inner_begin + k);
   }
 
   static __device__ void run(const GemmParams& g, const GemmTile& tile, char* shared) {
