@@ -16,19 +16,17 @@ inline void check_launch(const char* op) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(op) + ": " + cudaGetErrorString(error));
 }
 
-// Whether the code that runs for a kernel waits for earlier ones by itself: it was compiled for sm_90 or later, which
-// code for an older architecture that the driver translates for a newer GPU was not.
-template <class Kernel>
-bool waits_for_earlier(Kernel* kernel) {
-  cudaFuncAttributes attributes{};
-  return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
-}
-
-// kernel<<<grid, block, shared_bytes, stream>>>(arguments...) as an ordinary call, which any C++ compiler can read. The
-// kernel may take its place while the one before it ends: see dependent.cuh.
+// kernel<<<grid, block, shared_bytes, stream>>>(arguments...) as an ordinary call, which any C++ compiler can read.
+// Raises the kernel's limit of dynamic shared memory, 48 KB at first, where it must; a captured launch may rely on it
+// later, so that it never sinks. The kernel may take its place while the one before it ends (dependent.cuh) where its
+// code was compiled for sm_90 or later: older code that the driver translated for a newer GPU does not wait by itself.
 template <class... Parameters, class... Arguments>
-void launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes, void* stream,
+void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes, void* stream,
                    Arguments&&... arguments) {
+  cudaFuncAttributes of_kernel{};
+  cudaFuncGetAttributes(&of_kernel, kernel);
+  if (of_kernel.maxDynamicSharedSizeBytes < shared_bytes)
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
@@ -38,21 +36,13 @@ void launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t
   config.dynamicSmemBytes = shared_bytes;
   config.stream = as_stream(stream);
   config.attrs = &early;
-  config.numAttrs = waits_for_earlier(kernel) ? 1 : 0;
+  config.numAttrs = of_kernel.ptxVersion >= 90 ? 1 : 0;
   cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 
 template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, void* stream, Arguments&&... arguments) {
-  launch_kernel(kernel, grid, block, 0, stream, std::forward<Arguments>(arguments)...);
-}
-
-// With dynamic shared memory, which may be more than the default 48 KB.
-template <class... Parameters, class... Arguments>
-void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes, void* stream,
-                   Arguments&&... arguments) {
-  cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-  launch_kernel(kernel, grid, block, shared_bytes, stream, std::forward<Arguments>(arguments)...);
+  launch_shared(kernel, grid, block, 0, stream, std::forward<Arguments>(arguments)...);
 }
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

@@ -165,11 +165,11 @@ template <class Kernel>
 void cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {}
 
 struct cudaFuncAttributes {
-  int ptxVersion;
+  int ptxVersion, maxDynamicSharedSizeBytes;
 };
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
-  attributes->ptxVersion = 90;
+  *attributes = {.ptxVersion = 90, .maxDynamicSharedSizeBytes = 48 << 10};
   return cudaSuccess;
 }
 
