@@ -128,6 +128,11 @@ def resources(kernel: Any) -> tuple[int, int, int]:
     return registers, stack + local, shared
 
 
+def tensor_products(kernel: Any) -> str:
+    """The instruction that multiplies on an NVIDIA GPU's tensor cores, empty where there is none."""
+    return next((name for name in ("wgmma", "tcgen05.mma", "mma.sync") if name in kernel.asm.get("ptx", "")), "")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("target", choices=TARGETS)
@@ -141,12 +146,13 @@ def main() -> int:
     dtype = getattr(torch, arguments.dtype)
     worst = 0
     print(f"sm_{arguments.target}, {arguments.model}, {arguments.workload}, {arguments.dtype}")
-    print(f"{'op':27}{'kernel':26}{'warps':>6}{'registers':>10}{'spills':>8}{'shared':>8}")
+    print(f"{'op':27}{'kernel':26}{'warps':>6}{'registers':>10}{'spills':>8}{'shared':>8}  products")
     for op, kernel in compile_ops(TARGETS[arguments.target], sizes, dtype, arguments.op, arguments.every_config):
         registers, spills, shared = resources(kernel)
         worst = max(worst, spills)
         print(
-            f"{op:27}{kernel.metadata.name:26}{kernel.metadata.num_warps:6}{registers:10}{spills:8}{shared:8}",
+            f"{op:27}{kernel.metadata.name:26}{kernel.metadata.num_warps:6}{registers:10}{spills:8}{shared:8}"
+            f"  {tensor_products(kernel)}",
             flush=True,
         )
     if worst > SPILL_BOUND:

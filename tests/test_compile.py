@@ -35,6 +35,12 @@ def test_the_largest_kernels_compile_elsewhere(target):
     compile_gate(target, *(word for op in ops for word in ("--op", op)))
 
 
+def test_attention_of_many_rows_multiplies_by_wgmma_on_hopper():
+    kernels = [line.split() for line in compile_gate("90", "--op", "tree_attention", "--every-config").splitlines()]
+    products = [kernel[-1] for kernel in kernels if kernel[:2] == ["tree_attention", "attend_kernel"]]
+    assert products == ["mma.sync"] * 3 + ["wgmma"] * 2
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workload", WORKLOADS)
 @pytest.mark.parametrize("model", MODELS)
