@@ -1,8 +1,10 @@
 """Checks the machine code of a built extension: python tests/machine_code.py EXTENSION
 
 For sm_90a every kernel must wait for earlier ones, once, before it reads or writes global memory or ends: it is
-launched while the kernel before it still runs (csrc/cuda/dependent.cuh). Prints the kernels that do not, and exits with
-1 if there is one, or no kernel to look at.
+launched while the kernel before it still runs (csrc/cuda/dependent.cuh). Kernels that multiply by wgmma must start a
+whole tile's products at once and compute a softmax while products run (csrc/cuda/attention_warpgroup.cuh); the
+assembler may order that otherwise. Prints the kernels that do not, and exits with 1 if there is one, or no kernel to
+look at.
 """
 
 import re
@@ -17,7 +19,9 @@ ARCHITECTURE = "sm_90a"
 WAIT = "ACQBULK"
 TOUCHES_MEMORY = {"LD", "LDG", "LDGSTS", "ST", "STG", "ATOM", "ATOMG", "RED", "REDG", "UBLKCP", "EXIT"}
 FUNCTION = re.compile(r"\s*Function : (\S+)")
-INSTRUCTION = re.compile(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?(\w+)")
+INSTRUCTION = re.compile(r"\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+ )?([\w.]+)")
+TILE = re.compile("(HGMMA[^ ]* ){8}")
+OVERLAP = re.compile("HGMMA[^ ]* WARPGROUP.DEPBAR[^ ]* (MUFU.EX2 ){32,}WARPGROUP.DEPBAR")
 
 
 def kernels(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
@@ -35,11 +39,19 @@ def kernels(lines: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def fault(mnemonics: list[str]) -> str | None:
-    """What is wrong with a kernel's waiting, None where nothing is."""
+    """What is wrong with how a kernel waits, None where nothing is."""
     if mnemonics.count(WAIT) != 1:
         return f"waits {mnemonics.count(WAIT)} times for earlier kernels, not once"
-    early = [mnemonic for mnemonic in mnemonics[: mnemonics.index(WAIT)] if mnemonic in TOUCHES_MEMORY]
-    return f"has {', '.join(early)} before it waits for earlier kernels" if early else None
+    before = [mnemonic.split(".")[0] for mnemonic in mnemonics[: mnemonics.index(WAIT)]]
+    early = [mnemonic for mnemonic in before if mnemonic in TOUCHES_MEMORY]
+    if early:
+        return f"has {', '.join(early)} before it waits for earlier kernels"
+    products = " ".join(m for m in mnemonics if m.startswith(("HGMMA", "WARPGROUP", "MUFU.EX2")))
+    if "HGMMA" in products and not TILE.search(products):
+        return "waits for its products one by one"
+    if "HGMMA" in products and not OVERLAP.search(products):
+        return "waits for all its products before it computes a softmax"
+    return None
 
 
 def main(extension: Path) -> int:

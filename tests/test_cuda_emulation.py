@@ -249,3 +249,16 @@ def test_the_emulation_exposes_lanes_in_different_collectives():
 def test_the_emulation_exposes_a_thread_that_does_not_wait_for_earlier_kernels():
     with pytest.raises(RuntimeError, match="a thread does not wait for earlier kernels"):
         emulated.call("leave_early_64", torch.zeros(64, dtype=torch.int32))
+
+
+def test_the_emulation_exposes_mistakes_in_a_warpgroups_products():
+    right = torch.zeros(128, dtype=torch.int32)
+    emulated.call("multiply_ones_128", right, 0)
+    assert right.all()
+    mistakes = "not shown to products", "without begin_products", "operand has changed", "sums have changed"
+    for number, message in enumerate(mistakes, start=1):
+        with pytest.raises(RuntimeError, match=message):
+            emulated.call("multiply_ones_128", right, number)
+    read_early = torch.ones(128, dtype=torch.int32)
+    emulated.call("multiply_ones_128", read_early, len(mistakes) + 1)
+    assert 0 < read_early.sum() < 128

@@ -1,5 +1,7 @@
 """The CUDA kernels of attention and the draft head, run on the CPU by tests/cuda_emulation. Needs no GPU."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from compare import assert_bitwise, assert_close, strided
@@ -17,10 +19,24 @@ import eagle_kernels
 SIZES = [{"hidden": 72, "intermediate": 1032}, {"hidden": 1088, "intermediate": 136}, {"hidden": 37, "intermediate": 9}]
 
 
+AMPERE, HOPPER = 8, 9  # compute capability
+
+
 @pytest.fixture(params=[4, 64], ids=["4 multiprocessors", "64 multiprocessors"])
 def multiprocessors(request: pytest.FixtureRequest) -> None:
     """Few split nothing, many split keys and inner dimensions."""
-    emulated.library().set_num_multiprocessors(request.param)
+    emulated.library().set_device(request.param, AMPERE)
+
+
+@pytest.fixture(params=[4, 64], ids=["4 multiprocessors", "64 multiprocessors"])
+def hopper(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test in which warpgroups must have multiplied."""
+    library = emulated.library()
+    library.set_device(request.param, HOPPER)
+    before = library.warpgroup_products()
+    yield
+    assert library.warpgroup_products() > before
+    library.set_device(request.param, AMPERE)
 
 
 # heads, kv heads, head_dim, rows and contexts: every instance of the kernel, odd sizes, one and two mask words
@@ -39,6 +55,29 @@ def multiprocessors(request: pytest.FixtureRequest) -> None:
     ],
 )
 def test_tree_attention(multiprocessors, dtype, shape, contexts, view):
+    case = make_case(shape, contexts, dtype)
+    case[:3] = [view(t) for t in case[:3]]
+    tolerance = ATTENTION_TOLERANCE[dtype]
+    assert_close(emulated_products.tree_attention(*case), exact(*case), tolerance, tolerance)
+
+
+def heads_last(t: torch.Tensor) -> torch.Tensor:
+    return t.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+# More than 64 packed rows a kv head: one and two warpgroups, one and two row blocks, one tile and several
+WARPGROUP_CASES = [
+    ((4, 1, 64, 17), [100, 0]),
+    ((8, 2, 128, 33), [63, 400]),
+    ((3, 1, 104, 60), [190]),
+    ((2, 1, 48, 40), [7]),
+]
+
+
+@pytest.mark.parametrize("view", [torch.clone, heads_last], ids=["contiguous", "heads last"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("shape", "contexts"), WARPGROUP_CASES)
+def test_tree_attention_by_warpgroups(hopper, dtype, shape, contexts, view):
     case = make_case(shape, contexts, dtype)
     case[:3] = [view(t) for t in case[:3]]
     tolerance = ATTENTION_TOLERANCE[dtype]
@@ -64,6 +103,16 @@ def test_tree_attention_reads_nothing_past_the_cache(multiprocessors):
     ],
 )
 def test_tree_attention_on_pages(multiprocessors, dtype, shape, contexts, page_size, heads_last):
+    check_pages(dtype, shape, contexts, page_size, heads_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(("case", "page_size"), list(zip(WARPGROUP_CASES, [1, 16, 48, 7], strict=True)))
+def test_tree_attention_by_warpgroups_on_pages(hopper, dtype, case, page_size):
+    check_pages(dtype, *case, page_size, heads_last=page_size == 16)
+
+
+def check_pages(dtype, shape, contexts, page_size, heads_last):
     """The bits of the contiguous cache; with pages missing, what the CPU kernel computes."""
     contiguous, paged = attention_cases(make_case(shape, contexts, dtype), page_size, heads_last)
     assert_bitwise(emulated_products.tree_attention(*paged), emulated_products.tree_attention(*contiguous))

@@ -1,4 +1,4 @@
-"""The check of kernels' machine code finds the ones that touch memory too early, and those that never wait."""
+"""The check of kernels' machine code finds the ones that touch memory too early, never wait, or wait too often."""
 
 import pytest
 from machine_code import fault, kernels
@@ -33,3 +33,19 @@ def test_what_is_wrong_is_named(instruction, at, message):
     lines = [f"        /*{at}*/  {instruction} ;" if f"/*{at}*/" in line else line for line in WAITING.split("\n")]
     ((_, mnemonics),) = kernels(lines)
     assert message in fault(mnemonics)
+
+
+ISSUE, AWAIT, SOFTMAX = "HGMMA.64x64x16.F32.BF16", "WARPGROUP.DEPBAR.LE", ["MUFU.EX2"] * 32
+
+
+@pytest.mark.parametrize(
+    "order, message",
+    [
+        ([*[ISSUE] * 16, AWAIT, *SOFTMAX, AWAIT], None),
+        ([*[ISSUE] * 16, AWAIT, AWAIT, *SOFTMAX], "before it computes a softmax"),
+        ([*[ISSUE, AWAIT] * 16, *SOFTMAX, AWAIT], "one by one"),
+    ],
+)
+def test_products_that_run_during_a_softmax(order, message):
+    wrong = fault(["ACQBULK", *order])
+    assert wrong is None if message is None else message in wrong

@@ -42,7 +42,7 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
     const __grid_constant__ TreeAttentionParams p) {
   wait_for_earlier_kernels();
   __shared__ float maximum[kPlainWarps], sum[kPlainWarps], values[kPlainWarps][kMaxHeadDim];
-  const int64_t row = blockIdx.x, head = blockIdx.y, b = blockIdx.z, kv_head = head / group_size(p);
+  const int64_t row = blockIdx.x, head = blockIdx.y, b = blockIdx.z, kv_head = blockIdx.y / group_size(p);
   const int lane = threadIdx.x % kWarp, warp = threadIdx.x / kWarp;
 
   // 1. The query in registers, scaled so that scores are in units of log 2.

@@ -8,18 +8,22 @@ namespace eagle::cuda {
 
 // Rows of one kv head are packed: row = query row * group + head within the group.
 struct AttentionSplit {
-  int64_t splits;      // ranges of keys
-  int64_t row_blocks;  // of block_rows packed rows each
-  int64_t warps;       // of a block
-  float* values;       // [splits, batch, num_kv_heads, rows, head_dim]: each range's own softmax average
-  float* lse;          // [splits, batch, num_kv_heads, rows]: its log-sum-exp in units of log 2, -inf if it saw nothing
+  int splits;      // ranges of keys
+  int row_blocks;  // of a kv head's packed rows
+  int warps;       // of a block
+  float* values;   // [splits, batch, num_kv_heads, rows, head_dim]: each range's own softmax average
+  float* lse;      // [splits, batch, num_kv_heads, rows]: its log-sum-exp in units of log 2, -inf if it saw nothing
 };
 
-__device__ inline int64_t group_size(const TreeAttentionParams& p) { return p.num_heads / p.num_kv_heads; }
-__device__ inline int64_t packed_rows(const TreeAttentionParams& p) { return p.num_rows * group_size(p); }
+// Divisions of 32 bits, where those of 64 would be calls.
+__device__ inline int group_size(const TreeAttentionParams& p) {
+  return static_cast<int>(p.num_heads) / static_cast<int>(p.num_kv_heads);
+}
+__device__ inline int packed_rows(const TreeAttentionParams& p) { return static_cast<int>(p.num_rows) * group_size(p); }
 
-__device__ inline int64_t committed(const TreeAttentionParams& p, int64_t b) {
-  return min(max(static_cast<int64_t>(p.context_len[b]), int64_t{0}), p.length);
+// Rows of the committed prefix: at most the cache has, and its positions are int32.
+__device__ inline int committed(const TreeAttentionParams& p, int64_t b) {
+  return min(max(p.context_len[b], 0), static_cast<int>(p.length));
 }
 
 __device__ inline int64_t partial_index(const TreeAttentionParams& p, int64_t split, int64_t b, int64_t kv_head,
@@ -44,8 +48,8 @@ struct CacheRows {
 };
 
 // Element offset of a packed row in the output [batch, num_rows, num_heads, head_dim].
-__device__ inline int64_t output_offset(const TreeAttentionParams& p, int64_t b, int64_t kv_head, int64_t row) {
-  const int64_t group = group_size(p);
+__device__ inline int64_t output_offset(const TreeAttentionParams& p, int64_t b, int64_t kv_head, int row) {
+  const int group = group_size(p);
   return ((b * p.num_rows + row / group) * p.num_heads + kv_head * group + row % group) * p.head_dim;
 }
 

@@ -17,6 +17,16 @@ inline int device_attribute(cudaDeviceAttr attribute) {
 inline int num_multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 inline int64_t max_shared_bytes() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
+// Whether the current device multiplies by wgmma, and the kernel's code for it was compiled and not translated from an
+// older architecture's, which leaves wgmma out.
+template <class Kernel>
+bool runs_wgmma(Kernel* kernel) {
+  if (device_attribute(cudaDevAttrComputeCapabilityMajor) != 9) return false;
+  cudaFuncAttributes of_kernel{};
+  cudaFuncGetAttributes(&of_kernel, kernel);
+  return of_kernel.ptxVersion >= 90;
+}
+
 // How many blocks run at a time when shared memory is what limits them, `most` a multiprocessor.
 inline int64_t resident_blocks(int64_t shared_bytes, int64_t most) {
   constexpr int64_t kReserved = 1024;  // taken by the system from each block's share

@@ -5,6 +5,7 @@
 #include "cuda/gemm_tile.cuh"
 #include "cuda/mma.cuh"
 #include "cuda/reduce.cuh"
+#include "cuda/swizzle.cuh"
 
 namespace eagle::cuda {
 
@@ -17,7 +18,7 @@ template <int kRowTiles>
 using WarpSums = float[kWeightTiles][kRowTiles][4];
 
 // Input rows are eight chunks of 16 bytes long.
-__device__ inline uint32_t input_offset(int row, int chunk) { return swizzled<8>(row, chunk); }
+__device__ inline uint32_t input_offset(int row, int chunk) { return swizzled(row, chunk); }
 
 // Inputs of type T, weights of type W. multiply: this warp's outputs times all input rows.
 template <class T, class W>
@@ -26,7 +27,7 @@ struct Stage;
 // Both operands come from shared memory in the order that mma wants.
 template <class T>
 struct Stage<T, T> {
-  static __device__ uint32_t weight_offset(int row, int chunk) { return swizzled<8>(row, chunk); }
+  static __device__ uint32_t weight_offset(int row, int chunk) { return swizzled(row, chunk); }
 
   template <int kRowTiles>
   static __device__ void multiply(const char* weights, const char* inputs, WarpSums<kRowTiles>& sums) {

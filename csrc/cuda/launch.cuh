@@ -46,5 +46,6 @@ void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, void* stream, 
 }
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+__host__ __device__ constexpr int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 
 }  // namespace eagle::cuda

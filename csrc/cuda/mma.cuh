@@ -11,16 +11,6 @@
 
 namespace eagle::cuda {
 
-// Byte offset of a 16-byte chunk in a tile whose rows are kRowChunks chunks long. The chunk's low three bits are mixed
-// with the row's, so that eight rows at one logical chunk lie in eight different bank groups. The chunk's other bits
-// stay apart: over a loop of constant chunks they are offsets in the instructions, and only the low ones take
-// registers.
-template <int kRowChunks>
-__device__ uint32_t swizzled(int row, int chunk) {
-  static_assert(kRowChunks % 8 == 0, "a row must be a whole number of 128-byte lines");
-  return (row * kRowChunks + ((chunk & 7) ^ (row & 7))) * 16 + (chunk >> 3) * 128;
-}
-
 // Four 8x8 matrices of 16-bit elements: lanes 8i..8i+7 give the addresses of the rows of matrix i.
 __device__ inline void load_matrices(uint32_t (&to)[4], uint32_t address) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

@@ -4,6 +4,7 @@
 #include "common/tree_attention.h"
 #include "cuda/attention_plain.cuh"
 #include "cuda/attention_tensor.cuh"
+#include "cuda/attention_warpgroup.cuh"
 #include "cuda/dependent.cuh"
 #include "cuda/device.cuh"
 #include "cuda/launch.cuh"
@@ -13,36 +14,56 @@ namespace {
 
 constexpr int64_t kMaxSplits = 128;
 constexpr int64_t kKeysPerSplit = 128;  // at least: below, merging costs more than it spreads
+constexpr int64_t kFewRows = 64;        // packed rows of a kv head up to which bandwidth, not arithmetic, is the bound
 constexpr int kMergeWarps = 4;
 
-// grid: (packed rows in fours, kv heads, batch); a warp per row adds its ranges in order.
+// grid: (packed rows, kv heads, batch); a block's warps share out the ranges of a row, then add their sums.
 template <class T>
 __global__ __launch_bounds__(kMergeWarps* kWarp) void merge_kernel(const __grid_constant__ TreeAttentionParams p,
                                                                    const __grid_constant__ AttentionSplit s) {
   wait_for_earlier_kernels();
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kMergeWarps + threadIdx.x / kWarp;
+  __shared__ float sums[kMergeWarps][kMaxHeadDim];
   const int64_t kv_head = blockIdx.y, b = blockIdx.z;
-  const int lane = threadIdx.x % kWarp;
-  if (row >= packed_rows(p)) return;
-  float largest = kNothing;
-  for (int64_t split = lane; split < s.splits; split += kWarp)
-    largest = fmaxf(largest, s.lse[partial_index(p, split, b, kv_head, row)]);
+  const int row = blockIdx.x, lane = lane_id();
+  const auto lse = [&](int split) { return s.lse[partial_index(p, split, b, kv_head, row)]; };
+
+  // 1. Each range's weight, relative to the largest; every warp finds them for itself.
+  float largest = kNothing, total = 0;
+  for (int split = lane; split < s.splits; split += kWarp) largest = fmaxf(largest, lse(split));
   const float shift = finite_maximum(warp_reduce(largest, Max()));
-  float total = 0, values[kLaneDims] = {};
-  for (int64_t split = 0; split < s.splits; ++split) {
-    const int64_t at = partial_index(p, split, b, kv_head, row);
-    const float lse = s.lse[at];
-    if (lse == kNothing) continue;  // such a range has no values
-    const float weight = exp2f(lse - shift);
-    total += weight;
+  for (int split = lane; split < s.splits; split += kWarp) total += exp2f(lse(split) - shift);
+  total = warp_reduce(total, Sum());
+
+  // 2. This warp's ranges, four columns a lane. One without weight may have no values.
+  float4 sum[kMaxHeadDim / (4 * kWarp)] = {};
+#pragma unroll 4
+  for (int split = warp_id(); split < s.splits; split += kMergeWarps) {
+    const float weight = exp2f(lse(split) - shift);
+    const float* values = s.values + partial_index(p, split, b, kv_head, row) * p.head_dim;
 #pragma unroll
-    for (int i = 0; i < kLaneDims; ++i)
-      if (i * kWarp + lane < p.head_dim) values[i] += weight * s.values[at * p.head_dim + i * kWarp + lane];
+    for (int i = 0; i < kMaxHeadDim / (4 * kWarp); ++i) {
+      const int column = (i * kWarp + lane) * 4;
+      if (weight == 0 || column >= p.head_dim) continue;
+      const float4 value = *reinterpret_cast<const float4*>(values + column);
+      sum[i].x += weight * value.x;
+      sum[i].y += weight * value.y;
+      sum[i].z += weight * value.z;
+      sum[i].w += weight * value.w;
+    }
   }
-  T* to = static_cast<T*>(p.output) + output_offset(p, b, kv_head, row);
 #pragma unroll
-  for (int i = 0; i < kLaneDims; ++i)
-    if (i * kWarp + lane < p.head_dim) to[i * kWarp + lane] = from_float<T>(total == 0 ? 0 : values[i] / total);
+  for (int i = 0; i < kMaxHeadDim / (4 * kWarp); ++i)
+    *reinterpret_cast<float4*>(&sums[warp_id()][(i * kWarp + lane) * 4]) = sum[i];
+  __syncthreads();  // every warp's sum is there
+
+  // 3. Their sum.
+  T* to = static_cast<T*>(p.output) + output_offset(p, b, kv_head, row);
+  for (int column = threadIdx.x; column < p.head_dim; column += kMergeWarps * kWarp) {
+    float value = 0;
+#pragma unroll
+    for (int warp = 0; warp < kMergeWarps; ++warp) value += sums[warp][column];
+    to[column] = from_float<T>(total == 0 ? 0 : value / total);
+  }
 }
 
 bool aligned16(const HeadsView& v) {
@@ -63,30 +84,40 @@ AttentionSplit plan(const TreeAttentionParams& p) {
   int64_t most = Attention::kMaxWarps;
   while (most > 1 && Attention::shared_bytes(most) > room) --most;
   const int64_t row_blocks = ceil_div(rows, most * Attention::kWarpRows);
-  const int64_t warps = ceil_div(rows, row_blocks * Attention::kWarpRows);
+  const int64_t warps = round_up(ceil_div(rows, row_blocks * Attention::kWarpRows), Attention::kWarpMultiple);
   const int64_t resident = resident_blocks(Attention::shared_bytes(warps), Attention::kMaxWarps / warps);
   const int64_t longest = std::clamp<int64_t>(ceil_div(p.length, kKeysPerSplit), 1, kMaxSplits);
   const int64_t splits = std::clamp<int64_t>(resident / (p.batch * p.num_kv_heads * row_blocks), 1, longest);
-  return {.splits = splits, .row_blocks = row_blocks, .warps = warps};
+  return {
+      .splits = static_cast<int>(splits), .row_blocks = static_cast<int>(row_blocks), .warps = static_cast<int>(warps)};
 }
 
+using Kernel = void (*)(TreeAttentionParams, AttentionSplit);
+
 template <class T, int kDim, int kTiles>
-struct Kernel {
+struct ByTensorCores {
   using Attention = TensorAttention<T, kDim, kTiles>;
-  static void run(const TreeAttentionParams& p, const AttentionSplit& s, void* stream) {
-    const dim3 grid(s.row_blocks * s.splits, p.num_kv_heads, p.batch);
-    launch_shared(tensor_attention_kernel<T, kDim, kTiles>, grid, s.warps * kWarp, Attention::shared_bytes(s.warps),
-                  stream, p, s);
-  }
+  static constexpr Kernel kKernel = tensor_attention_kernel<T, kDim, kTiles>;
 };
 
-// body(Kernel{}) with the kernel that fits the element type, head_dim and the number of rows.
+template <class T, int kDim>
+struct ByWarpgroups {
+  using Attention = WarpgroupAttention<T, kDim>;
+  static constexpr Kernel kKernel = warpgroup_attention_kernel<T, kDim>;
+};
+
+// body(way) with the way that fits the element type, head_dim, the number of rows and the GPU.
 template <class T, int kDim, class Body>
 auto with_tiles(const TreeAttentionParams& p, const Body& body) {
-  if constexpr (kDim <= 128) {
-    if (p.num_rows * (p.num_heads / p.num_kv_heads) > 128) return body(Kernel<T, kDim, 2>{});
+  const int64_t rows = p.num_rows * (p.num_heads / p.num_kv_heads);
+  if constexpr (kDim == 64 || kDim == 128) {
+    using Way = ByWarpgroups<T, kDim>;
+    if (rows > kFewRows && runs_wgmma(Way::kKernel)) return body(Way{});
   }
-  return body(Kernel<T, kDim, 1>{});
+  if constexpr (kDim <= 128) {
+    if (rows > 128) return body(ByTensorCores<T, kDim, 2>{});
+  }
+  return body(ByTensorCores<T, kDim, 1>{});
 }
 
 template <class T, class Body>
@@ -98,12 +129,12 @@ auto with_dim(const TreeAttentionParams& p, const Body& body) {
 }
 
 template <class Body>
-auto with_kernel(const TreeAttentionParams& p, const Body& body) {
+auto with_way(const TreeAttentionParams& p, const Body& body) {
   return p.dtype == DType::kFloat16 ? with_dim<__half>(p, body) : with_dim<__nv_bfloat16>(p, body);
 }
 
 AttentionSplit plan(const TreeAttentionParams& p) {
-  return with_kernel(p, [&](auto kernel) { return plan<typename decltype(kernel)::Attention>(p); });
+  return with_way(p, [&](auto way) { return plan<typename decltype(way)::Attention>(p); });
 }
 
 int64_t partial_rows(const TreeAttentionParams& p, int64_t splits) {
@@ -116,10 +147,14 @@ void launch_tensor(const TreeAttentionParams& p, void* workspace, void* stream) 
   AttentionSplit s = plan(p);
   s.values = static_cast<float*>(workspace);
   s.lse = s.values + partial_rows(p, s.splits) * p.head_dim;
-  with_kernel(p, [&](auto kernel) { kernel.run(p, s, stream); });
+  with_way(p, [&](auto way) {
+    using Attention = typename decltype(way)::Attention;
+    const dim3 grid(s.row_blocks * s.splits, p.num_kv_heads, p.batch);
+    launch_shared(way.kKernel, grid, s.warps * kWarp, Attention::shared_bytes(s.warps), stream, p, s);
+  });
   if (s.splits == 1) return;
   const int64_t rows = p.num_rows * (p.num_heads / p.num_kv_heads);
-  const dim3 grid(ceil_div(rows, kMergeWarps), p.num_kv_heads, p.batch);
+  const dim3 grid(rows, p.num_kv_heads, p.batch);
   dispatch(p.dtype,
            [&](auto element) { launch(merge_kernel<decltype(element)>, grid, kMergeWarps * kWarp, stream, p, s); });
 }

@@ -1,9 +1,10 @@
 // Just enough of CUDA to compile a kernel with any C++ compiler and run it on the CPU, without a GPU.
 //
 // The threads of a block are fibers of one thread. A barrier or a warp exchange hands over to the next fiber, in an
-// order that is shuffled every time, so that a missing barrier gives wrong results sooner or later; lanes that meet in
-// different collectives, and barriers that not all threads reach, are errors. Blocks run one after another, also in
-// shuffled order. Nothing here says anything about speed, nor about races that need real concurrency.
+// order that is shuffled every time, and now and then a warp falls behind the others, so that a missing barrier gives
+// wrong results sooner or later; lanes that meet in different collectives, and barriers that not all threads reach, are
+// errors. Blocks run one after another, also in shuffled order. Nothing here says anything about speed, nor about races
+// that need real concurrency.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -21,12 +22,16 @@
 #define __shared__ static
 #define __grid_constant__
 #define __launch_bounds__(...)
+#define __CUDA_ARCH_FEAT_SM90_ALL
 
 struct alignas(16) uint4 {
   uint32_t x, y, z, w;
 };
 struct float2 {
   float x, y;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
 };
 struct dim3 {
   uint32_t x = 1, y = 1, z = 1;
@@ -49,11 +54,17 @@ void wait_for_block(Where where);
 const uint64_t* exchange(uint64_t value, Where where);
 unsigned lane();
 
+// The GPU: the least of those that kernels are built for, unless a test asks for Hopper.
+struct Device {
+  int num_multiprocessors = 4, compute_capability_major = 8;
+  size_t max_dynamic_shared() const { return (compute_capability_major == 9 ? 227 : 99) << 10; }
+};
+inline Device device;
+
 // Of the block that runs; NaN wherever a launch wrote nothing yet.
-constexpr size_t kMaxDynamicShared = 99 << 10;  // the least of the architectures that kernels are built for
-alignas(1024) inline char dynamic_shared[kMaxDynamicShared];
+alignas(1024) inline char dynamic_shared[227 << 10];
 inline size_t dynamic_shared_bytes = 0;
-inline int num_multiprocessors = 4;
+inline uint64_t block_number = 0;  // counts the blocks that have begun
 
 template <class T>
 uint64_t to_word(T value) {
@@ -94,6 +105,10 @@ inline unsigned __ballot_sync(unsigned, bool vote, cuda_emulation::Where where =
   unsigned bits = 0;
   for (int lane = 0; lane < 32; ++lane) bits |= static_cast<unsigned>(votes[lane]) << lane;
   return bits;
+}
+
+inline bool __any_sync(unsigned mask, bool vote, cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  return __ballot_sync(mask, vote, where) != 0;
 }
 
 inline unsigned __reduce_max_sync(unsigned, unsigned value,
@@ -152,13 +167,16 @@ inline const char* cudaGetErrorString(cudaError_t) { return ""; }
 
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,
+  cudaDevAttrComputeCapabilityMajor,
   cudaDevAttrMaxSharedMemoryPerBlockOptin,
   cudaDevAttrMaxSharedMemoryPerMultiprocessor
 };
 inline void cudaGetDevice(int* device) { *device = 0; }
 inline void cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  *value = attribute == cudaDevAttrMultiProcessorCount ? cuda_emulation::num_multiprocessors
-                                                       : static_cast<int>(cuda_emulation::kMaxDynamicShared);
+  const cuda_emulation::Device& device = cuda_emulation::device;
+  *value = attribute == cudaDevAttrMultiProcessorCount      ? device.num_multiprocessors
+           : attribute == cudaDevAttrComputeCapabilityMajor ? device.compute_capability_major
+                                                            : static_cast<int>(device.max_dynamic_shared());
 }
 enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
 template <class Kernel>
@@ -190,7 +208,7 @@ struct cudaLaunchConfig_t {
 template <class... Parameters, class... Arguments>
 cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(Parameters...),
                                Arguments&&... arguments) {
-  if (config->dynamicSmemBytes > cuda_emulation::kMaxDynamicShared)
+  if (config->dynamicSmemBytes > cuda_emulation::device.max_dynamic_shared())
     throw std::runtime_error("cuda_emulation: more dynamic shared memory than a block can have");
   cuda_emulation::dynamic_shared_bytes = config->dynamicSmemBytes;
   std::memset(cuda_emulation::dynamic_shared, 0xff, sizeof cuda_emulation::dynamic_shared);

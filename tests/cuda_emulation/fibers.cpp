@@ -16,6 +16,7 @@ namespace {
 
 constexpr unsigned kWarp = 32;
 constexpr size_t kStackBytes = 64 << 10;
+std::mt19937 shuffler(0);
 
 // Fibers that wait for one another.
 struct Group {
@@ -23,6 +24,15 @@ struct Group {
   uint64_t generation = 0;
   Where where;
   uint64_t posted[kWarp], values[kWarp];  // of a warp's exchange
+  unsigned sleeps = 0;                    // turns that a warp lets pass
+
+  // Now and then a warp falls behind the others.
+  void doze() {
+    if (sleeps > 0)
+      --sleeps;
+    else if (shuffler() % 16 == 0)
+      sleeps = shuffler() % 64;
+  }
 
   void release_if_complete() {
     if (arrived == 0 || arrived < members) return;
@@ -49,7 +59,6 @@ struct Block {
   Group all;
 };
 
-std::mt19937 shuffler(0);
 std::unique_ptr<char[]> stacks;
 size_t num_stacks = 0;
 jmp_buf scheduler;
@@ -121,6 +130,7 @@ void start_fibers(unsigned threads) {
 void run_block(unsigned threads) {
   Block state{std::vector<Fiber>(threads), std::vector<Group>((threads + kWarp - 1) / kWarp), {}};
   block = &state;
+  ++block_number;
   state.all.members = threads;
   for (unsigned t = 0; t < threads; ++t) ++state.warps[t / kWarp].members;
   start_fibers(threads);
@@ -129,11 +139,12 @@ void run_block(unsigned threads) {
   for (Fiber& fiber : state.fibers) order.push_back(&fiber);
   for (bool progress = true; progress && error.empty();) {
     progress = false;
+    for (Group& warp : state.warps) warp.doze();
     std::shuffle(order.begin(), order.end(), shuffler);
     for (Fiber* fiber : order) {
       if (!fiber->runnable()) continue;
       progress = true;
-      resume(*fiber);
+      if (warp_of(*fiber).sleeps == 0) resume(*fiber);
     }
   }
   const bool finished = std::all_of(order.begin(), order.end(), [](Fiber* fiber) { return fiber->finished; });

@@ -1,9 +1,12 @@
 // Kernels with mistakes that the emulation must expose, for ctypes as in harness.cpp.
 #include <string>
 
+#include "cuda/cp_async.cuh"
 #include "cuda/dependent.cuh"
+#include "cuda/dynamic_shared.cuh"
 #include "cuda/launch.cuh"
 #include "cuda/reduce.cuh"
+#include "cuda/wgmma.cuh"
 
 namespace {
 
@@ -34,11 +37,34 @@ __global__ void leave_early(int32_t* out) {
   out[threadIdx.x] = 0;
 }
 
-template <class Kernel>
-const char* message_of(Kernel* kernel, int32_t* out) {
+enum Mistake : int64_t { kNone, kNotShown, kNotBegun, kOperandChanged, kSumsChanged, kReadEarly };
+
+// A warpgroup multiplies 64 rows of 16 ones by 16 rows of 64 ones: 16 everywhere.
+__global__ void multiply_ones(int32_t* out, Mistake mistake) {
+  wait_for_earlier_kernels();
+  constexpr uint16_t kOne = 0x3f80;  // of bfloat16
+  const uint16_t ones[8] = {kOne, kOne, kOne, kOne, kOne, kOne, kOne, kOne};
+  const uint32_t panel = shared_address(dynamic_shared());
+  copy16_gathered(panel + swizzled(threadIdx.x / 8, threadIdx.x % 8), ones, true);
+  if (mistake != kNotShown) show_to_products();
+  __syncthreads();
+  uint32_t operand[4] = {0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80};
+  Sums64 sums = {};
+  if (mistake != kNotBegun) begin_products();
+  multiply_64<__nv_bfloat16, Panel::kRowsOfOperand>(sums, operand, panel_descriptor(panel), false);
+  commit_products();
+  if (mistake == kOperandChanged) operand[0] = 0;
+  if (mistake == kSumsChanged) sums[0][0] = 0;
+  if (mistake == kReadEarly) out[threadIdx.x] = sums[7][3] == 16;
+  wait_products<0>();
+  if (mistake != kReadEarly) out[threadIdx.x] = sums[7][3] == 16;
+}
+
+template <class Launch>
+const char* message_of(const Launch& launch) {
   static std::string message;
   try {
-    launch(kernel, dim3(1), dim3(64), nullptr, out);
+    launch();
     return nullptr;
   } catch (const std::exception& failure) {
     return (message = failure.what()).c_str();
@@ -54,7 +80,17 @@ const char* reverse_64(const int32_t* in, int32_t* out, int64_t with_barrier) {
   return nullptr;
 }
 
-const char* diverge_64(int32_t* out) { return message_of(&diverge, out); }
-const char* leave_early_64(int32_t* out) { return message_of(&leave_early, out); }
+const char* diverge_64(int32_t* out) {
+  return message_of([&] { launch(&diverge, dim3(1), dim3(64), nullptr, out); });
+}
+
+const char* leave_early_64(int32_t* out) {
+  return message_of([&] { launch(&leave_early, dim3(1), dim3(64), nullptr, out); });
+}
+
+const char* multiply_ones_128(int32_t* out, int64_t mistake) {
+  return message_of(
+      [&] { launch_shared(&multiply_ones, dim3(1), dim3(128), 2048, nullptr, out, static_cast<Mistake>(mistake)); });
+}
 
 }  // extern "C"

@@ -12,6 +12,7 @@
 #include "common/rope.h"
 #include "common/silu_mul.h"
 #include "common/tree_attention.h"
+#include "cuda/wgmma.cuh"
 #include "cuda_runtime.h"
 
 namespace {
@@ -47,7 +48,12 @@ DType dtype(int64_t code) { return static_cast<DType>(code); }
 
 extern "C" {
 
-void set_num_multiprocessors(int64_t count) { cuda_emulation::num_multiprocessors = static_cast<int>(count); }
+void set_device(int64_t num_multiprocessors, int64_t compute_capability_major) {
+  cuda_emulation::device = {static_cast<int>(num_multiprocessors), static_cast<int>(compute_capability_major)};
+}
+
+int64_t panel_descriptor(int64_t address) { return eagle::cuda::panel_descriptor(address); }
+int64_t warpgroup_products() { return cuda_emulation::num_products; }
 
 const char* tree_attention(void* output, const void* query, const void* key, const void* value, const int64_t* strides,
                            const int32_t* page_ids, int64_t columns, int64_t num_pages, int64_t page_size,

@@ -11,10 +11,16 @@
 
 namespace cuda_emulation {
 
+// The number, from 1, of the thread that wrote a chunk and has not shown it to a warpgroup's products; else 0.
+inline uint16_t unshown_by[sizeof dynamic_shared / 16];
+
 struct Copy {
   uint32_t to;
   char bytes[16];
-  void land() const { std::memcpy(dynamic_shared + to, bytes, sizeof bytes); }
+  void land() const {
+    std::memcpy(dynamic_shared + to, bytes, sizeof bytes);
+    unshown_by[to / 16] = static_cast<uint16_t>(threadIdx.x + 1);
+  }
 };
 
 // A thread's copies under way, the group that is still open last.

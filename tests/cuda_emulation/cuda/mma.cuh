@@ -52,11 +52,6 @@ namespace eagle::cuda {
 
 using cuda_emulation::Where;
 
-template <int kRowChunks>
-uint32_t swizzled(int row, int chunk) {
-  return (row * kRowChunks + (chunk ^ (row & 7))) * 16;
-}
-
 inline void load_matrices(uint32_t (&to)[4], uint32_t address, Where where = Where::current()) {
   cuda_emulation::load_matrices(to, address, false, where);
 }

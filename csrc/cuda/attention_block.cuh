@@ -1,0 +1,74 @@
+// One block of tree_attention: some packed rows of a kv head, and a range of its keys.
+#pragma once
+#include "cuda/attention_tile.cuh"
+#include "cuda/dependent.cuh"
+#include "cuda/dynamic_shared.cuh"
+
+namespace eagle::cuda {
+
+// The tiles that one of a request's ranges of keys covers. Ranges divide the keys there are now, not those the cache
+// has room for.
+struct TileRange {
+  int begin, end;  // positions are int32
+
+  __device__ TileRange(const TreeAttentionParams& p, const AttentionSplit& s, int split, int context, int tile_keys) {
+    const int64_t keys = min(int64_t{context} + p.mask_words * kMaskWordBits, p.length);
+    const int tiles = static_cast<int>((keys + tile_keys - 1) / tile_keys);
+    const int range = (tiles + s.splits - 1) / s.splits;
+    begin = min(split * range, tiles);
+    end = min(begin + range, tiles);
+  }
+};
+
+// The ancestors of all rows of a request together; all threads get them.
+__device__ inline AncestorWords seen_by_any(const TreeAttentionParams& p, int64_t b) {
+  __shared__ unsigned long long seen[kMaxMaskWords];
+  if (threadIdx.x < kMaxMaskWords) seen[threadIdx.x] = 0;
+  __syncthreads();  // zeroed
+  const int of_row = static_cast<int>(p.mask_words), words = static_cast<int>(p.num_rows) * of_row;
+  for (int i = threadIdx.x; i < words; i += blockDim.x)
+    atomicOr(&seen[i % of_row], static_cast<unsigned long long>(p.ancestor_mask[b * words + i]));
+  __syncthreads();  // complete
+  return {seen[0], seen[1]};
+}
+
+// Marks a range without keys for packed rows first..first + count - 1: the merge does not read its values then.
+__device__ inline void store_nothing(const TreeAttentionParams& p, const AttentionSplit& s, int split, int64_t b,
+                                     int64_t kv_head, int first, int count) {
+  const int end = min(first + count, packed_rows(p));
+  for (int row = first + threadIdx.x; row < end; row += blockDim.x)
+    s.lse[partial_index(p, split, b, kv_head, row)] = kNothing;
+}
+
+// grid: (row blocks, fastest, times ranges of keys; kv heads; batch), so that blocks that read the same keys run
+// together. Attention: TensorAttention or WarpgroupAttention.
+template <class Attention>
+__device__ void attend(const TreeAttentionParams& p, const AttentionSplit& s) {
+  static_assert(Attention::kMaxWarps * kWarp == 256, "the kernels' launch bounds");
+  const int row_block = blockIdx.x % s.row_blocks, split = blockIdx.x / s.row_blocks;
+  const int b = blockIdx.z, kv_head = blockIdx.y, context = committed(p, b);
+  const int block_rows = s.warps * Attention::kWarpRows, block_row = row_block * block_rows;
+  const TileRange range(p, s, split, context, Attention::kKeys);
+  if (range.begin == range.end && s.splits > 1) {
+    store_nothing(p, s, split, b, kv_head, block_row, block_rows);
+    return;
+  }
+  const bool reaches_tree = int64_t{range.end} * Attention::kKeys > context;
+  const typename Attention::Keys keys{p, b, kv_head, context, reaches_tree ? seen_by_any(p, b) : AncestorWords{}};
+  char* stages = dynamic_shared();
+  stages += -shared_address(stages) & (Attention::kAlignment - 1);
+  char* query = stages + Attention::kStages * Attention::Keys::kStageBytes;
+  load_query<Attention::kWarpRows>(keys, block_row, block_rows, query);
+  Attention attention{
+      .keys = keys,
+      .block_row = block_row,
+      .begin = range.begin,
+      .end = range.end,
+      .stages = shared_address(stages),
+      .query = shared_address(query) + warp_id() * Attention::kQueryBytes,
+  };
+  attention.run();
+  attention.store(s, split);
+}
+
+}  // namespace eagle::cuda

@@ -1,0 +1,96 @@
+// What a block of tree_attention keeps in shared memory: its rows of the query, and tiles of keys and values.
+#pragma once
+#include "cuda/attention_split.cuh"
+#include "cuda/cp_async.cuh"
+#include "cuda/reduce.cuh"
+#include "cuda/swizzle.cuh"
+
+namespace eagle::cuda {
+
+// The keys and values of one kv head, kKeys at a time.
+template <class T, int kDim, int kKeys>
+struct KeyTiles {
+  using Element = T;
+  static constexpr int kColumns = kDim;
+  static constexpr int kChunks = kDim / 8;  // of a row, that products read
+  static constexpr int kTileBytes = tile_bytes(kKeys, kDim);
+  static constexpr int kStageBytes = 2 * kTileBytes;  // keys, values
+
+  const TreeAttentionParams& p;
+  const int b, kv_head, context;
+  const AncestorWords seen;  // by any row of the request
+
+  // Starts the copies of a tile's keys and values; rows that nobody sees, or that are not there, become zeros. A thread
+  // copies one chunk of every so manieth row.
+  __device__ void copy(int tile, uint32_t to) const {
+    constexpr int kRowThreads = 8 * panels(kDim);
+    const int chunk = threadIdx.x % kRowThreads, begin = threadIdx.x / kRowThreads, step = blockDim.x / kRowThreads;
+    if (chunk >= kChunks) return;
+    const int first = tile * kKeys;
+    const uint64_t wanted = chunk * 8 < p.head_dim ? visible_keys(seen, context, first, p.length) : 0;
+    if (p.pages.ids) {
+      for (int row = begin; row < kKeys; row += step) {
+        const CacheRow at = wanted >> row & 1 ? locate_in_pages(p.pages, b, first + row) : CacheRow{};
+        const CacheRows<T> keys(p.key, at.page, kv_head), values(p.value, at.page, kv_head);
+        copy_chunk(row, chunk, to, keys[at.row], values[at.row], at.there);
+      }
+    } else {
+      const CacheRows<T> keys(p.key, b, kv_head), values(p.value, b, kv_head);
+      const T *key = keys[first + begin], *value = values[first + begin];
+      for (int row = begin; row < kKeys; row += step, key += step * keys.row_stride, value += step * values.row_stride)
+        copy_chunk(row, chunk, to, key, value, wanted >> row & 1);
+    }
+  }
+
+  // Where `read` is false, the addresses of the key and of the value may be any.
+  __device__ void copy_chunk(int row, int chunk, uint32_t to, const T* key, const T* value, bool read) const {
+    const uint32_t at = to + tile_offset<kKeys>(row, chunk);
+    copy16_async(at, (read ? key : static_cast<const T*>(p.key.data)) + chunk * 8, read);
+    copy16_async(at + kTileBytes, (read ? value : static_cast<const T*>(p.value.data)) + chunk * 8, read);
+  }
+
+  // Bit i: row first + i of the cache is there. In contiguous caches all are that are read. Whole warps only.
+  __device__ uint64_t present(int first) const {
+    if (!p.pages.ids) return ~uint64_t{0};
+    uint64_t bits = 0;
+#pragma unroll
+    for (int i = 0; i < kKeys; i += kWarp) {
+      const bool there = locate_in_pages(p.pages, b, first + i + lane_id()).there;
+      bits |= uint64_t{__ballot_sync(kAllLanes, there)} << i;
+    }
+    return bits | ~low_bits(kKeys);
+  }
+
+  // No row needs a mask: the tile ends within the committed prefix, and its pages are there.
+  __device__ bool all_visible(int first, uint64_t there) const { return first + kKeys <= context && !~there; }
+
+  // Bit i: a packed row may see row first + i of the cache.
+  __device__ uint64_t visible(int row, int first) const {
+    AncestorWords ancestors = {};
+    const int query_row = row / group_size(p);
+    if (query_row < p.num_rows)
+      ancestors = ancestor_words(p.ancestor_mask + (b * p.num_rows + query_row) * p.mask_words, p.mask_words);
+    return visible_keys(ancestors, context, first, p.length);
+  }
+};
+
+// Copies `count` packed rows of the query from `first` on, one tile of kRows after the other; zeros past the last row
+// and past head_dim.
+template <int kRows, class Keys>
+__device__ void load_query(const Keys& keys, int first, int count, char* shared) {
+  using T = typename Keys::Element;
+  const TreeAttentionParams& p = keys.p;
+  const int group = group_size(p), rows = packed_rows(p);
+  for (int i = threadIdx.x; i < count * Keys::kChunks; i += blockDim.x) {
+    const int r = i / Keys::kChunks, chunk = i % Keys::kChunks;
+    const int row = first + r;
+    uint4 piece = {};
+    if (row < rows && chunk * 8 < p.head_dim)
+      piece = *reinterpret_cast<const uint4*>(head_data<T>(p.query, keys.b, keys.kv_head * group + row % group) +
+                                              row / group * p.query.row_stride + chunk * 8);
+    const int at = r / kRows * tile_bytes(kRows, Keys::kColumns) + tile_offset<kRows>(r % kRows, chunk);
+    *reinterpret_cast<uint4*>(shared + at) = piece;
+  }
+}
+
+}  // namespace eagle::cuda
