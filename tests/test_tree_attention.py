@@ -9,11 +9,13 @@ import eagle_kernels
 from eagle_kernels.reference.ancestor_mask import pack, unpack
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
-# (heads, kv heads, head_dim, rows), contexts: odd sizes, block edges at 128, empty contexts, one and two mask words
+# (heads, kv heads, head_dim, rows), contexts: odd sizes, block edges at 128, empty contexts, one and two mask words, up
+# to 64 packed rows a kv head and more
 SHAPES = [
     ((9, 3, 64, 24), [100, 0, 127, 128]),
     ((4, 4, 5, 7), [129, 1]),
     ((16, 8, 128, 9), [300]),
+    ((8, 2, 128, 33), [63, 400]),
     ((8, 1, 96, 65), [250, 3]),
     ((3, 3, 80, 128), [120, 0, 700]),
     ((2, 1, 256, 1), [2100, 13]),

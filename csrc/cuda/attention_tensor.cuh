@@ -111,7 +111,7 @@ struct TensorAttention {
   __device__ void run() {
 #pragma unroll
     for (int stage = 0; stage < kStages - 1; ++stage) {
-      if (begin + stage < end) keys.copy(begin + stage, stages + stage * Keys::kStageBytes);
+      if (begin + stage < end) keys.copy(begin + stage, stages + stage * Keys::kStageBytes, blockDim.x);
       commit_copies();  // empty groups keep the count right at the end
     }
     __syncthreads();  // the query is in shared memory
@@ -124,7 +124,7 @@ struct TensorAttention {
       wait_copies<kStages - 2>();
       __syncthreads();  // everyone's part of this tile has landed, and no one still reads the stage refilled next
       const int next = tile + kStages - 1;
-      if (next < end) keys.copy(next, stages + (next - begin) % kStages * Keys::kStageBytes);
+      if (next < end) keys.copy(next, stages + (next - begin) % kStages * Keys::kStageBytes, blockDim.x);
       commit_copies();
       attend(tile, stages + (tile - begin) % kStages * Keys::kStageBytes);
     }

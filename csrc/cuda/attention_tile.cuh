@@ -20,33 +20,36 @@ struct KeyTiles {
   const int b, kv_head, context;
   const AncestorWords seen;  // by any row of the request
 
-  // Starts the copies of a tile's keys and values; rows that nobody sees, or that are not there, become zeros. A thread
-  // copies one chunk of every so manieth row.
-  __device__ void copy(int tile, uint32_t to) const {
+  // Starts the copies of a tile's keys and values by a block of `threads`; rows that nobody sees, or that are not
+  // there, become zeros. A thread copies one chunk of every so manieth row.
+  __device__ void copy(int tile, uint32_t to, int threads) const {
     constexpr int kRowThreads = 8 * panels(kDim);
-    const int chunk = threadIdx.x % kRowThreads, begin = threadIdx.x / kRowThreads, step = blockDim.x / kRowThreads;
+    const int chunk = threadIdx.x % kRowThreads, begin = threadIdx.x / kRowThreads, step = threads / kRowThreads;
     if (chunk >= kChunks) return;
     const int first = tile * kKeys;
-    const uint64_t wanted = chunk * 8 < p.head_dim ? visible_keys(seen, context, first, p.length) : 0;
-    if (p.pages.ids) {
-      for (int row = begin; row < kKeys; row += step) {
-        const CacheRow at = wanted >> row & 1 ? locate_in_pages(p.pages, b, first + row) : CacheRow{};
-        const CacheRows<T> keys(p.key, at.page, kv_head), values(p.value, at.page, kv_head);
-        copy_chunk(row, chunk, to, keys[at.row], values[at.row], at.there);
-      }
-    } else {
+    const auto each_row = [&](const auto& copy_row) {
+#pragma unroll
+      for (int row = begin; row < begin + kKeys; row += step)
+        if (kKeys % step == 0 || row < kKeys) copy_row(row);
+    };
+    if (first + kKeys <= context && chunk * 8 < p.head_dim && !p.pages.ids) {  // most tiles
       const CacheRows<T> keys(p.key, b, kv_head), values(p.value, b, kv_head);
-      const T *key = keys[first + begin], *value = values[first + begin];
-      for (int row = begin; row < kKeys; row += step, key += step * keys.row_stride, value += step * values.row_stride)
-        copy_chunk(row, chunk, to, key, value, wanted >> row & 1);
+      each_row([&](int row) { copy_chunk(row, chunk, to, keys[first + row], values[first + row]); });
+      return;
     }
+    const uint64_t wanted = chunk * 8 < p.head_dim ? visible_keys(seen, context, first, p.length) : 0;
+    each_row([&](int row) {
+      const CacheRow at = wanted >> row & 1 ? locate(p.pages, b, first + row) : CacheRow{};
+      const CacheRows<T> keys(p.key, at.page, kv_head), values(p.value, at.page, kv_head);
+      copy_chunk(row, chunk, to, keys[at.row], values[at.row], at.there);
+    });
   }
 
-  // Where `read` is false, the addresses of the key and of the value may be any.
-  __device__ void copy_chunk(int row, int chunk, uint32_t to, const T* key, const T* value, bool read) const {
+  // Zeros where not `read`; the addresses must be some row's even so.
+  __device__ void copy_chunk(int row, int chunk, uint32_t to, const T* key, const T* value, bool read = true) const {
     const uint32_t at = to + tile_offset<kKeys>(row, chunk);
-    copy16_async(at, (read ? key : static_cast<const T*>(p.key.data)) + chunk * 8, read);
-    copy16_async(at + kTileBytes, (read ? value : static_cast<const T*>(p.value.data)) + chunk * 8, read);
+    copy16_async(at, key + chunk * 8, read);
+    copy16_async(at + kTileBytes, value + chunk * 8, read);
   }
 
   // Bit i: row first + i of the cache is there. In contiguous caches all are that are read. Whole warps only.

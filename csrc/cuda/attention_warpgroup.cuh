@@ -22,7 +22,7 @@ struct WarpgroupAttention {
   static constexpr int kStages = 4;
   static constexpr int kWarpRows = 16;
   static constexpr int kMaxWarps = 8;
-  static constexpr int kWarpMultiple = 4;
+  static constexpr int kWarpMultiple = kMaxWarps;  // two warpgroups: so few rows that one is enough go by mma.sync
   static constexpr int kAlignment = 1024;
 
   using Keys = KeyTiles<T, kDim, kKeys>;
@@ -49,7 +49,7 @@ struct WarpgroupAttention {
 
   // Starts the copies of a tile, as one group; groups beyond the last tile are empty, so that the count stays right.
   __device__ void copy(int tile) const {
-    if (tile < end) keys.copy(tile, stage(tile));
+    if (tile < end) keys.copy(tile, stage(tile), kMaxWarps * kWarp);
     commit_copies();
   }
 
@@ -63,22 +63,24 @@ struct WarpgroupAttention {
 
   // scores = query . keys
   __device__ void start_scores(int tile) {
+    const uint64_t panels = panel_descriptor(stage(tile));
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step) {
-      const uint32_t at = stage(tile) + step / 4 * kPanelBytes + step % 4 * 32;
-      multiply_64<T, Panel::kColumnsOfOperand>(scores, q[step], panel_descriptor(at), step > 0);
+      const int at = step / 4 * kPanelBytes + step % 4 * 32;
+      multiply_64<T, Panel::kColumnsOfOperand>(scores, q[step], panels + described(at), step > 0);
     }
     commit_products();
   }
 
   // rows.acc += weights . values
   __device__ void start_values(int tile) {
+    const uint64_t panels = panel_descriptor(stage(tile) + Keys::kTileBytes);
 #pragma unroll
     for (int panel = 0; panel < kDim / kPanelColumns; ++panel)
 #pragma unroll
       for (int step = 0; step < kKeys / 16; ++step) {
-        const uint32_t at = stage(tile) + Keys::kTileBytes + panel * kPanelBytes + step * 16 * kPanelRowBytes;
-        multiply_64<T, Panel::kRowsOfOperand>(values(panel), weights[step], panel_descriptor(at), true);
+        const int at = panel * kPanelBytes + step * 16 * kPanelRowBytes;
+        multiply_64<T, Panel::kRowsOfOperand>(values(panel), weights[step], panels + described(at), true);
       }
     commit_products();
   }

@@ -23,12 +23,15 @@ EAGLE_HOST_DEVICE uint32_t tile_offset(int row, int chunk) {
   return swizzled(row, chunk & 7) + (chunk >> 3) * (kRows * kPanelRowBytes);
 }
 
-// How wgmma is told of a panel that begins at `address`, a multiple of 1024, or of columns within it, 16 at a time:
-// 128-byte swizzling, eight rows every 1024 bytes. An operand is one panel wide, so that no other stride is needed.
-// Source: PTX ISA, "matrix descriptor format".
+// How wgmma is told of a panel that begins at `address`, a multiple of 1024: 128-byte swizzling, eight rows every 1024
+// bytes. An operand is one panel wide, so that no other stride is needed. Source: PTX ISA, "matrix descriptor format".
 EAGLE_HOST_DEVICE uint64_t panel_descriptor(uint32_t address) {
   constexpr uint64_t kSwizzle128 = 1, kEightRows = 8 * kPanelRowBytes >> 4;
   return kSwizzle128 << 62 | kEightRows << 32 | (address >> 4 & 0x3fff);
 }
+
+// What is added to a descriptor for an operand that begins `bytes` later: 32 for the next 16 columns of its panel, 128
+// for the next row.
+EAGLE_HOST_DEVICE constexpr uint64_t described(int bytes) { return bytes >> 4; }
 
 }  // namespace eagle::cuda
