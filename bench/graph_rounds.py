@@ -3,7 +3,7 @@
 python -m bench.graph_rounds [--model SmolLM2-135M] [--trees 6/5/1,60/8/10] [--accept 4] [--device cuda] [--out FILE]
 
 Weights are random. Every round accepts --accept drafts, or as many as its tree is deep, whatever the target chose; the
-text means nothing. Each is measured with torch's own layers in the target and with this package's (`fused`), beside
+text means nothing. Each is measured with torch's linear layers in the target and with this package's, beside
 transformers' own generate. Where rounds cannot be captured there are no graph columns.
 """
 
@@ -33,6 +33,7 @@ from eagle_decoding.floor.speed import Floor
 from eagle_decoding.floor.work import round_model
 
 PROFILED_ROUNDS = 12  # enough for a steady state, few enough for a small file
+LINEAR = {"torch": None, "ours": True}  # whose linear layers, and what `fused` is then on a GPU
 
 
 @dataclass
@@ -56,8 +57,8 @@ class Bench:
         embedding = self.target.get_input_embeddings().weight
         return Eagle3Draft(self.head, embedding, self.shape.num_layers, tree, self.dtype, self.target.device)
 
-    def decoder(self, tree: TreeConfig, fused: bool) -> SpeculativeDecoder:
-        return SpeculativeDecoder(self.target, self.draft(tree), fused=fused)
+    def decoder(self, tree: TreeConfig, linear: str) -> SpeculativeDecoder:
+        return SpeculativeDecoder(self.target, self.draft(tree), fused=LINEAR[linear])
 
     def settings(self, new_tokens: int) -> dict[str, Any]:
         return {"max_new_tokens": new_tokens, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
@@ -73,21 +74,21 @@ class Bench:
             self.target.generate(self.prompt, streamer=clock, **self.settings(self.new_tokens))
         return {
             "rounds": "transformers",
-            "fused": False,
+            "linear": "torch",
             "tokens_per_round": 1.0,
             "floor_seconds": self.floor_seconds(self.draft(tree), False, 1.0),
             "eager_seconds": clock.decode / clock.steps,
         }
 
-    def measured(self, tree: TreeConfig, speculate: bool, fused: bool) -> dict[str, Any]:
+    def measured(self, tree: TreeConfig, speculate: bool, linear: str) -> dict[str, Any]:
         """Seconds of a round one by one and as a graph, each in the second of two calls, beside its floor."""
-        decoder = self.decoder(tree, fused)
+        decoder = self.decoder(tree, linear)
         for _ in range(2):
             self.generate(decoder, speculate, self.new_tokens, captured=False)
         stats = decoder.stats
         row = {
             "rounds": tree_name(tree) if speculate else "plain",
-            "fused": fused,
+            "linear": linear,
             "tokens_per_round": stats.tokens_per_round,
             "floor_seconds": self.floor_seconds(decoder.draft, speculate, stats.tokens_per_round),
             "eager_seconds": stats.decode_seconds / stats.rounds,
@@ -109,9 +110,9 @@ class Bench:
         floor = Floor(round_model(self.target, draft), self.ceilings, draft.tree, context)
         return floor.round_seconds(tokens_per_round) if speculate else floor.plain_seconds()
 
-    def idle(self, tree: TreeConfig, speculate: bool, fused: bool, accept: int, trace: Path) -> dict[str, Any]:
+    def idle(self, tree: TreeConfig, speculate: bool, linear: str, accept: int, trace: Path) -> dict[str, Any]:
         """Shares of a round in which the device is idle; the timeline is kept."""
-        decoder = self.decoder(tree, fused)
+        decoder = self.decoder(tree, linear)
         tokens = PROFILED_ROUNDS * (accept + 1 if speculate else 1)
         kind = ProfilerActivity.CUDA if self.watch.device == "cuda" else ProfilerActivity.CPU
         self.generate(decoder, speculate, tokens)
@@ -145,8 +146,8 @@ def main(
     rows.append(bench.transformers(shapes[-1]))
     with accepting(accept):
         for tree, speculate in arms:
-            for fused in (False, True):
-                rows.append(bench.measured(tree, speculate, fused))
+            for linear in LINEAR:
+                rows.append(bench.measured(tree, speculate, linear))
                 keep(result, out)
         if timelines is not None:
             for tree, speculate in (arms[0], arms[-1]):
@@ -154,7 +155,7 @@ def main(
                 ways = [row for row in rows if row["rounds"] == name]
                 row = min(ways, key=lambda row: row.get("graph_seconds", row["eager_seconds"]))
                 trace = timelines / f"{model}-{'tree' if speculate else 'plain'}.json.gz"
-                row["idle"] = bench.idle(tree, speculate, row["fused"], accept, trace)
+                row["idle"] = bench.idle(tree, speculate, row["linear"], accept, trace)
                 keep(result, out)
     console().print(table_of(result))
 
@@ -172,12 +173,12 @@ def table_of(result: dict[str, Any]) -> Table:
     facts = result["machine"]
     table = Table(title=f"{facts['model']}, {facts['dtype']}, milliseconds of a round", title_justify="left")
     columns = ("floor", "eager", "graph", "graph_device", "capture")
-    for heading in ("rounds", "fused", *columns, "of the floor's speed"):
+    for heading in ("rounds", "linear layers", *columns, "of the floor's speed"):
         table.add_column(heading.replace("_", ", "))
     for row in result["graph_rounds"]:
         times = [f"{1e3 * row[f'{name}_seconds']:.3f}" if f"{name}_seconds" in row else "" for name in columns]
         share = f"{row['share_of_floor_speed']:.0%}" if "share_of_floor_speed" in row else ""
-        table.add_row(row["rounds"], str(row["fused"]), *times, share)
+        table.add_row(row["rounds"], row["linear"], *times, share)
     return table
 
 

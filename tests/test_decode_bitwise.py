@@ -28,17 +28,20 @@ def test_logits_of_tree_and_plain_decoding_agree(kind, batch, dtype):
         assert_bitwise(actual, expected, f"logits of step {step}")
 
 
-def test_fused_modules_compute_what_stock_modules_do(dtype):
+@pytest.mark.parametrize("linear", [True, False])
+def test_fused_modules_compute_what_stock_modules_do(dtype, linear):
     """Up to rounding; stock forwards are back afterwards, also after an error."""
     target = tiny_target("qwen3", dtype)
     inputs = prompts(1)
     with torch.inference_mode():
         stock = target(**inputs).logits.float()
-        with fused_modules(target):
+        with fused_modules(target, linear):
+            replaced = {type(module).__name__ for module in target.modules() if "forward" in vars(module)}
             fused = target(**inputs).logits.float()
         with pytest.raises(ZeroDivisionError), fused_modules(target):
             _ = 1 / 0
         after = target(**inputs).logits.float()
+    assert replaced == {"Qwen3RMSNorm", "Qwen3MLP"} | ({"Linear"} if linear else set())
     tolerance = {torch.float32: 1e-4, torch.float16: 0.1, torch.bfloat16: 0.8}[dtype]
     assert (fused - stock).abs().max() < tolerance * max(1.0, stock.abs().mean().item())
     assert_bitwise(after, stock, "logits after fused_modules")

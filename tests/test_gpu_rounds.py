@@ -95,9 +95,9 @@ def test_graph_rounds_command(tiny, tmp_path, capsys):
         timelines=tmp_path, out=out,
     )  # fmt: skip
     rows = read_json(out, "machine", "ceilings", "graph_rounds")["graph_rounds"]
-    assert [(row["rounds"], row["fused"]) for row in rows] == [
-        ("transformers", False),
-        *((name, fused) for name in ("plain", "chain 4/3/1", "tree 12/4/3") for fused in (False, True)),
+    assert [(row["rounds"], row["linear"]) for row in rows] == [
+        ("transformers", "torch"),
+        *((name, linear) for name in ("plain", "chain 4/3/1", "tree 12/4/3") for linear in ("torch", "ours")),
     ]
     assert [row["tokens_per_round"] for row in rows] == [1, 1, 1, 3, 3, 3, 3]
     assert all(0 < row["floor_seconds"] < row["eager_seconds"] for row in rows)
@@ -117,7 +117,7 @@ class ForcedRequests(SampledRequests, ForcedSampler):
     accepted = 4
 
 
-@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("fused", [False, None, True])
 def test_a_round_of_an_8b_model_needs_no_host(fused):
     """The round that is timed, with a forced path, on torch's device without memory and under a graph's rules."""
     shape, dtype, meta = MODELS["Llama-3.1-8B"], torch.bfloat16, torch.device("meta")

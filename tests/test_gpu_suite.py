@@ -21,8 +21,8 @@ def kernel(name: str, seconds: float, **fields: Any) -> dict[str, Any]:
     return {"name": name, "seconds": seconds, "bytes_seconds": 1e-5, "times_floor": 2.0, "rivals": {}} | fields
 
 
-def graph_round(name: str, fused: bool, **fields: Any) -> dict[str, Any]:
-    return {"rounds": name, "fused": fused, "tokens_per_round": 1.0, "eager_seconds": 2e-2} | fields
+def graph_round(name: str, linear: str, **fields: Any) -> dict[str, Any]:
+    return {"rounds": name, "linear": linear, "tokens_per_round": 1.0, "eager_seconds": 2e-2} | fields
 
 
 def test_claims_follow_from_the_parts():
@@ -42,9 +42,9 @@ def test_claims_follow_from_the_parts():
         "rounds-8b": {
             "machine": {"model": "Llama-3.1-8B"},
             "graph_rounds": [
-                graph_round("plain", False, share_of_floor_speed=0.79, graph_seconds=5e-3),
-                graph_round("tree 60/8/10", True, share_of_floor_speed=0.66, idle={"host_gaps": 0.01}),
-                graph_round("transformers", False),
+                graph_round("plain", "torch", share_of_floor_speed=0.79, graph_seconds=5e-3),
+                graph_round("tree 60/8/10", "ours", share_of_floor_speed=0.66, idle={"host_gaps": 0.01}),
+                graph_round("transformers", "torch"),
             ],
         },
         "decode-bfloat16": {

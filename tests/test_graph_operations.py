@@ -100,7 +100,7 @@ def test_a_round_on_a_device_never_looks_at_the_host(children):
                 begin(draft, sampler.params)
             width = 1 if children == "plain" else 4
             state, output = state_of(batch, width, 32 * len(draft.feature_layers)), object.__new__(Output)
-        target = Target(model, draft.feature_layers, fused=False)
+        target = Target(model, draft.feature_layers, fused=None)
         cache = target.new_cache(batch)
         with target.attached():
             one_round(target, draft, sampler, output, cache, state)  # makes room

@@ -33,8 +33,9 @@ class SpeculativeDecoder:
 
     target: a causal language model of transformers
     draft:  a drafting method
-    fused:  run the target's linear layers, norms and gated MLPs on this package's kernels while decoding; None does so
-            on a CPU, where these kernels make tree and plain decoding agree bit for bit
+    fused:  run the target's norms, rope, gated MLPs and linear layers on this package's kernels while decoding, or none
+            of them. None leaves linear layers stock on a GPU; on a CPU these kernels make tree and plain decoding agree
+            bit for bit
     graph:  on a GPU, replay rounds as one CUDA graph where they can be captured; a later call of the same kind (batch,
             sampling or not, draft) replays what an earlier one captured. False launches every kernel by itself
 
@@ -45,7 +46,7 @@ class SpeculativeDecoder:
         self.target = target
         self.draft = draft
         self.graph = graph
-        self.fused = target.device.type == "cpu" if fused is None else fused
+        self.fused = fused
         self.stats = Stats()
         self.plain = NoDraft()
         self.memories: dict[

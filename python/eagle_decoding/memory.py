@@ -27,13 +27,13 @@ class Kind(NamedTuple):
     sampling: bool
     filtered: bool
     typical_acceptance: TypicalAcceptance | None
-    fused: bool
+    fused: bool | None
     backend: str | None
     modules: tuple[tuple[int, ...], ...]
     addresses: tuple[int, ...]
 
 
-def kind_of(model: PreTrainedModel, draft: Draft, sampler: NodeSampler, fused: bool) -> Kind:
+def kind_of(model: PreTrainedModel, draft: Draft, sampler: NodeSampler, fused: bool | None) -> Kind:
     params = sampler.params
     return Kind(
         draft=draft,

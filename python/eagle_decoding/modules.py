@@ -1,7 +1,9 @@
-"""Runs a stock model's linear layers, norms, rope, MLPs and experts on this package's kernels during a decoding run.
+"""Runs a stock model's norms, rope, MLPs, linear layers and experts on this package's kernels during a decoding run.
 
-On a CPU these kernels give a row of a tree the very bits that it would get alone, and stream weights faster than stock
-layers do for a handful of rows. Weights stay where they are; longer inputs (prompts) take the stock path.
+Norms, rope and the gate of MLPs are a dozen small operations each in stock modules, rounded after every one; here they
+are one kernel with the same roundings. Linear layers and experts are a matter of their own: on a CPU they give a row of
+a tree the very bits that it would get alone, and stream weights faster than stock layers do for a handful of rows.
+Weights stay where they are; longer inputs (prompts) take the stock linear layers and rope.
 """
 
 import sys
@@ -21,20 +23,23 @@ RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm",
 
 
 @contextmanager
-def fused_modules(model: PreTrainedModel) -> Iterator[None]:
-    """Replaces the forward of the modules it knows, and puts the stock ones back at the end."""
+def fused_modules(model: PreTrainedModel, linear: bool = True) -> Iterator[None]:
+    """Replaces the forward of the modules it knows, and puts the stock ones back at the end.
+
+    linear: linear layers and experts as well
+    """
     with ExitStack() as stack:
-        for module in fuse(model):
+        for module in fuse(model, linear):
             stack.callback(delattr, module, "forward")
         stack.enter_context(fused_rope(sys.modules[type(model).__module__]))
         yield
 
 
-def fuse(model: PreTrainedModel) -> list[Any]:
+def fuse(model: PreTrainedModel, linear: bool) -> list[Any]:
     """Replaces the forward of the modules it knows; deleting the attribute from a returned module undoes it."""
     fused = []
     for module in model.modules():
-        forward = fused_forward(module)
+        forward = fused_forward(module, linear)
         if forward is not None:
             module.forward = forward
             fused.append(module)
@@ -58,13 +63,13 @@ def fused_rope(modeling: Any) -> Iterator[None]:
         modeling.apply_rotary_pos_emb = stock
 
 
-def fused_forward(module: Any) -> Callable[..., Any] | None:
+def fused_forward(module: Any, linear: bool) -> Callable[..., Any] | None:
     """The fused forward of one module, or None where the stock one stays."""
-    if type(module) is nn.Linear:
+    if linear and type(module) is nn.Linear:
         return linear_forward(module)
     if type(module).__name__ in RMS_NORMS:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
-    if type(module).__name__ == "MixtralSparseMoeBlock" and is_silu(module.experts):
+    if linear and type(module).__name__ == "MixtralSparseMoeBlock" and is_silu(module.experts):
         return experts_forward(module)
     if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and is_silu(module):
         return lambda x: module.down_proj(eagle_kernels.silu_mul(module.gate_proj(x), module.up_proj(x)))

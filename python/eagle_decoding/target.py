@@ -64,12 +64,17 @@ class Target:
 
     feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
                     that leaves the last layer, before the final norm, num_layers + 1 the same after it
-    fused:          run linear layers, norms and gated MLPs on this package's kernels
+    fused:          run norms, rope, gated MLPs and linear layers on this package's kernels; None: linear layers on a
+                    CPU only
     role:           what an error calls the model
     """
 
     def __init__(
-        self, model: PreTrainedModel, feature_layers: tuple[int, ...] = (), fused: bool = True, role: str = "Target"
+        self,
+        model: PreTrainedModel,
+        feature_layers: tuple[int, ...] = (),
+        fused: bool | None = True,
+        role: str = "Target",
     ):
         check_target(model, role)
         self.model = model
@@ -92,8 +97,9 @@ class Target:
         self.model.set_attn_implementation(attention.NAME)
         with ExitStack() as stack:
             stack.callback(self.model.set_attn_implementation, before)
-            if self.fused:
-                stack.enter_context(fused_modules(self.model))
+            if self.fused is not False:
+                linear = self.fused or self.model.device.type == "cpu"
+                stack.enter_context(fused_modules(self.model, linear))
             for boundary in self.feature_layers:
                 stack.callback(self._hook(boundary).remove)
             yield

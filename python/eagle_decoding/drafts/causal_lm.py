@@ -43,8 +43,7 @@ class CausalLmDraft(GrowingDraft):
         self.vocab_size = self.draft_vocab_size = vocab_size
         self.causal_mask = causal_words(CHUNK, model.device)
         model.set_attn_implementation(attention.NAME)
-        if model.device.type == "cpu":
-            fuse(model)
+        fuse(model, linear=model.device.type == "cpu")
 
     @classmethod
     def from_pretrained(cls, path: Path, target: PreTrainedModel, tree: TreeConfig) -> "CausalLmDraft":
