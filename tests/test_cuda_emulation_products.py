@@ -156,6 +156,19 @@ def test_draft_layer(multiprocessors, dtype, sizes):
             assert_close(a, e, TOLERANCE[dtype], TOLERANCE[dtype], name)
 
 
+@pytest.mark.parametrize("size", [8192, 8200, 16411])
+def test_norms_of_rows_that_registers_do_not_hold(multiprocessors, dtype, size):
+    head = DraftHead(dtype, batch=1, rows=2, hidden=size)
+    states, weight = head.hidden_states(), head.random(size)
+    assert_close(
+        emulated_products.rms_norm(states, weight, EPS), eagle_kernels.rms_norm(states, weight, EPS),
+        TOLERANCE[dtype], TOLERANCE[dtype],
+    )  # fmt: skip
+    case = head.random(1, 2, 600), head.weight(size, 600), states, weight, EPS
+    for actual, expected in zip(emulated_products.draft_output(*case), eagle_kernels.draft_output(*case), strict=True):
+        assert_close(actual, expected, TOLERANCE[dtype], TOLERANCE[dtype])
+
+
 @pytest.mark.parametrize("inner, head_dim", [(144, 64), (1040, 20), (37, 10)])
 def test_draft_qkv_rope(multiprocessors, dtype, inner, head_dim):
     head = DraftHead(dtype, rows=3, head_dim=head_dim)
@@ -191,12 +204,15 @@ def test_draft_qkv_rope_on_pages(multiprocessors, dtype):
         assert_bitwise(pool, scattered(cache, table, 27))
 
 
-@pytest.mark.parametrize("vocabulary, k, hidden", [(300, 10, 72), (1000, 64, 37), (3, 3, 64), (700, 1, 1088)])
+@pytest.mark.parametrize(
+    "vocabulary, k, hidden", [(300, 10, 72), (1000, 64, 37), (3, 3, 64), (700, 1, 1088), (17000, 64, 8)]
+)
 def test_lm_head_topk(dtype, vocabulary, k, hidden):
     """Integers, so that sums are exact and ids must agree, ties too; one row in four has no law."""
     head = DraftHead(dtype, batch=1, rows=20, hidden=hidden, vocabulary=vocabulary)
     states, weight = head.random(1, 20, hidden).sign(), head.integers(-1, 2, vocabulary, hidden).to(dtype)
     states[0, 1::8, 0], states[0, 5::8, 0] = torch.nan, torch.inf
+    weight[:80] = states[0, 0]  # the best of one row lie in one tile
     d2t = head.integers(0, 1000, vocabulary)
     case = (states, torch.ones(hidden, dtype=dtype), 0.0, weight, k, d2t)
     actual, expected = emulated_products.lm_head_topk(*case), eagle_kernels.lm_head_topk(*case)

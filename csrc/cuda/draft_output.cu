@@ -13,18 +13,28 @@ GemmParams product(const DraftOutputParams& p) {
   return {.dtype = p.dtype, .input = p.attention, .weight = p.o_weight, .inner = p.inner, .outputs = p.size};
 }
 
-// grid: (rows)
+// grid: (rows). So few blocks that each may have all registers.
 template <class T>
-__global__ __launch_bounds__(kNormThreads) void residual_norm_kernel(const __grid_constant__ DraftOutputParams p,
-                                                                     const __grid_constant__ Partials partials) {
+__global__ __launch_bounds__(kNormThreads, 1) void residual_norm_kernel(const __grid_constant__ DraftOutputParams p,
+                                                                        const __grid_constant__ Partials partials) {
+  const T* weight = static_cast<const T*>(p.norm_weight);
+  prefetch_row(weight, p.size);
   wait_for_earlier_kernels();
   const int64_t row = blockIdx.x, size = p.size;
-  const T* residual = reinterpret_cast<const T*>(p.residual[row]);
+  const Row<T> residual = row_at<T>(p.residual[row], 0, size);
   T* hidden = static_cast<T*>(p.hidden) + row * size;
-  for (int64_t i = threadIdx.x; i < size; i += blockDim.x)
-    hidden[i] = from_float<T>(partials.sum(row, i) + to_float(residual[i]));
-  __syncthreads();  // the norm reads in packs what other threads wrote
-  normalise_row(hidden, static_cast<const T*>(p.norm_weight), size, p.eps, static_cast<T*>(p.normed) + row * size);
+  const bool aligned = reinterpret_cast<uintptr_t>(hidden) % sizeof(uint4) == 0;
+  const auto add_residual = [&](int64_t i) {
+    const Octet<T> before = load_octet(residual, i);
+    float sum[kOctet];
+    partials.sum_octet(row, i, sum);
+    Octet<T> after;
+#pragma unroll
+    for (int j = 0; j < kOctet; ++j) after.value[j] = from_float<T>(sum[j] + to_float(before.value[j]));
+    store_octet(hidden, size, aligned, i, after);
+    return after;
+  };
+  normalise_loaded(add_residual, weight, size, p.eps, static_cast<T*>(p.normed) + row * size);
 }
 
 }  // namespace

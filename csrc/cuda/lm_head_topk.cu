@@ -10,7 +10,7 @@ namespace {
 
 constexpr int kThreads = 256;
 constexpr int kMaxTopk = 64;
-static_assert(kMaxTopk <= kGemmOutputs && kMaxTopk <= kThreads, "a tile holds k candidates, a thread writes each");
+static_assert(kMaxTopk <= kGemmOutputs, "a tile holds k candidates");
 
 int64_t num_tiles(const LmHeadTopkParams& p) { return ceil_div(p.vocabulary, kGemmOutputs); }
 
@@ -20,21 +20,20 @@ __global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__
   const int64_t row = blockIdx.x;
   merged.candidates += row * merged.tiles * p.k;
   merged.sums += row * merged.tiles;
-  merged.cursors = reinterpret_cast<uint8_t*>(dynamic_shared());
+  merged.first = reinterpret_cast<uint64_t*>(dynamic_shared());
+  merged.cursors = reinterpret_cast<uint8_t*>(merged.first + merged.tiles * merged.kept);
+  merged.load();
   const auto token = [&](int32_t id) { return p.d2t ? id + p.d2t[id] : id; };
 
   const float log_sum_exp = merged.log_sum_exp();
+  __syncthreads();  // what is kept is there
+  if (warp_id() > 0) return;
   const bool valid = log_sum_exp == log_sum_exp;
-  if (threadIdx.x == 0) p.valid[row] = valid;
-  if (valid) {
-    merged.for_each([&](int rank, uint64_t best) {
-      p.logprobs[row * p.k + rank] = candidate_logit(best) - log_sum_exp;
-      p.token_ids[row * p.k + rank] = token(candidate_id(best));
-    });
-  } else if (threadIdx.x < p.k) {
-    p.logprobs[row * p.k + threadIdx.x] = kNoLogit;
-    p.token_ids[row * p.k + threadIdx.x] = token(static_cast<int32_t>(threadIdx.x));
-  }
+  if (lane_id() == 0) p.valid[row] = valid;
+  merged.for_each<kMaxTopk>([&](int rank, uint64_t best) {
+    p.logprobs[row * p.k + rank] = valid ? candidate_logit(best) - log_sum_exp : kNoLogit;
+    p.token_ids[row * p.k + rank] = token(valid ? candidate_id(best) : rank);
+  });
 }
 
 }  // namespace
@@ -59,8 +58,12 @@ void lm_head_topk(const LmHeadTopkParams& p, void* workspace, void* stream) {
   const GemmParams product{
       .dtype = p.dtype, .input = normed, .weight = p.lm_head_weight, .inner = p.size, .outputs = p.vocabulary};
   launch_any_gemm(product, TileTopk{candidates, sums, static_cast<int>(p.k)}, /*splits=*/1, stream);
-  const MergedRow merged{candidates, sums, nullptr, tiles, static_cast<int>(p.k)};
-  launch_shared(merge_kernel, rows, kThreads, tiles, stream, p, merged);
+  const MergedRow merged{.candidates = candidates,
+                         .sums = sums,
+                         .tiles = static_cast<int>(tiles),
+                         .k = static_cast<int>(p.k),
+                         .kept = MergedRow::kept_candidates(tiles, p.k)};
+  launch_shared(merge_kernel, rows, kThreads, MergedRow::shared_bytes(tiles, p.k), stream, p, merged);
   check_launch("lm_head_topk");
 }
 

@@ -10,8 +10,10 @@ namespace {
 // grid: (rows)
 template <class T>
 __global__ __launch_bounds__(kNormThreads) void rms_norm_kernel(const __grid_constant__ RmsNormParams p) {
+  const T* weight = static_cast<const T*>(p.weight);
+  prefetch_row(weight, p.size);
   wait_for_earlier_kernels();
-  normalise_row(reinterpret_cast<const T*>(p.input[blockIdx.x]), static_cast<const T*>(p.weight), p.size, p.eps,
+  normalise_row(reinterpret_cast<const T*>(p.input[blockIdx.x]), weight, p.size, p.eps,
                 reinterpret_cast<T*>(p.output[blockIdx.x]));
 }
 

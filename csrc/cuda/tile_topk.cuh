@@ -73,48 +73,78 @@ struct TileTopk {
   }
 };
 
-// The tiles of one row, merged by one block; `cursors` has a byte per tile.
+// The tiles of one row, merged by one block.
 struct MergedRow {
   const uint64_t* candidates;  // [tiles, k]
   const ExpSum* sums;          // [tiles]
-  uint8_t* cursors;            // in shared memory: how many candidates of a tile were taken
-  int64_t tiles;
-  int k;
+  int tiles, k;
+  int kept;          // of each tile's candidates in shared memory
+  uint64_t* first;   // in shared memory: [tiles, kept]
+  uint8_t* cursors;  // in shared memory: how many candidates of a tile were taken
 
-  // log(sum(exp(logits))); NaN if a logit is NaN or +inf, or all are -inf.
+  // What a merge may take of shared memory; any GPU has more.
+  static constexpr int64_t kSharedBytes = 64 << 10;
+
+  static int kept_candidates(int64_t tiles, int64_t k) {
+    return static_cast<int>(min(k, kSharedBytes / static_cast<int64_t>(sizeof(uint64_t)) / tiles));
+  }
+  static int64_t shared_bytes(int64_t tiles, int64_t k) {
+    return tiles * (kept_candidates(tiles, k) * static_cast<int64_t>(sizeof(uint64_t)) + 1);
+  }
+
+  // log(sum(exp(logits))); NaN if a logit is NaN or +inf, or all are -inf. All threads of the block.
   __device__ float log_sum_exp() const {
     float maximum = kNoLogit, sum = 0;
-    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x) maximum = fmaxf(maximum, sums[i].maximum);
+    for (int i = threadIdx.x; i < tiles; i += blockDim.x) maximum = fmaxf(maximum, sums[i].maximum);
     maximum = block_reduce(maximum, kNoLogit, Max());
-    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x)
-      sum += sums[i].sum * shifted_exp(sums[i].maximum, maximum);
+    for (int i = threadIdx.x; i < tiles; i += blockDim.x) sum += sums[i].sum * shifted_exp(sums[i].maximum, maximum);
     sum = block_reduce(sum, 0.0f, Sum());
     return sum > 0 ? maximum + logf(sum) : __int_as_float(0x7fffffff);
   }
 
-  // The best candidate not yet taken among this thread's tiles, and whose it is.
-  __device__ uint64_t best(int64_t& tile) const {
+  // Brings what is kept into shared memory. All threads of the block; a barrier must follow.
+  __device__ void load() const {
+    for (int i = threadIdx.x; i < tiles * kept; i += blockDim.x) first[i] = candidates[i / kept * k + i % kept];
+    for (int i = threadIdx.x; i < tiles; i += blockDim.x) cursors[i] = 0;
+  }
+
+  // visit(rank, candidate) for the k best, lane rank % 32 each, all at the end; 0 where there are fewer. One warp,
+  // whose lanes share out the tiles.
+  template <int kMaxTopk, class Visit>
+  __device__ void for_each(const Visit& visit) const {
+    uint64_t taken[kMaxTopk / kWarp];
+    int tile = 0;
+    uint64_t mine = best(tile);
+#pragma unroll
+    for (int i = 0; i < kMaxTopk / kWarp; ++i)
+      for (int rank = i * kWarp; rank < min(k, (i + 1) * kWarp); ++rank) {
+        const uint64_t largest = warp_max(mine);
+        if (lane_id() == rank % kWarp) taken[i] = largest;
+        if (mine != largest || largest == 0) continue;  // ids differ, so exactly one lane goes on
+        ++cursors[tile];
+        mine = best(tile);
+      }
+#pragma unroll
+    for (int i = 0; i < kMaxTopk / kWarp; ++i)
+      if (i * kWarp + lane_id() < k) visit(i * kWarp + lane_id(), taken[i]);
+  }
+
+ private:
+  // The best candidate not yet taken among this lane's tiles, and whose it is.
+  __device__ uint64_t best(int& tile) const {
     uint64_t largest = 0;
-    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x) {
-      const uint64_t head = cursors[i] < k ? candidates[i * k + cursors[i]] : 0;
+    for (int i = lane_id(); i < tiles; i += kWarp) {
+      const int taken = cursors[i];
+      const uint64_t head = taken < kept ? first[i * kept + taken] : taken < k ? candidates[i * k + taken] : 0;
       if (head > largest) largest = head, tile = i;
     }
     return largest;
   }
 
-  // visit(rank, candidate) in descending order; called by one thread each.
-  template <class Visit>
-  __device__ void for_each(const Visit& visit) const {
-    for (int64_t i = threadIdx.x; i < tiles; i += blockDim.x) cursors[i] = 0;  // a thread uses its own cursors only
-    int64_t tile = 0;
-    uint64_t mine = best(tile);
-    for (int rank = 0; rank < k; ++rank) {
-      const uint64_t largest = block_reduce(mine, uint64_t{0}, Max());
-      if (mine != largest || largest == 0) continue;  // ids differ, so exactly one thread goes on
-      visit(rank, largest);
-      ++cursors[tile];
-      mine = best(tile);
-    }
+  static __device__ uint64_t warp_max(uint64_t value) {
+    const uint32_t high = static_cast<uint32_t>(value >> 32), largest = __reduce_max_sync(kAllLanes, high);
+    const uint32_t low = high == largest ? static_cast<uint32_t>(value) : 0;
+    return static_cast<uint64_t>(largest) << 32 | __reduce_max_sync(kAllLanes, low);
   }
 };
 
