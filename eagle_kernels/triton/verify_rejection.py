@@ -296,6 +296,6 @@ def verify_rejection(
         target_logits, draft_logits, *laws, draft_tokens.contiguous(), parent, num_fixed.contiguous(), context_len,
         seed, temperature, d2t, inverse, accept_index, accept_length, bonus_token, num_nodes, vocabulary,
         draft_vocabulary, max_depth, *target_logits.stride()[:2], *draft_logits.stride()[:2], TRAVERSAL=traversal,
-        NODES=nodes, PATH=block_of(max_depth + 1), BLOCK=BLOCK, num_warps=8, enable_fp_fusion=False,
+        NODES=nodes, PATH=block_of(max_depth + 1), BLOCK=BLOCK, num_warps=16, enable_fp_fusion=False,
     )  # fmt: skip
     return accept_index, accept_length, bonus_token
