@@ -88,9 +88,8 @@ struct WarpgroupAttention {
   __device__ Sums64& values(int panel) { return reinterpret_cast<Sums64&>(rows.acc[panel * 8]); }
 
   // The scores of a tile become weights; returns what rescales the values so far.
-  __device__ float2 soften(int tile) {
+  __device__ float2 soften(int tile, uint64_t there) {
     const int first = tile * kKeys;
-    const uint64_t there = keys.present(first);
     Rows::scale(keys, scores);
     if (!keys.all_visible(first, there)) Rows::mask(keys, first_row(), first, there, scores);
     const float2 keep = {rows.raise_maximum(0, scores), rows.raise_maximum(1, scores)};
@@ -128,7 +127,7 @@ struct WarpgroupAttention {
     start_scores(begin);
     wait_products<0>();
     settle(scores);
-    soften(begin);
+    soften(begin, keys.present(begin * kKeys));
     pack_weights();
     for (int tile = begin; tile + 1 < end; ++tile) {
       await_copies<kStages - 3>();  // of the next tile
@@ -136,10 +135,12 @@ struct WarpgroupAttention {
       start_scores(tile + 1);
       start_values(tile);
       copy(tile + kStages - 1);
+      const uint64_t there = keys.present((tile + 1) * kKeys);
       wait_products<1>();
       settle(scores);
-      const float2 keep = soften(tile + 1);
+      const float2 keep = soften(tile + 1, there);
       settle(scores);
+      // Late maxima seldom rise. The branch also keeps the assembler from waiting for the values before the softmax.
       if (__any_sync(kAllLanes, keep.x != 1 || keep.y != 1)) {
         await_values();
         rows.rescale(0, keep.x);
