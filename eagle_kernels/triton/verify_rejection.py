@@ -288,7 +288,7 @@ def verify_rejection(
         floor, first_token = torch.empty_like(parent), torch.empty_like(parent)
         find_laws_kernel[(batch * num_nodes,)](
             logits, parent, temperature, top_k, top_p, min_p, row_max, floor, first_token, num_nodes, logits.shape[2],
-            *logits.stride()[:2], ONLY_PARENTS=only_parents, NODES=nodes, BLOCK=BLOCK, num_warps=4,
+            *logits.stride()[:2], ONLY_PARENTS=only_parents, NODES=nodes, BLOCK=BLOCK, num_warps=16,
             enable_fp_fusion=False,
         )  # fmt: skip
         laws += [row_max, floor, first_token]
