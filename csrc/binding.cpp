@@ -9,6 +9,7 @@ STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("build_tree(Tensor node_scores, Tensor node_tokens, Tensor node_parents, Tensor context_len, int num_nodes) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("commit_step(Tensor draft_tokens, Tensor accept_index, Tensor accept_length, Tensor bonus_token, Tensor hidden_states, Tensor context_len) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("compact_kv(Tensor(a!)[] caches, Tensor accept_index, Tensor accept_length, Tensor context_len, Tensor? page_table=None) -> ()");
+  m.def("write_kv(Tensor key_states, Tensor value_states, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor cache_rows, Tensor? page_table=None) -> ()");
   m.def("linear(Tensor input, Tensor weight, Tensor? bias=None, Tensor? weight_scale=None) -> Tensor");
   m.def("rms_norm(Tensor input, Tensor weight, float eps) -> Tensor");
   m.def("silu_mul(Tensor gate, Tensor up) -> Tensor");
@@ -33,6 +34,7 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
   m.impl("build_tree", TORCH_BOX(&eagle::ops::build_tree));
   m.impl("commit_step", TORCH_BOX(&eagle::ops::commit_step));
   m.impl("compact_kv", TORCH_BOX(&eagle::ops::compact_kv));
+  m.impl("write_kv", TORCH_BOX(&eagle::ops::write_kv));
   m.impl("linear", TORCH_BOX(&eagle::ops::linear));
   m.impl("rms_norm", TORCH_BOX(&eagle::ops::rms_norm));
   m.impl("silu_mul", TORCH_BOX(&eagle::ops::silu_mul));
@@ -54,6 +56,7 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
 
 #ifdef EAGLE_WITH_CUDA
 STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CUDA, m) {
+  m.impl("write_kv", TORCH_BOX(&eagle::ops::write_kv));
   m.impl("compact_kv", TORCH_BOX(&eagle::ops::compact_kv));
   m.impl("build_tree", TORCH_BOX(&eagle::ops::build_tree));
   m.impl("commit_step", TORCH_BOX(&eagle::ops::commit_step));

@@ -22,6 +22,7 @@ from eagle_kernels.topk_logprobs import topk_logprobs
 from eagle_kernels.tree_attention import tree_attention
 from eagle_kernels.verify_rejection import verify_rejection
 from eagle_kernels.verify_tree import verify_tree
+from eagle_kernels.write_kv import write_kv
 
 __all__ = [
     "BACKENDS",
@@ -50,4 +51,5 @@ __all__ = [
     "use_backend",
     "verify_rejection",
     "verify_tree",
+    "write_kv",
 ]

@@ -217,6 +217,22 @@ def test_compact_kv(dtype, head_dim):
     check_all(tuple(actual), tuple(expected), "first second third")
 
 
+@pytest.mark.parametrize("head_dim", [5, 64, 80])
+def test_write_kv(dtype, head_dim):
+    """Heads last and strided caches; rows that are not written; on pages, some of them missing."""
+    states = [torch.randn(3, 7, 3, head_dim).to(dtype).transpose(1, 2) for _ in range(2)]
+    rows = torch.stack([torch.randperm(41)[:7] - 1 for _ in range(3)]).int()
+    table = random_table(3, 10, 35)
+    caches = [torch.randn(3, 3, 40, head_dim).to(dtype) for _ in range(2)]
+    pools = [scattered(cache, table, 35, heads_last=True) for cache in caches]
+    table.view(-1)[::7] = torch.tensor(WILD_IDS + [35], dtype=torch.int32)
+    for targets, pages in ((caches, []), ([strided(cache) for cache in caches], []), (pools, [table])):
+        actual, expected = [[target.clone() for target in targets] for _ in range(2)]
+        emulated.write_kv(*states, *actual, rows, *pages)
+        eagle_kernels.write_kv(*states, *expected, rows, *pages)
+        check_all(tuple(actual), tuple(expected), "key_cache value_cache")
+
+
 @pytest.mark.parametrize("page_size", [1, 3, 16])
 def test_compact_kv_on_pages(dtype, page_size):
     """What the CPU kernel does to the same pools: wild ids, rows past the end, and a length past the path's."""

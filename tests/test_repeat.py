@@ -75,6 +75,7 @@ def round_arguments(head: DraftHead) -> dict[str, list[Any]]:
         "expand_tree": [*(t.to(device) for t in frontier + children), *history, 1 + branching, 0],
         "build_tree": [*history, context_len, 12],
         "verify_tree": tokens,
+        "write_kv": [*(head.random(batch, 2, 3, 64) for _ in range(2)), *caches[:2], accept_index + 1],
         "compact_kv": [caches, accept_index, accept_length, context_len],
         "commit_step": [tokens[0], accept_index, accept_length, context_len, logits[..., :64], context_len],
     }

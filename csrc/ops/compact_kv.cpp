@@ -1,25 +1,13 @@
 // compact_kv for torch tensors: checks and device dispatch.
 #include "common/compact_kv.h"
 
+#include "ops/cache_view.h"
 #include "ops/match.h"
 #include "ops/ops.h"
 #include "ops/page_table.h"
 
 namespace eagle::ops {
 namespace {
-
-KvCacheView view(const Tensor& cache) {
-  const int64_t item = cache.element_size();
-  return {
-      .data = static_cast<char*>(cache.mutable_data_ptr()),
-      .num_heads = cache.size(1),
-      .length = cache.size(2),
-      .row_bytes = cache.size(3) * item,
-      .batch_stride = cache.stride(0) * item,
-      .head_stride = cache.stride(1) * item,
-      .row_stride = cache.stride(2) * item,
-  };
-}
 
 // Contiguous caches may differ in length, and each knows its own.
 PageTable match_pages(Match& m, const std::vector<Tensor>& caches, const std::optional<Tensor>& page_table) {
@@ -46,7 +34,7 @@ void compact_kv(std::vector<Tensor> caches, const Tensor& accept_index, const Te
   for (const Tensor& cache : caches) {
     Match(m).tensor("caches", cache, page_table ? "N H S D" : "B H L D", Kind::kFloating, /*strided=*/true);
     EAGLE_CHECK(cache.stride(3) == 1, "compact_kv: the last dimension of each cache must be contiguous");
-    views.push_back(view(cache));
+    views.push_back(cache_view(cache));
   }
   if (views.empty()) return;
   const CompactKvParams p{

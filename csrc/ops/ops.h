@@ -14,6 +14,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> build_tree(const Tens
 std::tuple<Tensor, Tensor, Tensor, Tensor> commit_step(const Tensor& draft_tokens, const Tensor& accept_index,
                                                        const Tensor& accept_length, const Tensor& bonus_token,
                                                        const Tensor& hidden_states, const Tensor& context_len);
+void write_kv(const Tensor& key_states, const Tensor& value_states, const Tensor& key_cache, const Tensor& value_cache,
+              const Tensor& cache_rows, const std::optional<Tensor>& page_table);
 void compact_kv(std::vector<Tensor> caches, const Tensor& accept_index, const Tensor& accept_length,
                 const Tensor& context_len, const std::optional<Tensor>& page_table);
 Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,

@@ -49,16 +49,14 @@ class TreeCache(Cache):
         head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         self.buffer = KvBuffer(config.num_hidden_layers, batch, config.num_key_value_heads, head_dim, dtype, device)
         self.batch = batch
-        self.rows: tuple[Tensor, Tensor] | None = None
+        self.rows: Tensor | None = None
 
     def write_prompt(self) -> None:
         self.rows = None
 
     def write_tree(self, context_len: Tensor, num_nodes: int) -> None:
         """context_len: [batch] int32; node i of request b goes to row context_len[b] + i."""
-        nodes = torch.arange(num_nodes, device=context_len.device)
-        batch = torch.arange(self.batch, device=context_len.device)
-        self.rows = (batch[:, None], context_len.long()[:, None] + nodes)
+        self.rows = context_len[:, None] + torch.arange(num_nodes, dtype=torch.int32, device=context_len.device)
 
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
@@ -69,9 +67,7 @@ class TreeCache(Cache):
             keys[:, :, : key_states.shape[2]] = key_states
             values[:, :, : value_states.shape[2]] = value_states
             return key_states, value_states
-        batch, rows = self.rows
-        keys.transpose(1, 2)[batch, rows] = key_states.transpose(1, 2)
-        values.transpose(1, 2)[batch, rows] = value_states.transpose(1, 2)
+        eagle_kernels.write_kv(key_states, value_states, keys, values, self.rows)
         return keys, values
 
     def compact(self, accept_index: Tensor, accept_length: Tensor, context_len: Tensor) -> None:

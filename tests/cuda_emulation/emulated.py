@@ -165,6 +165,21 @@ def compact_kv(
     call("compact_kv", views, *path, *page_fields(caches[0], page_table), len(caches), *accept_index.shape)
 
 
+def write_kv(
+    key_states: Tensor,
+    value_states: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    cache_rows: Tensor,
+    page_table: Tensor | None = None,
+) -> None:
+    states = torch.tensor(
+        [[t.data_ptr(), *(stride * t.element_size() for stride in t.stride()[:3])] for t in (key_states, value_states)]
+    )
+    views = torch.tensor([_cache_view(cache) for cache in (key_cache, value_cache)])
+    call("write_kv", states, views, cache_rows, *page_fields(key_cache, page_table), *cache_rows.shape)
+
+
 def _cache_view(cache: Tensor) -> list[int]:
     """The fields of KvCacheView."""
     item = cache.element_size()
@@ -185,5 +200,6 @@ OPS: dict[str, Callable[..., object]] = {
         topk_logprobs,
         verify_rejection,
         verify_tree,
+        write_kv,
     )
 }

@@ -12,6 +12,7 @@
 #include "common/topk_logprobs.h"
 #include "common/verify_rejection.h"
 #include "common/verify_tree.h"
+#include "common/write_kv.h"
 
 namespace {
 
@@ -149,6 +150,15 @@ const char* compact_kv(const KvCacheView* caches, const int32_t* accept_index, c
   return guarded([&] {
     cuda::compact_kv({caches, accept_index, accept_length, context_len, pages, num_caches, batch, path_length},
                      nullptr);
+  });
+}
+
+const char* write_kv(const KvStatesView* states, const KvCacheView* caches, const int32_t* cache_rows,
+                     const int32_t* page_ids, int64_t columns, int64_t num_pages, int64_t page_size, int64_t batch,
+                     int64_t rows) {
+  const PageTable pages = make_page_table(page_ids, columns, num_pages, page_size);
+  return guarded([&] {
+    cuda::write_kv({{states[0], states[1]}, {caches[0], caches[1]}, pages, cache_rows, batch, rows}, nullptr);
   });
 }
 

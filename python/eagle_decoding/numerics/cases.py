@@ -252,6 +252,11 @@ def tree_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
             make.integers(-1, 3, s.batch, s.num_nodes),
             s.max_depth,
         ),
+        "write_kv": (
+            *(make.normal(s.batch, s.num_nodes, s.num_kv_heads, s.head_dim).transpose(1, 2) for _ in range(2)),
+            *(buffer[layer].clone() for layer in range(2)),
+            context[:, None] + make.tensor(torch.arange(s.num_nodes)),
+        ),
         "compact_kv": (list(buffer.unbind(0)), accept_index, length, context),
         "commit_step": (
             make.integers(0, s.vocab_size, s.batch, s.num_nodes),
