@@ -27,9 +27,7 @@ def write_kv(
                   page page_table[b, t // page_size]; an id outside 0..num_pages-1 is no page, and nothing is written.
                   A page that is written must belong to one request
     """
-    resolve("write_kv", key_states, backend)(
-        key_states, value_states, key_cache, value_cache, cache_rows, page_table
-    )
+    resolve("write_kv", key_states, backend)(key_states, value_states, key_cache, value_cache, cache_rows, page_table)
 
 
 @torch.library.register_fake("eagle_kernels::write_kv")

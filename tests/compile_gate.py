@@ -27,7 +27,12 @@ from eagle_decoding.train.losses_triton import LinearSoftCrossEntropy
 
 SPILL_BOUND = 0  # bytes a thread
 PAGE_SIZE = 16
-CACHES = {"tree_attention": (1, 2), "draft_qkv_rope": (6, 7), "compact_kv": (0,), "write_kv": (2, 3)}  # arguments that may be paged
+CACHES = {  # arguments that may be paged
+    "tree_attention": (1, 2),
+    "draft_qkv_rope": (6, 7),
+    "write_kv": (2, 3),
+    "compact_kv": (0,),
+}
 TARGETS = {
     "80": GPUTarget("cuda", 80, 32),
     "90": GPUTarget("cuda", 90, 32),

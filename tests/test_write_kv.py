@@ -1,4 +1,4 @@
-"""write_kv: every backend against the reference, on strided, odd-shaped and paged caches; other rows keep their bits."""
+"""write_kv: every backend against the reference, on strided and paged caches; other rows keep their bits."""
 
 import pytest
 import torch

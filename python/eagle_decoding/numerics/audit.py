@@ -55,7 +55,8 @@ OUTPUTS = {
     "write_kv": ["key_cache", "value_cache"],
 }
 ROUNDED_INSIDE = {"lm_head_topk"}  # the normed state has the input's dtype, the log-probabilities are float32
-WRITTEN = {"compact_kv": [0], "draft_qkv_rope": [6, 7], "expand_tree": [5, 6, 7], "write_kv": [2, 3]}  # arguments that an op writes to
+# arguments that an op writes to
+WRITTEN = {"compact_kv": [0], "draft_qkv_rope": [6, 7], "expand_tree": [5, 6, 7], "write_kv": [2, 3]}
 
 
 def audit(device: str, dtypes: list[torch.dtype]) -> Iterator[Finding]:
