@@ -56,10 +56,10 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
 
   // 2. Each warp's share of the committed prefix and of the ancestors.
   PlainState state;
-  const int64_t context = committed(p, b);
+  const int context = committed(p, b);
   const AncestorWords ancestors = ancestor_words(p.ancestor_mask + (b * p.num_rows + row) * p.mask_words, p.mask_words);
-  const int64_t end = min(context + p.mask_words * kMaskWordBits, p.length);
-  for (int64_t key = warp; key < end; key += kPlainWarps) {
+  const int end = static_cast<int>(min(context + p.mask_words * kMaskWordBits, p.length));
+  for (int key = warp; key < end; key += kPlainWarps) {
     const bool visible = visible_keys(ancestors, context, key, p.length) & 1;
     const CacheRow at = visible ? locate(p.pages, b, key) : CacheRow{};
     if (!at.there) continue;
