@@ -226,8 +226,8 @@ def test_write_kv(dtype, head_dim):
     caches = [torch.randn(3, 3, 40, head_dim).to(dtype) for _ in range(2)]
     pools = [scattered(cache, table, 35, heads_last=True) for cache in caches]
     table.view(-1)[::7] = torch.tensor([*WILD_IDS, 35], dtype=torch.int32)
-    for targets, pages in ((caches, []), ([strided(cache) for cache in caches], []), (pools, [table])):
-        actual, expected = [[target.clone() for target in targets] for _ in range(2)]
+    for targets, view, pages in ((caches, torch.clone, []), (caches, strided, []), (pools, torch.clone, [table])):
+        actual, expected = [[view(target) for target in targets] for _ in range(2)]
         emulated.write_kv(*states, *actual, rows, *pages)
         eagle_kernels.write_kv(*states, *expected, rows, *pages)
         check_all(tuple(actual), tuple(expected), "key_cache value_cache")

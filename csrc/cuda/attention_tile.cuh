@@ -21,7 +21,7 @@ struct KeyTiles {
   const AncestorWords seen;  // by any row of the request
 
   // Starts the copies of a tile's keys and values by a block of `threads`; rows that nobody sees, or that are not
-  // there, become zeros. A thread copies one chunk of every so manieth row.
+  // there, become zeros. A thread copies one chunk of every `step`th row.
   __device__ void copy(int tile, uint32_t to, int threads) const {
     constexpr int kRowThreads = 8 * panels(kDim);
     const int chunk = threadIdx.x % kRowThreads, begin = threadIdx.x / kRowThreads, step = threads / kRowThreads;
