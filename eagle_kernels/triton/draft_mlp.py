@@ -6,12 +6,18 @@ import triton.language as tl
 from torch import Tensor
 
 from eagle_kernels.triton.common.launch import as_elements, as_rows, row_block, tuned
-from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, paired_rows, split_pairs, stream_products
+from eagle_kernels.triton.common.products import (
+    PRODUCT_CONFIGS,
+    fitting_products,
+    paired_rows,
+    split_pairs,
+    stream_products,
+)
 from eagle_kernels.triton.linear import project
 
 
 # grid: (blocks of BLOCK_N / 2 activations, blocks of rows)
-@tuned(PRODUCT_CONFIGS, key=["activations", "width", "BLOCK_M"])
+@tuned(PRODUCT_CONFIGS, key=["activations", "width", "BLOCK_M"], fitting=fitting_products)
 @triton.jit
 def gate_up_kernel(
     input_ptr,

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from eagle_kernels.triton.common.launch import as_elements, as_rows, row_block, tuned
 from eagle_kernels.triton.common.page_table import locate, page_fields
-from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, paired_rows, split_pairs, stream_products
+from eagle_kernels.triton.common.products import (
+    PRODUCT_CONFIGS,
+    fitting_products,
+    paired_rows,
+    split_pairs,
+    stream_products,
+)
 
 
 @triton.jit
@@ -17,7 +23,7 @@ def store_pairs(pointers, first, second, half, inside):
 
 
 # grid: (heads * slices of BLOCK_N / 2 rotation pairs, blocks of rows); heads: queries, keys, values
-@tuned(PRODUCT_CONFIGS, key=["half", "width", "BLOCK_M"])
+@tuned(PRODUCT_CONFIGS, key=["half", "width", "BLOCK_M"], fitting=fitting_products)
 @triton.jit
 def draft_qkv_rope_kernel(
     x_ptr,

@@ -6,11 +6,11 @@ import triton.language as tl
 from torch import Tensor
 
 from eagle_kernels.triton.common.launch import as_elements, as_rows, row_block, tuned
-from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, stream_products
+from eagle_kernels.triton.common.products import PRODUCT_CONFIGS, fitting_products, stream_products
 
 
 # grid: (blocks of outputs, blocks of rows)
-@tuned(PRODUCT_CONFIGS, key=["outputs", "width", "BLOCK_M"])
+@tuned(PRODUCT_CONFIGS, key=["outputs", "width", "BLOCK_M"], fitting=fitting_products)
 @triton.jit
 def linear_kernel(
     input_ptr,

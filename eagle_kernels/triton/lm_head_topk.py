@@ -6,7 +6,7 @@ from torch import Tensor
 
 from eagle_kernels.triton.common.block_topk import BlockSummaries, summarise_block
 from eagle_kernels.triton.common.launch import as_elements, as_rows, row_block, tuned
-from eagle_kernels.triton.common.products import stream_products
+from eagle_kernels.triton.common.products import fitting_products, stream_products
 from eagle_kernels.triton.rms_norm import rms_norm
 
 BLOCK_N = 64  # fixed: the summaries' shape depends on it
@@ -17,7 +17,7 @@ CONFIGS = [
 
 
 # grid: (blocks of the vocabulary, blocks of rows)
-@tuned(CONFIGS, key=["vocabulary", "width", "BLOCK_M"])
+@tuned(CONFIGS, key=["vocabulary", "width", "BLOCK_M"], fitting=fitting_products)
 @triton.jit
 def lm_head_kernel(
     normed_ptr,

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from eagle_kernels.triton.common.launch import block_of
+from eagle_kernels.triton.common.launch import block_of, most_warps
 from eagle_kernels.triton.common.ranking import key_id, key_value
 from eagle_kernels.triton.common.residual import (
     EXCLUDED,
@@ -25,6 +25,7 @@ from eagle_kernels.triton.common.residual import (
 from eagle_kernels.triton.common.row_filter import find_keep, row_top
 
 BLOCK = 2048
+LAW_BLOCK = 4096  # four logits a thread of the largest program: a row is one program's alone
 
 
 # grid: (batch * nodes); for rows that are read: the maximum (infinite if invalid) and what the filters keep
@@ -288,7 +289,7 @@ def verify_rejection(
         floor, first_token = torch.empty_like(parent), torch.empty_like(parent)
         find_laws_kernel[(batch * num_nodes,)](
             logits, parent, temperature, top_k, top_p, min_p, row_max, floor, first_token, num_nodes, logits.shape[2],
-            *logits.stride()[:2], ONLY_PARENTS=only_parents, NODES=nodes, BLOCK=BLOCK, num_warps=16,
+            *logits.stride()[:2], ONLY_PARENTS=only_parents, NODES=nodes, BLOCK=LAW_BLOCK, num_warps=most_warps(),
             enable_fp_fusion=False,
         )  # fmt: skip
         laws += [row_max, floor, first_token]

@@ -9,6 +9,7 @@ import triton
 from torch import Tensor
 
 PRETENDED_MULTIPROCESSORS = 16  # where no GPU can be asked: the interpreter and the compile gate
+MOST_THREADS = 1024  # of a program, on every GPU
 
 
 def tuned(
@@ -36,6 +37,13 @@ def block_of(size: int, minimum: int = 1) -> int:
 def warps_for(block: int) -> int:
     """Warps for one pass over a block of a row: eight elements a thread."""
     return min(max(block // 256, 1), 16)
+
+
+def most_warps() -> int:
+    """Warps of the largest program: 32, or 16 where a warp has 64 threads. The interpreter has none."""
+    if triton.knobs.runtime.interpret:
+        return 1
+    return MOST_THREADS // triton.runtime.driver.active.get_current_target().warp_size
 
 
 def row_block(rows: int) -> int:

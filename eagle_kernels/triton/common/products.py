@@ -1,5 +1,8 @@
 """Matrix products for few rows: the inner loop that streams a weight once, and the configurations it is tuned over."""
 
+from typing import Any
+
+import torch
 import triton
 import triton.language as tl
 
@@ -8,6 +11,15 @@ PRODUCT_CONFIGS = [
     triton.Config({"BLOCK_N": columns, "BLOCK_K": depth}, num_warps=warps, num_stages=stages)
     for columns, depth, warps, stages in [(32, 128, 4, 4), (32, 256, 4, 3), (64, 64, 4, 4), (64, 128, 8, 3)]
 ]
+PLAIN_DEPTH = 32  # of a step in float32, which tensor cores would round: its operands lie in registers
+
+
+def fitting_products(configs: list[triton.Config], arguments: dict[str, Any], **_: Any) -> list[triton.Config]:
+    """The configurations, or one in their stead for a float32 input, the kernel's first argument."""
+    if next(iter(arguments.values())).dtype != torch.float32:
+        return configs
+    plain = {**configs[0].kwargs, "BLOCK_K": PLAIN_DEPTH}
+    return [triton.Config(plain, num_warps=8, num_stages=3)]
 
 
 FP8_FACTOR = tl.constexpr(256.0)  # what decode_fp8 leaves out
