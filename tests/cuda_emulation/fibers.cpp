@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <csetjmp>
+#include <cstring>
 #include <memory>
 #include <random>
 #include <stdexcept>
@@ -16,6 +17,7 @@ namespace {
 
 constexpr unsigned kWarp = 32;
 constexpr size_t kStackBytes = 64 << 10;
+constexpr unsigned kLongestSleep = 64;  // turns
 std::mt19937 shuffler(0);
 
 // Fibers that wait for one another.
@@ -31,7 +33,7 @@ struct Group {
     if (sleeps > 0)
       --sleeps;
     else if (shuffler() % 16 == 0)
-      sleeps = shuffler() % 64;
+      sleeps = shuffler() % kLongestSleep;
   }
 
   void release_if_complete() {
@@ -42,25 +44,25 @@ struct Group {
   }
 };
 
+// A thread of one block after another.
 struct Fiber {
   jmp_buf resume_point;
   ucontext_t start;
+  std::unique_ptr<char[]> stack{new char[kStackBytes]};
   dim3 index;
-  Group* waits_for = nullptr;
+  Group* waits_for;
   uint64_t generation;
-  bool started = false, finished = false, waited = false;
+  bool started = false, finished = true, waited;
 
   bool runnable() const { return !finished && (waits_for == nullptr || waits_for->generation != generation); }
 };
 
 struct Block {
-  std::vector<Fiber> fibers;
   std::vector<Group> warps;
   Group all;
 };
 
-std::unique_ptr<char[]> stacks;
-size_t num_stacks = 0;
+std::vector<Fiber> fibers;
 jmp_buf scheduler;
 Block* block = nullptr;
 Fiber* current = nullptr;
@@ -80,7 +82,7 @@ void wait(Group& group, Where where) {
   check_waited();
   if (group.arrived == 0) group.where = where;
   if (error.empty() &&
-      (group.where.line() != where.line() || group.where.file_name() != std::string(where.file_name())))
+      (group.where.line() != where.line() || std::strcmp(group.where.file_name(), where.file_name()) != 0))
     error = std::string("threads meet in different collectives: ") + where.file_name() + ":" +
             std::to_string(where.line()) + " and " + group.where.file_name() + ":" + std::to_string(group.where.line());
   current->waits_for = &group;
@@ -90,7 +92,7 @@ void wait(Group& group, Where where) {
   if (_setjmp(current->resume_point) == 0) leave();
 }
 
-void enter() {
+void run_thread() {
   try {
     (*body)();
     check_waited();
@@ -102,7 +104,13 @@ void enter() {
   --warp_of(*current).members;
   block->all.release_if_complete();
   warp_of(*current).release_if_complete();
-  leave();
+}
+
+void enter() {
+  for (;;) {
+    run_thread();
+    if (_setjmp(current->resume_point) == 0) leave();
+  }
 }
 
 void resume(Fiber& fiber) {
@@ -116,19 +124,23 @@ void resume(Fiber& fiber) {
 }
 
 void start_fibers(unsigned threads) {
-  if (num_stacks < threads) stacks.reset(new char[(num_stacks = threads) * kStackBytes]);
+  while (fibers.size() < threads) fibers.emplace_back();
   for (unsigned t = 0; t < threads; ++t) {
-    Fiber& fiber = block->fibers[t];
+    Fiber& fiber = fibers[t];
     fiber.index = dim3(t, 0, 0);
+    fiber.waits_for = nullptr;
+    if (!fiber.finished) fiber.started = false;  // an error left it in the middle of a kernel
+    fiber.finished = fiber.waited = false;
+    if (fiber.started) continue;
     getcontext(&fiber.start);
-    fiber.start.uc_stack.ss_sp = stacks.get() + t * kStackBytes;
+    fiber.start.uc_stack.ss_sp = fiber.stack.get();
     fiber.start.uc_stack.ss_size = kStackBytes;
     makecontext(&fiber.start, enter, 0);
   }
 }
 
 void run_block(unsigned threads) {
-  Block state{std::vector<Fiber>(threads), std::vector<Group>((threads + kWarp - 1) / kWarp), {}};
+  Block state{std::vector<Group>((threads + kWarp - 1) / kWarp), {}};
   block = &state;
   ++block_number;
   state.all.members = threads;
@@ -136,16 +148,19 @@ void run_block(unsigned threads) {
   start_fibers(threads);
 
   std::vector<Fiber*> order;
-  for (Fiber& fiber : state.fibers) order.push_back(&fiber);
+  for (unsigned t = 0; t < threads; ++t) order.push_back(&fibers[t]);
   for (bool progress = true; progress && error.empty();) {
     progress = false;
+    unsigned shortest = kLongestSleep;  // sleep among warps that could go on
     for (Group& warp : state.warps) warp.doze();
     std::shuffle(order.begin(), order.end(), shuffler);
     for (Fiber* fiber : order) {
       if (!fiber->runnable()) continue;
       progress = true;
+      shortest = std::min(shortest, warp_of(*fiber).sleeps);
       if (warp_of(*fiber).sleeps == 0) resume(*fiber);
     }
+    for (Group& warp : state.warps) warp.sleeps -= std::min(warp.sleeps, shortest);  // all sleep: until one wakes
   }
   const bool finished = std::all_of(order.begin(), order.end(), [](Fiber* fiber) { return fiber->finished; });
   if (error.empty() && !finished) error = "some threads wait in a collective that the others never reach";
