@@ -38,7 +38,7 @@ def check_structure(tree: dict[str, torch.Tensor], history: list[torch.Tensor]) 
         assert slots[:kept] == sorted(set(slots[:kept])) and slots[kept:] == [-1] * (len(slots) - kept)
         assert all(0 <= parent[i] < i for i in range(1, kept)) and parent[kept:] == [-1] * (len(slots) - kept)
         assert all(int(parents[b, slots[i]]) == slots[parent[i]] for i in range(1, kept))
-        assert_bitwise(tree["ancestor_mask"][b], pack(ancestor_bits(parent)), f"ancestor_mask of request {b}")
+        assert_bitwise(tree["ancestor_mask"][b].cpu(), pack(ancestor_bits(parent)), f"ancestor_mask of request {b}")
         depth = [int(ancestor_bits(parent)[i].sum()) - 1 for i in range(len(parent))]
         assert tree["depth"][b].tolist() == depth
         assert tree["position_ids"][b].tolist() == [int(context_len[b]) + d for d in depth]

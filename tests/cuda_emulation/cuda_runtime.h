@@ -4,7 +4,8 @@
 // order that is shuffled every time, and now and then a warp falls behind the others, so that a missing barrier gives
 // wrong results sooner or later; lanes that meet in different collectives, and barriers that not all threads reach, are
 // errors. Blocks run one after another, also in shuffled order. Nothing here says anything about speed, nor about races
-// that need real concurrency.
+// that need real concurrency. With CUDA_EMULATION_IN_ORDER threads take turns in order, which takes a fraction of the
+// time.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -13,6 +14,7 @@
 #include <functional>
 #include <source_location>
 #include <stdexcept>
+#include <tuple>
 #include <utility>
 
 #define __global__
@@ -48,6 +50,8 @@ using Where = std::source_location;
 // Runs `thread` once for every thread of the grid. One that begins early has to wait for earlier kernels, in every
 // thread and before the thread meets any other.
 void run(dim3 grid, dim3 block, bool begins_early, const std::function<void()>& thread);
+// Does a launch's work: at once, or again whenever a graph is launched that captured it (tests/pretended_gpu).
+void submit(void* stream, std::function<void()> work);
 void note_wait();
 void wait_for_block(Where where);
 // Posts this lane's value and returns those of all 32 lanes, valid until the warp's next exchange.
@@ -210,8 +214,11 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   if (config->dynamicSmemBytes > cuda_emulation::device.max_dynamic_shared())
     throw std::runtime_error("cuda_emulation: more dynamic shared memory than a block can have");
-  cuda_emulation::dynamic_shared_bytes = config->dynamicSmemBytes;
-  std::memset(cuda_emulation::dynamic_shared, 0xff, sizeof cuda_emulation::dynamic_shared);
-  cuda_emulation::run(config->gridDim, config->blockDim, config->numAttrs > 0, [&] { kernel(arguments...); });
+  auto work = [kernel, config = *config, arguments = std::tuple<Parameters...>(arguments...)] {
+    cuda_emulation::dynamic_shared_bytes = config.dynamicSmemBytes;
+    std::memset(cuda_emulation::dynamic_shared, 0xff, sizeof cuda_emulation::dynamic_shared);
+    cuda_emulation::run(config.gridDim, config.blockDim, config.numAttrs > 0, [&] { std::apply(kernel, arguments); });
+  };
+  cuda_emulation::submit(config->stream, work);
   return cudaSuccess;
 }

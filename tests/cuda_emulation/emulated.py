@@ -14,6 +14,7 @@ from torch import Tensor
 HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+# -O2 would keep shared memory in registers across barriers.
 FLAGS = ["-std=c++20", "-O1", "-fPIC", "-MMD", "-ffp-contract=off", "-Wno-unknown-pragmas", f"-I{HERE}", f"-I{CSRC}"]
 
 
@@ -21,19 +22,25 @@ FLAGS = ["-std=c++20", "-O1", "-fPIC", "-MMD", "-ffp-contract=off", "-Wno-unknow
 def library() -> ctypes.CDLL:
     """Compiles what has changed since the last time, into build/cuda_emulation."""
     build = HERE.parents[1] / "build" / "cuda_emulation"
-    build.mkdir(parents=True, exist_ok=True)
-    sources = [*CSRC.glob("cuda/*.cu"), *HERE.glob("*.cpp")]
-    objects = {source: build / f"{source.stem}.o" for source in sources}
-    stale = [source for source in sources if _is_stale(objects[source])]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(lambda source: _run(*FLAGS, "-x", "c++", "-c", source, "-o", objects[source]), stale))
-    shared = build / "libcuda_emulation.so"
-    if stale or not shared.exists():
-        _run("-shared", "-o", shared, *objects.values())
+    compiled, shared = objects([*CSRC.glob("cuda/*.cu"), *HERE.glob("*.cpp")], build), build / "libcuda_emulation.so"
+    newest = max(path.stat().st_mtime for path in compiled)
+    if not shared.exists() or shared.stat().st_mtime < newest:
+        run("-shared", "-o", shared, *compiled)
     return ctypes.CDLL(str(shared))
 
 
-def _run(*arguments: str | Path) -> None:
+def objects(sources: list[Path], build: Path, *flags: str) -> list[Path]:
+    """Compiles what has changed since the last time, a file for each source."""
+    build.mkdir(parents=True, exist_ok=True)
+    compiled = {source: build / f"{source.stem}.o" for source in sources}
+    stale = [source for source in sources if _is_stale(compiled[source])]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(lambda source: run(*FLAGS, *flags, "-x", "c++", "-c", source, "-o", compiled[source]), stale))
+    return list(compiled.values())
+
+
+def run(*arguments: str | Path) -> None:
+    """Runs the C++ compiler."""
     subprocess.run([os.environ.get("CXX", "c++"), *arguments], check=True)
 
 

@@ -152,8 +152,10 @@ void run_block(unsigned threads) {
   for (bool progress = true; progress && error.empty();) {
     progress = false;
     unsigned shortest = kLongestSleep;  // sleep among warps that could go on
+#ifndef CUDA_EMULATION_IN_ORDER
     for (Group& warp : state.warps) warp.doze();
     std::shuffle(order.begin(), order.end(), shuffler);
+#endif
     for (Fiber* fiber : order) {
       if (!fiber->runnable()) continue;
       progress = true;
