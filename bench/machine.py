@@ -54,7 +54,11 @@ def commit() -> str | None:
     return run.stdout.strip() or None
 
 
-def gpu_state() -> str:
+def gpu_state() -> str | None:
+    """Clocks, power and temperature; None without nvidia-smi, which some containers leave out."""
     query = "name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu"
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except FileNotFoundError:
+        return None

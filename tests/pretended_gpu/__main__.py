@@ -1,4 +1,4 @@
-"""Runs the GPU tests without a GPU: python tests/pretended_gpu [pytest's arguments].
+"""Runs the GPU tests without a GPU: python tests/pretended_gpu [pytest's arguments], or a module: [-m module ...].
 
 torch's CUDA backend works on a runtime that keeps device memory in the host's (runtime.cpp), torch's own operations are
 done by the CPU (operations.py), the ops' kernels by the emulation of tests/cuda_emulation. What is tested is all that
@@ -20,6 +20,9 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "pretended_gpu"
 TESTS = "cuda and not emulation and not triton and not exact_bits"  # the exact bits are Triton's too
+RUN_MODULE = """import runpy, sys, pretended_gpu.operations
+del sys.argv[0]
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)"""
 
 
 def build() -> Path:
@@ -59,8 +62,11 @@ def main() -> None:
         "LD_LIBRARY_PATH": str(BUILD),
         "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, ROOT, ROOT / "python"))),
     }
-    command = [sys.executable, "-m", "pytest", "-p", "pretended_gpu.operations", "-k", TESTS, *sys.argv[1:]]
-    sys.exit(subprocess.run(command, cwd=ROOT, env=environment).returncode)
+    if sys.argv[1:2] == ["-m"]:
+        command = ["-c", RUN_MODULE, *sys.argv[2:]]
+    else:
+        command = ["-m", "pytest", "-p", "pretended_gpu.operations", "-k", TESTS, *sys.argv[1:]]
+    sys.exit(subprocess.run([sys.executable, *command], cwd=ROOT, env=environment).returncode)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import HigherOrderOperator
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
@@ -68,7 +69,7 @@ def waits(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether the host has to wait for an operation's result."""
     if name == "copy_":
         leaves = args[0].is_cuda != args[1].is_cuda
-        pinned = all(RUNTIME.pretended_is_pinned(t.data_ptr()) for t in args[:2])
+        pinned = any(RUNTIME.pretended_is_pinned(t.data_ptr()) for t in args[:2])
         return leaves and not (pinned and (kwargs.get("non_blocking") or args[2:3] == (True,)))
     if name == "_to_copy":
         return "device" in kwargs and torch.device(kwargs["device"]).type != args[0].device.type
@@ -77,8 +78,13 @@ def waits(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
 
 
 class OnPretendedGpu(TorchDispatchMode):
+    supports_higher_order_operators = True
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if isinstance(func, HigherOrderOperator):
+            with self:
+                return func.py_kernels[torch._C.DispatchKey.CompositeExplicitAutograd](*args, **kwargs)
         namespace, name = func._schema.name.split("::")
         values, structure = tree_flatten((args, kwargs))
         tensors = [value for value in values if isinstance(value, Tensor)]
