@@ -58,6 +58,7 @@ def main() -> None:
     environment = {
         **os.environ,
         "PRETENDED_GPU_EXTENSION": str(build()),
+        "OMP_NUM_THREADS": "1",  # waiting threads would take the emulation's processors
         "LD_PRELOAD": str(BUILD / "libpretended.so"),
         "LD_LIBRARY_PATH": str(BUILD),
         "PYTHONPATH": os.pathsep.join(map(str, (HERE.parent, ROOT, ROOT / "python"))),
