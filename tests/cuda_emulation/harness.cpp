@@ -13,6 +13,7 @@
 #include "common/verify_rejection.h"
 #include "common/verify_tree.h"
 #include "common/write_kv.h"
+#include "cuda_runtime.h"
 
 void cuda_emulation::submit(void*, std::function<void()> work) { work(); }
 
