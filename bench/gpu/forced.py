@@ -49,8 +49,8 @@ def forced_path(tree: DraftTree, accepted: int) -> tuple[Tensor, Tensor, Tensor]
 def accepting(drafts: int) -> Iterator[None]:
     """Every decoder accepts this many drafts a round, or as many as its tree is deep."""
     stock = decoder.NodeSampler
-    decoder.NodeSampler = partial(ForcedSampler, drafts)  # type: ignore[assignment,misc]
+    decoder.NodeSampler = partial(ForcedSampler, drafts)
     try:
         yield
     finally:
-        decoder.NodeSampler = stock  # type: ignore[misc]
+        decoder.NodeSampler = stock
