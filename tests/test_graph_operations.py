@@ -1,12 +1,15 @@
 """What a captured round may do: the rules themselves, and a round on a device that has no values."""
 
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from models import eagle_decoder, tiny_target
-from tape import Capturable, HostReadError, NoHostReads, Tape
+from tape import Capturable, HostReadError, NoHostReads, Tape, tensors
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from eagle_decoding import TreeConfig
 from eagle_decoding.drafts import Commit, NoDraft
@@ -107,3 +110,41 @@ def test_a_round_on_a_device_never_looks_at_the_host(children):
             with NoHostReads(), Capturable():
                 outcome = one_round(target, draft, sampler, output, cache, state)
     assert outcome.emitted.device.type == "meta" and outcome.emitted.shape == (batch, width)
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations, but those that only show memory in another way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        results = func(*args, **kwargs or {})
+        given = {t.untyped_storage()._cdata for t in tensors(args)}
+        shows = all(t.untyped_storage()._cdata in given for t in tensors(results))
+        if func._schema.is_mutable or not shows:
+            self.counts[func._schema.name] += 1
+        return results
+
+
+@pytest.mark.parametrize("fused, operations", [(False, 39), (None, 15)])
+def test_a_layer_takes_few_operations(fused, operations):
+    """With attention's second kernel, where ranges of the context are merged, the kernels that a GPU runs for it."""
+    counted = Operations()
+    with torch.inference_mode():
+        with torch.device("meta"):
+            model, sampler, draft = tiny_target(dtype=torch.bfloat16), SampledRequests(1), NoDraft()
+            state, output = state_of(1, 1, 0), object.__new__(Output)
+        layer = model.get_decoder().layers[2]
+        forward = layer.forward
+
+        def counted_forward(*args: Any, **kwargs: Any) -> Any:
+            with counted:
+                return forward(*args, **kwargs)
+
+        layer.forward = counted_forward
+        target = Target(model, draft.feature_layers, fused=fused)
+        with target.attached():
+            one_round(target, draft, sampler, output, target.new_cache(1), state)
+    assert counted.counts.total() == operations, counted.counts

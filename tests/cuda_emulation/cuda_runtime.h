@@ -58,9 +58,12 @@ void wait_for_block(Where where);
 const uint64_t* exchange(uint64_t value, Where where);
 unsigned lane();
 
-// The GPU: the least of those that kernels are built for, unless a test asks for Hopper.
+// The GPU: the least of those that kernels are built for, unless a test or the build asks for Hopper.
+#ifndef CUDA_EMULATION_COMPUTE_CAPABILITY_MAJOR
+#define CUDA_EMULATION_COMPUTE_CAPABILITY_MAJOR 8
+#endif
 struct Device {
-  int num_multiprocessors = 4, compute_capability_major = 8;
+  int num_multiprocessors = 4, compute_capability_major = CUDA_EMULATION_COMPUTE_CAPABILITY_MAJOR;
   size_t max_dynamic_shared() const { return (compute_capability_major == 9 ? 227 : 99) << 10; }
 };
 inline Device device;

@@ -45,6 +45,7 @@ def build() -> Path:
         [*emulated.CSRC.glob("cuda/*.cu"), emulated.HERE / "fibers.cpp"],
         BUILD,
         "-DCUDA_EMULATION_IN_ORDER",
+        "-DCUDA_EMULATION_COMPUTE_CAPABILITY_MAJOR=9",
         "-fvisibility=hidden",
     )
     extension = BUILD / "_C.so"
