@@ -2,7 +2,6 @@
 #include <ucontext.h>
 
 #include <algorithm>
-#include <csetjmp>
 #include <cstring>
 #include <memory>
 #include <random>
@@ -44,9 +43,11 @@ struct Group {
   }
 };
 
+using Place = void* [5];  // to go on from: __builtin_setjmp, which saves no more than it must
+
 // A thread of one block after another.
 struct Fiber {
-  jmp_buf resume_point;
+  Place resume_point;
   ucontext_t start;
   std::unique_ptr<char[]> stack{new char[kStackBytes]};
   dim3 index;
@@ -63,7 +64,7 @@ struct Block {
 };
 
 std::vector<Fiber> fibers;
-jmp_buf scheduler;
+Place scheduler;
 Block* block = nullptr;
 Fiber* current = nullptr;
 const std::function<void()>* body = nullptr;
@@ -72,7 +73,11 @@ std::string error;
 
 Group& warp_of(const Fiber& fiber) { return block->warps[fiber.index.x / kWarp]; }
 
-[[noreturn]] void leave() { _longjmp(scheduler, 1); }
+[[noreturn]] void leave() { __builtin_longjmp(scheduler, 1); }
+
+bool same(Where a, Where b) {
+  return a.line() == b.line() && (a.file_name() == b.file_name() || std::strcmp(a.file_name(), b.file_name()) == 0);
+}
 
 void check_waited() {
   if (must_wait && !current->waited && error.empty()) error = "a thread does not wait for earlier kernels";
@@ -81,15 +86,14 @@ void check_waited() {
 void wait(Group& group, Where where) {
   check_waited();
   if (group.arrived == 0) group.where = where;
-  if (error.empty() &&
-      (group.where.line() != where.line() || std::strcmp(group.where.file_name(), where.file_name()) != 0))
+  if (error.empty() && !same(group.where, where))
     error = std::string("threads meet in different collectives: ") + where.file_name() + ":" +
             std::to_string(where.line()) + " and " + group.where.file_name() + ":" + std::to_string(group.where.line());
   current->waits_for = &group;
   current->generation = group.generation;
   ++group.arrived;
   group.release_if_complete();
-  if (_setjmp(current->resume_point) == 0) leave();
+  if (__builtin_setjmp(current->resume_point) == 0) leave();
 }
 
 void run_thread() {
@@ -109,7 +113,7 @@ void run_thread() {
 void enter() {
   for (;;) {
     run_thread();
-    if (_setjmp(current->resume_point) == 0) leave();
+    if (__builtin_setjmp(current->resume_point) == 0) leave();
   }
 }
 
@@ -117,8 +121,8 @@ void resume(Fiber& fiber) {
   current = &fiber;
   threadIdx = fiber.index;
   fiber.waits_for = nullptr;
-  if (_setjmp(scheduler) != 0) return;
-  if (fiber.started) _longjmp(fiber.resume_point, 1);
+  if (__builtin_setjmp(scheduler) != 0) return;
+  if (fiber.started) __builtin_longjmp(fiber.resume_point, 1);
   fiber.started = true;
   setcontext(&fiber.start);
 }

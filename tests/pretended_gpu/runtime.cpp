@@ -36,7 +36,7 @@ struct Capture {
   bool broken = false;
 };
 
-constexpr size_t kPage = 4096, kGranule = 512, kTotalBytes = size_t{8} << 30;
+constexpr size_t kPage = 4096, kGranule = 512, kTotalBytes = size_t{12} << 30;
 constexpr int kMultiprocessors = 4, kMajor = 9;
 std::recursive_mutex mutex;
 std::map<char*, Block> blocks;
@@ -51,6 +51,12 @@ cudaError_t fail(cudaError_t error) { return last_error = error; }
 size_t pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
 
 bool is_captured(cudaStream_t stream) { return capture != nullptr && capture->stream == stream; }
+
+// Whether work on a stream belongs to the capture. Work on another one meanwhile, which no graph repeats, breaks it.
+bool takes_part(cudaStream_t stream) {
+  if (capture != nullptr && capture->stream != stream) capture->broken = true;
+  return is_captured(stream);
+}
 
 // What a capture forbids breaks it.
 cudaError_t break_capture_if(bool forbidden) {
@@ -108,7 +114,7 @@ namespace cuda_emulation {
 
 void submit(void* stream, Work work) {
   std::lock_guard guard(mutex);
-  if (is_captured(static_cast<cudaStream_t>(stream))) capture->graph.push_back(work);
+  if (takes_part(static_cast<cudaStream_t>(stream))) capture->graph.push_back(work);
   work();
 }
 
@@ -121,7 +127,7 @@ void pretended_run_operations_by(void (*run)(int64_t)) { run_operation = run; }
 bool pretended_capturing() { return capture != nullptr; }
 // Whether an operation on a stream belongs to the capture. It has been done already, like all work.
 bool pretended_note(void* stream, int64_t operation) {
-  if (!is_captured(static_cast<cudaStream_t>(stream))) return false;
+  if (!takes_part(static_cast<cudaStream_t>(stream))) return false;
   capture->graph.push_back([operation] { run_operation(operation); });
   return true;
 }
