@@ -20,16 +20,14 @@ struct TileRange {
   }
 };
 
-// The ancestors of all rows of a request together; all threads get them.
+// The ancestors of all rows of a request together, gathered by each warp for itself.
 __device__ inline AncestorWords seen_by_any(const TreeAttentionParams& p, int64_t b) {
-  __shared__ unsigned long long seen[kMaxMaskWords];
-  if (threadIdx.x < kMaxMaskWords) seen[threadIdx.x] = 0;
-  __syncthreads();  // zeroed
-  const int of_row = static_cast<int>(p.mask_words), words = static_cast<int>(p.num_rows) * of_row;
-  for (int i = threadIdx.x; i < words; i += blockDim.x)
-    atomicOr(&seen[i % of_row], static_cast<unsigned long long>(p.ancestor_mask[b * words + i]));
-  __syncthreads();  // complete
-  return {seen[0], seen[1]};
+  AncestorWords seen = {};
+  for (int64_t row = lane_id(); row < p.num_rows; row += kWarp) {
+    const AncestorWords of_row = ancestor_words(p.ancestor_mask + (b * p.num_rows + row) * p.mask_words, p.mask_words);
+    for (int i = 0; i < kMaxMaskWords; ++i) seen.word[i] |= of_row.word[i];
+  }
+  return {warp_or(seen.word[0]), warp_or(seen.word[1])};
 }
 
 // Marks a range without keys for packed rows first..first + count - 1: the merge does not read its values then.
@@ -58,7 +56,7 @@ __device__ void attend(const TreeAttentionParams& p, const AttentionSplit& s) {
   char* stages = dynamic_shared();
   stages += -shared_address(stages) & (Attention::kAlignment - 1);
   char* query = stages + Attention::kStages * Attention::Keys::kStageBytes;
-  load_query<Attention::kWarpRows>(keys, block_row, block_rows, query);
+  copy_query<Attention::kWarpRows>(keys, block_row, block_rows, shared_address(query));
   Attention attention{
       .keys = keys,
       .block_row = block_row,

@@ -114,6 +114,7 @@ struct TensorAttention {
       if (begin + stage < end) keys.copy(begin + stage, stages + stage * Keys::kStageBytes, blockDim.x);
       commit_copies();  // empty groups keep the count right at the end
     }
+    wait_copies<kStages - 2>();
     __syncthreads();  // the query is in shared memory
     if constexpr (kKeepQuery)
 #pragma unroll

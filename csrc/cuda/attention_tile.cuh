@@ -77,22 +77,21 @@ struct KeyTiles {
   }
 };
 
-// Copies `count` packed rows of the query from `first` on, one tile of kRows after the other; zeros past the last row
-// and past head_dim.
+// Starts copies of `count` packed rows of the query from `first` on, one tile of kRows after the other; zeros past the
+// last row and past head_dim. They belong to the group that is committed next.
 template <int kRows, class Keys>
-__device__ void load_query(const Keys& keys, int first, int count, char* shared) {
+__device__ void copy_query(const Keys& keys, int first, int count, uint32_t to) {
   using T = typename Keys::Element;
   const TreeAttentionParams& p = keys.p;
   const int group = group_size(p), rows = packed_rows(p);
   for (int i = threadIdx.x; i < count * Keys::kChunks; i += blockDim.x) {
     const int r = i / Keys::kChunks, chunk = i % Keys::kChunks;
-    const int row = first + r;
-    uint4 piece = {};
-    if (row < rows && chunk * 8 < p.head_dim)
-      piece = *reinterpret_cast<const uint4*>(head_data<T>(p.query, keys.b, keys.kv_head * group + row % group) +
-                                              row / group * p.query.row_stride + chunk * 8);
+    const bool there = first + r < rows && chunk * 8 < p.head_dim;
+    const int row = there ? first + r : 0;
+    const T* from =
+        head_data<T>(p.query, keys.b, keys.kv_head * group + row % group) + row / group * p.query.row_stride;
     const int at = r / kRows * tile_bytes(kRows, Keys::kColumns) + tile_offset<kRows>(r % kRows, chunk);
-    *reinterpret_cast<uint4*>(shared + at) = piece;
+    copy16_async(to + at, from + (there ? chunk * 8 : 0), there);
   }
 }
 

@@ -118,10 +118,10 @@ struct WarpgroupAttention {
   }
 
   __device__ void run() {
-    if (begin == end) return;
 #pragma unroll
     for (int ahead = 0; ahead < kStages - 1; ++ahead) copy(begin + ahead);
-    await_copies<kStages - 2>();  // of the first tile; the query is there as well
+    await_copies<kStages - 2>();  // of the query and the first tile
+    if (begin == end) return;
     load_query_fragments();
     begin_products();
     start_scores(begin);

@@ -11,7 +11,13 @@ __device__ inline void copy16_async(uint32_t to, const void* from, bool read) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(read ? 16 : 0) : "memory");
 }
 
-// The same for 16-bit elements at any address, through registers and done at once; seen by others after a barrier.
+// 8 bytes. Both addresses are multiples of 8.
+__device__ inline void copy8_async(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");
+}
+
+// 16 bytes again, of 16-bit elements at any address, through registers and done at once; seen by others after a
+// barrier.
 __device__ inline void copy16_gathered(uint32_t to, const uint16_t* from, bool read) {
   uint32_t pair[4] = {};
   if (read)

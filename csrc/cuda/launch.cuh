@@ -2,8 +2,11 @@
 #pragma once
 #include <cuda_runtime.h>
 
+#include <algorithm>
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <utility>
 
 namespace eagle::cuda {
@@ -16,6 +19,13 @@ inline void check_launch(const char* op) {
   if (error != cudaSuccess) throw std::runtime_error(std::string(op) + ": " + cudaGetErrorString(error));
 }
 
+// Whether kernels may take their places early (dependent.cuh): EAGLE_EARLY_LAUNCH=0 in the environment forbids it,
+// which shows what it gives, and what is wrong where a driver cannot capture it.
+inline bool early_launches() {
+  static const char* const setting = std::getenv("EAGLE_EARLY_LAUNCH");
+  return setting == nullptr || std::string_view(setting) != "0";
+}
+
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...) as an ordinary call, which any C++ compiler can read.
 // Raises the kernel's limit of dynamic shared memory, 48 KB at first, where it must; a captured launch may rely on it
 // later, so that it never sinks. The kernel may take its place while the one before it ends (dependent.cuh) where its
@@ -25,8 +35,10 @@ void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t
                    Arguments&&... arguments) {
   cudaFuncAttributes of_kernel{};
   cudaFuncGetAttributes(&of_kernel, kernel);
-  if (of_kernel.maxDynamicSharedSizeBytes < shared_bytes)
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
+  const int64_t limit = of_kernel.maxDynamicSharedSizeBytes, own = of_kernel.sharedSizeBytes;
+  if (limit < shared_bytes + own)
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                         static_cast<int>(std::max(limit, shared_bytes)));
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
@@ -36,7 +48,7 @@ void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t
   config.dynamicSmemBytes = shared_bytes;
   config.stream = as_stream(stream);
   config.attrs = &early;
-  config.numAttrs = of_kernel.ptxVersion >= 90 ? 1 : 0;
+  config.numAttrs = of_kernel.ptxVersion >= 90 && early_launches() ? 1 : 0;
   cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 

@@ -26,6 +26,7 @@ __global__ __launch_bounds__(kThreads) void merge_kernel(const __grid_constant__
   const auto token = [&](int32_t id) { return p.d2t ? id + p.d2t[id] : id; };
 
   const float log_sum_exp = merged.log_sum_exp();
+  wait_copies<0>();
   __syncthreads();  // what is kept is there
   if (warp_id() > 0) return;
   const bool valid = log_sum_exp == log_sum_exp;

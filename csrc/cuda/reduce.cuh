@@ -42,6 +42,11 @@ __device__ T warp_reduce(T value, Op op) {
   return value;
 }
 
+__device__ inline uint64_t warp_or(uint64_t value) {
+  const uint32_t high = __reduce_or_sync(kAllLanes, static_cast<uint32_t>(value >> 32));
+  return uint64_t{high} << 32 | __reduce_or_sync(kAllLanes, static_cast<uint32_t>(value));
+}
+
 // All threads of the block must call it; whole warps only.
 template <class T, class Op>
 __device__ T block_reduce(T value, T identity, Op op) {

@@ -45,8 +45,9 @@ struct LawView {
   // Calls visit(first) for runs of eight tokens that may have a weight.
   template <class Visit>
   __device__ void for_each_octet(const Visit& visit) const {
-    for (int64_t group = warp_id(); group < num_groups(vocabulary); group += num_warps())
-      if (group_max[group] >= law.keep.threshold) visit(group * kGroup + lane_id() * kOctet);
+    const auto wanted = [&](float maximum) { return maximum >= law.keep.threshold; };
+    for_each_group(group_max, num_groups(vocabulary), wanted,
+                   [&](int64_t group) { visit(group * kGroup + lane_id() * kOctet); });
   }
 
  private:

@@ -15,14 +15,14 @@ struct RowSource {
 
   template <class Emit>
   __device__ void operator()(Range range, const Emit& emit) const {
-    const uint64_t lowest_key = range.low >> ordinals.token_bits;
-    for (int64_t group = warp_id(); group < num_groups(row.size); group += num_warps()) {
-      if (ordinals.key(group_max[group]) < lowest_key) continue;  // the same for all lanes
-      const int64_t first = group * kGroup + lane_id() * kOctet;
+    const auto lowest_key = static_cast<uint32_t>(range.low >> ordinals.token_bits);
+    const auto wanted = [&](float maximum) { return ordinals.key(maximum) >= lowest_key; };
+    for_each_group(group_max, num_groups(row.size), wanted, [&](int group) {
+      const int first = group * kGroup + lane_id() * kOctet;
       const Octet<T> octet = load_octet(row, first);
 #pragma unroll
       for (int i = 0; i < kOctet; ++i) emit(first + i < row.size, ordinals.of(to_float(octet.value[i]), first + i));
-    }
+    });
   }
 };
 

@@ -1,5 +1,6 @@
 // Log-sum-exp and top k of rows whose logits exist one tile at a time: per tile, then over all tiles of a row.
 #pragma once
+#include "cuda/cp_async.cuh"
 #include "cuda/gemm_tile.cuh"
 #include "cuda/ordinal.cuh"
 #include "cuda/reduce.cuh"
@@ -79,14 +80,14 @@ struct MergedRow {
   const ExpSum* sums;          // [tiles]
   int tiles, k;
   int kept;          // of each tile's candidates in shared memory
-  uint64_t* first;   // in shared memory: [tiles, kept]
+  uint64_t* first;   // in shared memory: [tiles, kept], a tile's best that was not taken in the first place
   uint8_t* cursors;  // in shared memory: how many candidates of a tile were taken
 
   // What a merge may take of shared memory; any GPU has more.
   static constexpr int64_t kSharedBytes = 64 << 10;
 
   static int kept_candidates(int64_t tiles, int64_t k) {
-    return static_cast<int>(min(k, kSharedBytes / static_cast<int64_t>(sizeof(uint64_t)) / tiles));
+    return static_cast<int>(min(k, max(int64_t{1}, kSharedBytes / static_cast<int64_t>(sizeof(uint64_t)) / tiles)));
   }
   static int64_t shared_bytes(int64_t tiles, int64_t k) {
     return tiles * (kept_candidates(tiles, k) * static_cast<int64_t>(sizeof(uint64_t)) + 1);
@@ -102,9 +103,12 @@ struct MergedRow {
     return sum > 0 ? maximum + logf(sum) : __int_as_float(0x7fffffff);
   }
 
-  // Brings what is kept into shared memory. All threads of the block; a barrier must follow.
+  // Starts to bring what is kept into shared memory. All threads of the block, which must wait for it.
   __device__ void load() const {
-    for (int i = threadIdx.x; i < tiles * kept; i += blockDim.x) first[i] = candidates[i / kept * k + i % kept];
+    const uint32_t to = shared_address(first);
+    for (int i = threadIdx.x; i < tiles * kept; i += blockDim.x)
+      copy8_async(to + i * sizeof(uint64_t), candidates + (kept == k ? i : i / kept * k + i % kept));
+    commit_copies();
     for (int i = threadIdx.x; i < tiles; i += blockDim.x) cursors[i] = 0;
   }
 
@@ -121,7 +125,7 @@ struct MergedRow {
         const uint64_t largest = warp_max(mine);
         if (lane_id() == rank % kWarp) taken[i] = largest;
         if (mine != largest || largest == 0) continue;  // ids differ, so exactly one lane goes on
-        ++cursors[tile];
+        take(tile);
         mine = best(tile);
       }
 #pragma unroll
@@ -133,12 +137,17 @@ struct MergedRow {
   // The best candidate not yet taken among this lane's tiles, and whose it is.
   __device__ uint64_t best(int& tile) const {
     uint64_t largest = 0;
+#pragma unroll 4
     for (int i = lane_id(); i < tiles; i += kWarp) {
-      const int taken = cursors[i];
-      const uint64_t head = taken < kept ? first[i * kept + taken] : taken < k ? candidates[i * k + taken] : 0;
+      const uint64_t head = first[i * kept];
       if (head > largest) largest = head, tile = i;
     }
     return largest;
+  }
+
+  __device__ void take(int tile) const {
+    const int taken = ++cursors[tile];
+    first[tile * kept] = taken < kept ? first[tile * kept + taken] : taken < k ? candidates[tile * k + taken] : 0;
   }
 
   static __device__ uint64_t warp_max(uint64_t value) {

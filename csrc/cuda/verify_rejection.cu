@@ -73,7 +73,6 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
   RowLaw law{of_row.valid ? of_row.max : INFINITY, {INFINITY, 0}, -1};
   if (of_row.valid) {
     const Row<T> row = logits_row<T>(summary, r);
-    law.top = lowest_argmax(row, group_max, of_row.max);
     if (params.temperature > 0)
       law.keep = RowFilter<T>{selection,
                               {row, group_max, RowOrdinals<T, Ties::kHighestToken>(summary.vocabulary)},
@@ -81,6 +80,7 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
                               of_row.max,
                               summary.group_sum + r * groups}
                      .find_keep();
+    law.top = lowest_argmax(row, group_max, of_row.max);
   }
   if (threadIdx.x == 0) laws[r] = law;
 }

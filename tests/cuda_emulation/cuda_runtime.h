@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <numeric>
 #include <source_location>
 #include <stdexcept>
 #include <tuple>
@@ -123,6 +124,11 @@ inline unsigned __reduce_max_sync(unsigned, unsigned value,
   const uint64_t* values = cuda_emulation::exchange(value, where);
   return static_cast<unsigned>(*std::max_element(values, values + 32));
 }
+inline unsigned __reduce_or_sync(unsigned, unsigned value,
+                                 cuda_emulation::Where where = cuda_emulation::Where::current()) {
+  const uint64_t* values = cuda_emulation::exchange(value, where);
+  return static_cast<unsigned>(std::accumulate(values, values + 32, uint64_t{0}, std::bit_or<>()));
+}
 inline unsigned __reduce_min_sync(unsigned, unsigned value,
                                   cuda_emulation::Where where = cuda_emulation::Where::current()) {
   const uint64_t* values = cuda_emulation::exchange(value, where);
@@ -190,11 +196,12 @@ template <class Kernel>
 void cudaFuncSetAttribute(Kernel*, cudaFuncAttribute, int) {}
 
 struct cudaFuncAttributes {
+  size_t sharedSizeBytes;
   int ptxVersion, maxDynamicSharedSizeBytes;
 };
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
-  *attributes = {.ptxVersion = 90, .maxDynamicSharedSizeBytes = 48 << 10};
+  *attributes = {.sharedSizeBytes = 0, .ptxVersion = 90, .maxDynamicSharedSizeBytes = 48 << 10};
   return cudaSuccess;
 }
 

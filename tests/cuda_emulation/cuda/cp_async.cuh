@@ -15,10 +15,10 @@ namespace cuda_emulation {
 inline uint16_t unshown_by[sizeof dynamic_shared / 16];
 
 struct Copy {
-  uint32_t to;
-  char bytes[16];
+  uint32_t to, size = 16;
+  char bytes[16] = {};
   void land() const {
-    std::memcpy(dynamic_shared + to, bytes, sizeof bytes);
+    std::memcpy(dynamic_shared + to, bytes, size);
     unshown_by[to / 16] = static_cast<uint16_t>(threadIdx.x + 1);
   }
 };
@@ -30,9 +30,15 @@ struct CopyGroups : std::deque<std::vector<Copy>> {
 inline CopyGroups copy_groups[1024];
 inline std::mt19937 landing(0);
 
-inline void check_copy(uint32_t to, const void* from, size_t alignment) {
-  if (to % 16 != 0 || to + 16 > dynamic_shared_bytes || reinterpret_cast<uintptr_t>(from) % alignment != 0)
+inline void check_copy(uint32_t to, const void* from, size_t alignment, size_t size = 16) {
+  if (to % size != 0 || to + size > dynamic_shared_bytes || reinterpret_cast<uintptr_t>(from) % alignment != 0)
     throw std::runtime_error("cuda_emulation: a copy's address is misaligned or out of bounds");
+}
+
+inline void start(const Copy& copy) {
+  if (landing() % 2 == 0) return copy.land();
+  std::memset(dynamic_shared + copy.to, 0xff, copy.size);
+  copy_groups[threadIdx.x].back().push_back(copy);
 }
 
 }  // namespace cuda_emulation
@@ -45,17 +51,22 @@ inline uint32_t shared_address(const void* p) {
 
 inline void copy16_async(uint32_t to, const void* from, bool read) {
   cuda_emulation::check_copy(to, from, 16);
-  cuda_emulation::Copy copy{to, {}};
-  if (read) std::memcpy(copy.bytes, from, sizeof copy.bytes);
-  if (cuda_emulation::landing() % 2 == 0) return copy.land();
-  std::memset(cuda_emulation::dynamic_shared + to, 0xff, sizeof copy.bytes);
-  cuda_emulation::copy_groups[threadIdx.x].back().push_back(copy);
+  cuda_emulation::Copy copy{.to = to};
+  if (read) std::memcpy(copy.bytes, from, copy.size);
+  cuda_emulation::start(copy);
+}
+
+inline void copy8_async(uint32_t to, const void* from) {
+  cuda_emulation::check_copy(to, from, 8, 8);
+  cuda_emulation::Copy copy{.to = to, .size = 8};
+  std::memcpy(copy.bytes, from, copy.size);
+  cuda_emulation::start(copy);
 }
 
 inline void copy16_gathered(uint32_t to, const uint16_t* from, bool read) {
   cuda_emulation::check_copy(to, from, 2);
-  cuda_emulation::Copy copy{to, {}};
-  if (read) std::memcpy(copy.bytes, from, sizeof copy.bytes);
+  cuda_emulation::Copy copy{.to = to};
+  if (read) std::memcpy(copy.bytes, from, copy.size);
   copy.land();
 }
 
