@@ -54,19 +54,19 @@ def main(
 
 
 def groups(of_model: Sizes, contexts: list[int], batches: list[int]) -> Iterator[Callable[[Rows], None]]:
-    """What is measured: first what the claims are about, with attention, whose rivals compile, at the end of that."""
+    """What is measured: first what takes little time, at the end attention over trees, whose rivals compile."""
     yield partial(add_draft_forward, sizes=of_model)
     for settings in ("top-k, top-p", "greedy"):
         yield partial(add_sample_and_walk, sizes=of_model, settings=settings)
     yield partial(add_compaction, sizes=of_model)
-    for context in contexts:
-        for batch in batches:
-            yield partial(add_attention, sizes=replace(of_model, batch=batch, context_len=context))
+    for num_rows in (PLAIN, LEVEL, TREE):
+        yield partial(add_products, sizes=of_model, num_rows=num_rows)
     for context in contexts:
         for nodes in (PLAIN, CHAIN):
             yield partial(add_attention, sizes=replace(of_model, context_len=context, num_nodes=nodes))
-    for num_rows in (PLAIN, LEVEL, TREE):
-        yield partial(add_products, sizes=of_model, num_rows=num_rows)
+    for context in contexts:
+        for batch in batches:
+            yield partial(add_attention, sizes=replace(of_model, batch=batch, context_len=context))
 
 
 if __name__ == "__main__":

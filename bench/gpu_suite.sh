@@ -86,7 +86,7 @@ if ! awk '$2 != 0 { exit 1 }' "$parts/phases.txt"; then
   exit 1
 fi
 
-tests tests 140 "cuda and not emulation and not triton" &
+tests tests 140 "cuda and not emulation and not triton and not exact_bits" &
 sanitize memcheck --report-api-errors no &
 sanitize racecheck &
 if [[ $decoding && $SMOLLM2 == *.gguf ]]; then
@@ -96,7 +96,7 @@ fi
 wait
 keep > /dev/null
 
-phase kernels 100 "$python" -m bench.gpu_kernels --out "$parts/kernels.json"
+phase kernels 130 "$python" -m bench.gpu_kernels --out "$parts/kernels.json"
 keep > /dev/null
 phase rounds-8b 75 "$python" -m bench.graph_rounds --model Llama-3.1-8B --prompt 1024 --new-tokens 96 --trees 60/8/10 \
   --timelines "$results" --out "$parts/rounds-8b.json"
@@ -107,7 +107,7 @@ if [[ $decoding ]]; then
   keep > /dev/null
 fi
 phase rounds 40 "$python" -m bench.graph_rounds --out "$parts/rounds.json"
-tests triton 120 "cuda and triton and not emulation"
+tests triton 120 "cuda and (triton or exact_bits) and not emulation"
 
 echo "== what is to be shown"
 keep

@@ -55,10 +55,10 @@ def commit() -> str | None:
 
 
 def gpu_state() -> str | None:
-    """Clocks, power and temperature; None without nvidia-smi, which some containers leave out."""
+    """Clocks, power and temperature; None where nvidia-smi is missing or cannot say."""
     query = "name,driver_version,clocks.sm,clocks.mem,power.draw,temperature.gpu"
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, subprocess.CalledProcessError):
         return None

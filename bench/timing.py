@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 
+from eagle_decoding.floor.ceilings import hold
+from eagle_decoding.graph import cuda_graph
+
 Call = Callable[[], object]
 Mark = Any  # a reading of the host's clock, on a GPU an event
 FLUSH_BYTES = {"cpu": 32 << 20, "cuda": 256 << 20}  # more than the second-level caches of all cores, of the GPU
@@ -39,13 +42,12 @@ class Stopwatch:
         if self.device == "cpu":
             return call
         call()
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            call()
-        return graph.replay
+        return cuda_graph(call, torch.device(self.device, torch.cuda.current_device()))
 
     def seconds(self, call: Call, times: int) -> float:
         """Mean over `times` calls one after another."""
+        if self.device == "cuda":
+            hold()
         start = self.mark()
         for _ in range(times):
             call()

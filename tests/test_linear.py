@@ -35,6 +35,19 @@ def test_matches_float64(device, dtype, rows, inner, outputs, backend):
     assert actual.dtype == dtype and actual.is_contiguous()
 
 
+@pytest.mark.parametrize("fp8", [False, True])
+@pytest.mark.parametrize("rows", [1, 10, 60])
+def test_long_products(device, dtype, rows, fp8):
+    """So few outputs of so many products that a GPU splits the sums among blocks."""
+    input, weight, _ = make_case(rows, 4096, 384, dtype, device)
+    scale = None
+    if fp8:
+        weight, scale = eagle_kernels.quantize_fp8(weight)
+    served = weight.double() if scale is None else weight.double() * scale.double()[:, None]
+    actual = eagle_kernels.linear(input, weight, weight_scale=scale)
+    assert_close(actual, input.double() @ served.T, ROUNDING[dtype], 2e-6 * 64)
+
+
 @pytest.mark.parametrize("inner, outputs", [(576, 1536), (45, 133)])
 def test_rows_do_not_depend_on_the_batch(dtype, inner, outputs, threads):
     input, weight, bias = make_case(128, inner, outputs, dtype, "cpu")

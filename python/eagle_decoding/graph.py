@@ -20,7 +20,7 @@ from eagle_decoding.stats import Stats
 AHEAD = 2  # rounds handed to the device before the first of them is read
 BUCKET = 1024  # rows: caches of captured rounds hold this many, or a power of two times as many
 
-Step = Callable[[], None]
+Step = Callable[[], object]
 Capture = Callable[[Step, torch.device], Step]  # from a step to what repeats it on the same memory; runs nothing itself
 
 log = logging.getLogger(__name__)
