@@ -4,9 +4,11 @@ import pytest
 import torch
 from models import PAD, ScriptedDraft, eagle_decoder, prompts, tiny_target
 from transformers import GenerationConfig, MaxTimeCriteria, StoppingCriteria, StoppingCriteriaList
+from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
 
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.target import Target
 
 
 class Recorder(BaseStreamer):
@@ -139,6 +141,13 @@ def test_errors(decoder, call, message):
         call(decoder)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target, decoder, batch):
+    inputs = prompts(batch)
+    settings = {"do_sample": False, "max_new_tokens": 8, "stopping_criteria": [MaxLengthCriteria(5)]}
+    assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
 def test_nan_logits_are_an_error():
     target = tiny_target()
     decoder = eagle_decoder(target)
@@ -150,8 +159,6 @@ def test_nan_logits_are_an_error():
 
 def test_unsupported_targets_are_refused():
     from transformers import GPT2Config, GPT2LMHeadModel
-
-    from eagle_decoding.target import Target
 
     with pytest.raises(ValueError, match="'gpt2' is not supported"):
         Target(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20)))

@@ -49,9 +49,7 @@ class SpeculativeDecoder:
         self.fused = fused
         self.stats = Stats()
         self.plain = NoDraft()
-        self.memories: dict[
-            bool, Memory
-        ] = {}  # of the last captured call that speculated, and of the last that did not
+        self.memories: dict[bool, Memory] = {}  # of the last captured call that speculated, and of the last plain one
 
     @classmethod
     def from_pretrained(
@@ -146,11 +144,13 @@ class SpeculativeDecoder:
         token_streamer: Any | None = None,
         **model_kwargs: Any,
     ) -> Any:
-        """The decoding method that transformers' generate calls for `custom_generate=decoder`."""
+        """The decoding method that transformers' generate calls for `custom_generate=decoder`.
+
+        token_streamer: as generate's streamer, which transformers keeps from a decoding method of the caller's own
+        """
         if model is not self.target:
             raise ValueError("This decoder was made for another target: call generate on decoder.target.")
-        if generation_config.num_beams > 1:
-            raise ValueError("Speculative decoding does not support beam search: set num_beams=1.")
+        refuse_unsupported(logits_processor, generation_config, model_kwargs)
         limit = model.config.max_position_embeddings
         if input_ids.shape[1] >= limit:
             raise ValueError(
@@ -186,6 +186,12 @@ class SpeculativeDecoder:
             return Memory(kind, capture, sampler.params, target.new_cache(kind.batch))
         memory.adopt(sampler)
         return memory
+
+
+def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
+    """Raises ValueError, in one sentence, for what generate can be asked for and this decoder cannot do."""
+    if config.num_beams > 1:
+        raise ValueError("Speculative decoding does not support beam search: set num_beams=1.")
 
 
 def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
