@@ -1,11 +1,14 @@
 """generate: the arguments and return types of transformers' generate."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from models import PAD, ScriptedDraft, eagle_decoder, prompts, tiny_target
 from transformers import GenerationConfig, MaxTimeCriteria, StoppingCriteria, StoppingCriteriaList
 from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
+from transformers.models.llama import modeling_llama
 
 from eagle_decoding import SpeculativeDecoder
 from eagle_decoding.target import Target
@@ -146,6 +149,36 @@ def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target
     inputs = prompts(batch)
     settings = {"do_sample": False, "max_new_tokens": 8, "stopping_criteria": [MaxLengthCriteria(5)]}
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+def test_threads_take_turns():
+    """Two decoders of one kind, and one decoder twice: every text is right, and the models are stock again."""
+    targets = [tiny_target(), tiny_target()]
+    decoders = [eagle_decoder(target) for target in targets]
+    settings = {"do_sample": False, "max_new_tokens": 12}
+    expected = targets[0].generate(**prompts(1), **settings)
+    stock, before = modeling_llama.apply_rotary_pos_emb, targets[0].config._attn_implementation
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(d.generate, **prompts(1), **settings) for _ in range(6) for d in (*decoders, decoders[0])]
+    assert all(torch.equal(job.result(), expected) for job in jobs)
+    assert modeling_llama.apply_rotary_pos_emb is stock
+    for target in targets:
+        assert target.config._attn_implementation == before
+        assert not any("forward" in vars(module) for module in target.modules())
+
+
+def test_a_decoder_that_is_called_while_another_one_works(decoder):
+    """A stopping criterion may decode with another target in the same thread."""
+    other = eagle_decoder(tiny_target("qwen3"))
+    settings = {"do_sample": False, "max_new_tokens": 6}
+    ids = prompts(1)["input_ids"]
+
+    def asks(input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        other.generate(ids, **settings)
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+    expected = decoder.generate(ids, **settings)
+    assert torch.equal(decoder.generate(ids, stopping_criteria=[asks], **settings), expected)
 
 
 def test_nan_logits_are_an_error():

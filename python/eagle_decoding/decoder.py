@@ -22,7 +22,7 @@ from eagle_decoding.memory import Memory, kind_of
 from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
-from eagle_decoding.target import Target, load_target
+from eagle_decoding.target import TURN, Target, load_target
 from eagle_decoding.typical import TypicalAcceptance
 
 PER_REQUEST = ("temperature", "top_k", "top_p", "min_p")
@@ -147,6 +147,8 @@ class SpeculativeDecoder:
         """The decoding method that transformers' generate calls for `custom_generate=decoder`.
 
         token_streamer: as generate's streamer, which transformers keeps from a decoding method of the caller's own
+
+        Calls from several threads take turns.
         """
         if model is not self.target:
             raise ValueError("This decoder was made for another target: call generate on decoder.target.")
@@ -156,7 +158,6 @@ class SpeculativeDecoder:
             raise ValueError(
                 f"The prompt has {input_ids.shape[1]} tokens and the target's context {limit}: shorten it."
             )
-        self.stats = Stats()
         draft = self.draft if speculate else self.plain
         target = Target(model, draft.feature_layers, self.fused)
         prompt, lengths = strip_padding(input_ids, model_kwargs.get("attention_mask"))
@@ -165,11 +166,13 @@ class SpeculativeDecoder:
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
-        memory = self.memory_for(speculate, target, draft, sampler)
-        with target.attached():
-            decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
-        if memory is not None:
-            self.memories[speculate] = memory
+        with TURN:
+            self.stats = Stats()
+            memory = self.memory_for(speculate, target, draft, sampler)
+            with target.attached():
+                decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
+            if memory is not None:
+                self.memories[speculate] = memory
         return output.result()
 
     def memory_for(self, speculate: bool, target: Target, draft: Draft, sampler: NodeSampler) -> Memory | None:

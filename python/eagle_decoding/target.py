@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
+TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
 
 
 def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
@@ -92,10 +94,13 @@ class Target:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Installs tree attention and the feature hooks for a decoding run, and takes them away after it."""
-        before = self.config._attn_implementation
-        self.model.set_attn_implementation(attention.NAME)
-        with ExitStack() as stack:
+        """Installs tree attention and the feature hooks for a decoding run, and takes them away after it.
+
+        Threads take turns: another one that wants to attach a target, this or any other, waits.
+        """
+        with TURN, ExitStack() as stack:
+            before = self.config._attn_implementation
+            self.model.set_attn_implementation(attention.NAME)
             stack.callback(self.model.set_attn_implementation, before)
             if self.fused is not False:
                 linear = self.fused or self.model.device.type == "cpu"
