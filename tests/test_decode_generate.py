@@ -137,6 +137,7 @@ def test_streamer(decoder, batch):
         (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, num_beams=2), "beam search"),
         (lambda d: d.generate(torch.full((2, 4), 5), max_new_tokens=4, seed=[1]), "one per request"),
         (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, stop_strings="x"), "tokenizer"),
+        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, guidance_scale=1.5), "guidance_scale"),
     ],
 )
 def test_errors(decoder, call, message):
@@ -149,6 +150,14 @@ def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target
     inputs = prompts(batch)
     settings = {"do_sample": False, "max_new_tokens": 8, "stopping_criteria": [MaxLengthCriteria(5)]}
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+def test_a_cache_of_another_forward_is_refused(target):
+    ids = prompts(1)["input_ids"]
+    with torch.no_grad(), Target(target).attached():
+        cache = target(ids, use_cache=True).past_key_values
+        with pytest.raises(ValueError, match="1 tokens over 12 rows"):
+            target(ids[:, :1], past_key_values=cache)
 
 
 def test_threads_take_turns():

@@ -13,6 +13,7 @@ from transformers import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
+from transformers.generation import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts import Draft, NoDraft, load_draft
@@ -195,6 +196,11 @@ def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig
     """Raises ValueError, in one sentence, for what generate can be asked for and this decoder cannot do."""
     if config.num_beams > 1:
         raise ValueError("Speculative decoding does not support beam search: set num_beams=1.")
+    if any(isinstance(p, UnbatchedClassifierFreeGuidanceLogitsProcessor) for p in processors):
+        raise ValueError(
+            "guidance_scale runs the target once more for every token, with a cache of its own, which speculative "
+            "decoding does not support: leave it out."
+        )
 
 
 def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
