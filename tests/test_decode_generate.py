@@ -2,9 +2,11 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 from models import PAD, ScriptedDraft, eagle_decoder, prompts, tiny_target
+from torch.nn import functional
 from transformers import GenerationConfig, MaxTimeCriteria, StoppingCriteria, StoppingCriteriaList
 from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
@@ -138,6 +140,13 @@ def test_streamer(decoder, batch):
         (lambda d: d.generate(torch.full((2, 4), 5), max_new_tokens=4, seed=[1]), "one per request"),
         (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, stop_strings="x"), "tokenizer"),
         (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, guidance_scale=1.5), "guidance_scale"),
+        (lambda d: d.generate(inputs_embeds=torch.zeros(1, 4, 32), max_new_tokens=4), "pass input_ids"),
+        (
+            lambda d: d.generate(
+                torch.full((2, 4), 5), attention_mask=torch.tensor([[1] * 4, [0] * 4]), max_new_tokens=4
+            ),
+            "attention_mask of request 1 is zero",
+        ),
     ],
 )
 def test_errors(decoder, call, message):
@@ -149,6 +158,19 @@ def test_errors(decoder, call, message):
 def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target, decoder, batch):
     inputs = prompts(batch)
     settings = {"do_sample": False, "max_new_tokens": 8, "stopping_criteria": [MaxLengthCriteria(5)]}
+    assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3), np.array([3]), torch.tensor([3])])
+def test_seeds_of_other_types(decoder, seed):
+    settings = {"do_sample": True, "max_new_tokens": 6}
+    ids = prompts(1)["input_ids"]
+    assert torch.equal(decoder.generate(ids, seed=seed, **settings), decoder.generate(ids, seed=3, **settings))
+
+
+def test_padding_does_not_count_as_context(target, decoder):
+    inputs = {name: functional.pad(value, (250, 0)) for name, value in prompts(2).items()}
+    settings = {"do_sample": False, "max_new_tokens": 4}
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
 
 

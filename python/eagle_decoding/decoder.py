@@ -1,6 +1,7 @@
 """SpeculativeDecoder: a target, a draft and transformers' generate around them."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ class SpeculativeDecoder:
         self,
         inputs: Tensor | None = None,
         *,
-        seed: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] | Tensor | None = None,
         speculate: bool = True,
         typical_acceptance: TypicalAcceptance | None = None,
         streamer: Any | None = None,
@@ -138,7 +139,7 @@ class SpeculativeDecoder:
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
-        seed: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] | Tensor | None = None,
         speculate: bool = True,
         per_request: dict[str, Any] | None = None,
         typical_acceptance: TypicalAcceptance | None = None,
@@ -154,14 +155,10 @@ class SpeculativeDecoder:
         if model is not self.target:
             raise ValueError("This decoder was made for another target: call generate on decoder.target.")
         refuse_unsupported(logits_processor, generation_config, model_kwargs)
-        limit = model.config.max_position_embeddings
-        if input_ids.shape[1] >= limit:
-            raise ValueError(
-                f"The prompt has {input_ids.shape[1]} tokens and the target's context {limit}: shorten it."
-            )
         draft = self.draft if speculate else self.plain
         target = Target(model, draft.feature_layers, self.fused)
         prompt, lengths = strip_padding(input_ids, model_kwargs.get("attention_mask"))
+        check_lengths(lengths, model.config.max_position_embeddings)
         output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
         seeds = request_seeds(seed, len(input_ids))
         sampler = NodeSampler(
@@ -201,6 +198,18 @@ def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig
             "guidance_scale runs the target once more for every token, with a cache of its own, which speculative "
             "decoding does not support: leave it out."
         )
+    if model_kwargs.get("inputs_embeds") is not None:
+        raise ValueError("inputs_embeds are not supported, for drafts read tokens: pass input_ids.")
+
+
+def check_lengths(lengths: Tensor, limit: int) -> None:
+    """Raises ValueError for a request without a token, and for one that does not fit a context of `limit` tokens."""
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest == 0:
+        request = int(lengths.argmin())
+        raise ValueError(f"The attention_mask of request {request} is zero everywhere: give it one token at least.")
+    if longest >= limit:
+        raise ValueError(f"The prompt has {longest} tokens and the target's context {limit}: shorten it.")
 
 
 def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -212,12 +221,12 @@ def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Ten
     return input_ids.gather(1, order)[:, : int(lengths.max())], lengths
 
 
-def request_seeds(seed: int | Sequence[int] | None, batch: int) -> list[int]:
+def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int) -> list[int]:
     """One seed per request; None draws them from torch's default generator, so torch.manual_seed governs them."""
     if seed is None:
         return torch.randint(2**62, (batch,)).tolist()
-    if isinstance(seed, int):
-        return [seed + b for b in range(batch)]
+    if isinstance(seed, int | Integral) or (isinstance(seed, Tensor) and seed.ndim == 0):
+        return [int(seed) + b for b in range(batch)]
     if len(seed) != batch:
         raise ValueError(f"seed must be one integer or one per request: got {len(seed)} for a batch of {batch}.")
-    return list(seed)
+    return [int(one) for one in seed]
