@@ -5,9 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 import torch
-from models import PAD, ScriptedDraft, eagle_decoder, prompts, tiny_target
+from models import PAD, VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
 from torch.nn import functional
-from transformers import GenerationConfig, MaxTimeCriteria, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    MaxTimeCriteria,
+    PreTrainedTokenizerFast,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
 from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
 from transformers.models.llama import modeling_llama
@@ -159,6 +169,31 @@ def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target
     inputs = prompts(batch)
     settings = {"do_sample": False, "max_new_tokens": 8, "stopping_criteria": [MaxLengthCriteria(5)]}
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+def letters() -> PreTrainedTokenizerFast:
+    """Token i is a character: stop strings need a tokenizer that gives back any letters."""
+    tokenizer = Tokenizer(WordLevel({chr(33 + i): i for i in range(VOCAB)}, unk_token="!"))
+    tokenizer.pre_tokenizer = Split("", "isolated")
+    tokenizer.decoder = Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize("where", ["arguments", "given-configuration", "target-configuration"])
+def test_stop_strings(monkeypatch, target, decoder, where):
+    tokenizer, ids = letters(), prompts(1)["input_ids"]
+    text = target.generate(ids, do_sample=False, max_new_tokens=20, eos_token_id=None)[0, 11:]
+    settings = {"do_sample": False, "max_new_tokens": 20, "eos_token_id": None}
+    strings = [tokenizer.decode(text[9:10])]
+    if where == "arguments":
+        settings["stop_strings"] = strings
+    elif where == "given-configuration":
+        settings = {"generation_config": GenerationConfig(**settings, stop_strings=strings)}
+    else:
+        monkeypatch.setattr(target.generation_config, "stop_strings", strings)
+    expected = target.generate(ids, tokenizer=tokenizer, **settings)
+    assert expected.shape[1] < 31
+    assert torch.equal(decoder.generate(ids, tokenizer=tokenizer, **settings), expected)
 
 
 @pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3), np.array([3]), torch.tensor([3])])

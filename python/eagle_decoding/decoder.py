@@ -108,12 +108,7 @@ class SpeculativeDecoder:
         prompt = inputs if inputs is not None else kwargs.get("input_ids")
         if prompt is not None and prompt.numel() == 0:
             raise ValueError(f"generate needs at least one request with at least one token, got {tuple(prompt.shape)}.")
-        stop_strings, tokenizer = kwargs.pop("stop_strings", None), kwargs.pop("tokenizer", None)
-        if stop_strings is not None:
-            if tokenizer is None:
-                raise ValueError("stop_strings needs the tokenizer: pass tokenizer= along with it.")
-            criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
-            kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StopStringCriteria(tokenizer, stop_strings)])
+        self.move_stop_strings(kwargs)
         if streamer is not None and prompt is not None:
             streamer.put(prompt.cpu())
         per_request = {
@@ -131,6 +126,23 @@ class SpeculativeDecoder:
             token_streamer=streamer,
             **kwargs,
         )
+
+    def move_stop_strings(self, kwargs: dict[str, Any]) -> None:
+        """Turns stop strings, wherever generate's arguments have them, into a stopping criterion among these.
+
+        transformers keeps the tokenizer from a decoding method of the caller's own, and so would find none for them.
+        """
+        tokenizer, given = kwargs.pop("tokenizer", None), kwargs.pop("stop_strings", None)
+        configs = [kwargs.get("generation_config"), self.target.generation_config]
+        found = [given, *(config.stop_strings for config in configs if config is not None)]
+        stop_strings = next((strings for strings in found if strings is not None), None)
+        if stop_strings is None:
+            return
+        if tokenizer is None:
+            raise ValueError(f"stop_strings {stop_strings!r} need the tokenizer: pass tokenizer= along with them.")
+        criteria = kwargs.pop("stopping_criteria", None) or []
+        kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StopStringCriteria(tokenizer, stop_strings)])
+        kwargs["stop_strings"] = None
 
     def __call__(
         self,
