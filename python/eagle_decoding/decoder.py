@@ -24,7 +24,7 @@ from eagle_decoding.memory import Memory, kind_of
 from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
-from eagle_decoding.target import TURN, Target, load_target
+from eagle_decoding.target import TURN, Target, check_target, load_target
 from eagle_decoding.typical import TypicalAcceptance
 
 PER_REQUEST = ("temperature", "top_k", "top_p", "min_p")
@@ -45,6 +45,7 @@ class SpeculativeDecoder:
     """
 
     def __init__(self, target: PreTrainedModel, draft: Draft, *, fused: bool | None = None, graph: bool = True):
+        check_target(target)
         self.target = target
         self.draft = draft
         self.graph = graph

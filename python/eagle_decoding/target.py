@@ -17,6 +17,7 @@ from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
+WINDOWED = ("mistral", "mixtral")  # kinds whose every layer has the window of the configuration, if there is one
 TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
 
 
@@ -46,6 +47,11 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise ValueError(
             f"{role} {config.model_type!r} has sliding-window layers, which tree attention does not support."
+        )
+    if config.model_type in WINDOWED and config.sliding_window is not None:
+        raise ValueError(
+            f"{role} {config.model_type!r} has a sliding window of {config.sliding_window} tokens, which tree "
+            "attention does not support: load it with sliding_window=None where no text is longer."
         )
 
 
