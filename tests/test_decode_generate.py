@@ -247,6 +247,11 @@ def test_a_decoder_that_is_called_while_another_one_works(decoder):
     assert torch.equal(decoder.generate(ids, stopping_criteria=[asks], **settings), expected)
 
 
+def test_loading_arguments_for_a_loaded_target_are_refused(target):
+    with pytest.raises(ValueError, match="dtype say how to load a model and this one is loaded"):
+        SpeculativeDecoder.from_pretrained(target, "prompt-lookup", dtype=torch.bfloat16)
+
+
 def test_nan_logits_are_an_error():
     target = tiny_target()
     decoder = eagle_decoder(target)

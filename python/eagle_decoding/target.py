@@ -25,8 +25,12 @@ def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrained
     """Loads a causal language model from a directory, a hub id or a .gguf file (dequantised); a model passes through.
 
     kwargs: arguments of from_pretrained, for example dtype=torch.bfloat16.
+
+    Raises ValueError for such arguments along with a model.
     """
     if isinstance(path, PreTrainedModel):
+        if kwargs:
+            raise ValueError(f"{', '.join(kwargs)} say how to load a model and this one is loaded: leave them out.")
         return path
     if str(path).endswith(".gguf"):
         from transformers import GgufConfig
