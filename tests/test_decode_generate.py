@@ -157,6 +157,12 @@ def test_streamer(decoder, batch):
             ),
             "attention_mask of request 1 is zero",
         ),
+        (
+            lambda d: d.generate(
+                torch.full((1, 4), 5), max_new_tokens=4, return_dict_in_generate=True, output_hidden_states=True
+            ),
+            "output_hidden_states cannot be returned",
+        ),
     ],
 )
 def test_errors(decoder, call, message):

@@ -213,6 +213,9 @@ def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig
         )
     if model_kwargs.get("inputs_embeds") is not None:
         raise ValueError("inputs_embeds are not supported, for drafts read tokens: pass input_ids.")
+    asked = [name for name in ("output_hidden_states", "output_attentions") if getattr(config, name)]
+    if asked and config.return_dict_in_generate:
+        raise ValueError(f"{' and '.join(asked)} cannot be returned by speculative decoding: leave this out.")
 
 
 def check_lengths(lengths: Tensor, limit: int) -> None:
