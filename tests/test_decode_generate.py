@@ -1,12 +1,29 @@
 """generate: the arguments and return types of transformers' generate."""
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import torch
-from models import PAD, ScriptedDraft, eagle_decoder, prompts, tiny_target
-from transformers import GenerationConfig, MaxTimeCriteria, StoppingCriteria, StoppingCriteriaList
+from models import PAD, VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
+from tokenizers import Tokenizer
+from tokenizers.decoders import Fuse
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split
+from torch.nn import functional
+from transformers import (
+    GenerationConfig,
+    MaxTimeCriteria,
+    PreTrainedTokenizerFast,
+    StoppingCriteria,
+    StoppingCriteriaList,
+)
+from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
+from transformers.models.llama import modeling_llama
 
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.target import Target
 
 
 class Recorder(BaseStreamer):
@@ -132,11 +149,113 @@ def test_streamer(decoder, batch):
         (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, num_beams=2), "beam search"),
         (lambda d: d.generate(torch.full((2, 4), 5), max_new_tokens=4, seed=[1]), "one per request"),
         (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, stop_strings="x"), "tokenizer"),
+        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, guidance_scale=1.5), "guidance_scale"),
+        (lambda d: d.generate(inputs_embeds=torch.zeros(1, 4, 32), max_new_tokens=4), "pass input_ids"),
+        (
+            lambda d: d.generate(
+                torch.full((2, 4), 5), attention_mask=torch.tensor([[1] * 4, [0] * 4]), max_new_tokens=4
+            ),
+            "attention_mask of request 1 is zero",
+        ),
+        (
+            lambda d: d.generate(
+                torch.full((1, 4), 5), max_new_tokens=4, return_dict_in_generate=True, output_hidden_states=True
+            ),
+            "output_hidden_states cannot be returned",
+        ),
     ],
 )
 def test_errors(decoder, call, message):
     with pytest.raises(ValueError, match=message):
         call(decoder)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target, decoder, batch):
+    inputs = prompts(batch)
+    settings = {"do_sample": False, "max_new_tokens": 8, "stopping_criteria": [MaxLengthCriteria(5)]}
+    assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+def letters() -> PreTrainedTokenizerFast:
+    """Token i is a character: stop strings need a tokenizer that gives back any letters."""
+    tokenizer = Tokenizer(WordLevel({chr(33 + i): i for i in range(VOCAB)}, unk_token="!"))
+    tokenizer.pre_tokenizer = Split("", "isolated")
+    tokenizer.decoder = Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize("where", ["arguments", "given-configuration", "target-configuration"])
+def test_stop_strings(monkeypatch, target, decoder, where):
+    tokenizer, ids = letters(), prompts(1)["input_ids"]
+    text = target.generate(ids, do_sample=False, max_new_tokens=20, eos_token_id=None)[0, 11:]
+    settings = {"do_sample": False, "max_new_tokens": 20, "eos_token_id": None}
+    strings = [tokenizer.decode(text[9:10])]
+    if where == "arguments":
+        settings["stop_strings"] = strings
+    elif where == "given-configuration":
+        settings = {"generation_config": GenerationConfig(**settings, stop_strings=strings)}
+    else:
+        monkeypatch.setattr(target.generation_config, "stop_strings", strings)
+    expected = target.generate(ids, tokenizer=tokenizer, **settings)
+    assert expected.shape[1] < 31
+    assert torch.equal(decoder.generate(ids, tokenizer=tokenizer, **settings), expected)
+
+
+@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3), np.array([3]), torch.tensor([3])])
+def test_seeds_of_other_types(decoder, seed):
+    settings = {"do_sample": True, "max_new_tokens": 6}
+    ids = prompts(1)["input_ids"]
+    assert torch.equal(decoder.generate(ids, seed=seed, **settings), decoder.generate(ids, seed=3, **settings))
+
+
+def test_padding_does_not_count_as_context(target, decoder):
+    inputs = {name: functional.pad(value, (250, 0)) for name, value in prompts(2).items()}
+    settings = {"do_sample": False, "max_new_tokens": 4}
+    assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+def test_a_cache_of_another_forward_is_refused(target):
+    ids = prompts(1)["input_ids"]
+    with torch.no_grad(), Target(target).attached():
+        cache = target(ids, use_cache=True).past_key_values
+        with pytest.raises(ValueError, match="1 tokens over 12 rows"):
+            target(ids[:, :1], past_key_values=cache)
+
+
+def test_threads_take_turns():
+    """Two decoders of one kind, and one decoder twice: every text is right, and the models are stock again."""
+    targets = [tiny_target(), tiny_target()]
+    decoders = [eagle_decoder(target) for target in targets]
+    settings = {"do_sample": False, "max_new_tokens": 12}
+    expected = targets[0].generate(**prompts(1), **settings)
+    stock, before = modeling_llama.apply_rotary_pos_emb, targets[0].config._attn_implementation
+    with ThreadPoolExecutor(3) as pool:
+        jobs = [pool.submit(d.generate, **prompts(1), **settings) for _ in range(6) for d in (*decoders, decoders[0])]
+    assert all(torch.equal(job.result(), expected) for job in jobs)
+    assert modeling_llama.apply_rotary_pos_emb is stock
+    for target in targets:
+        assert target.config._attn_implementation == before
+        assert not any("forward" in vars(module) for module in target.modules())
+
+
+def test_a_decoder_that_is_called_while_another_one_works(decoder):
+    """A stopping criterion may decode with another target in the same thread."""
+    other = eagle_decoder(tiny_target("qwen3"))
+    settings = {"do_sample": False, "max_new_tokens": 6}
+    ids = prompts(1)["input_ids"]
+
+    def asks(input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
+        other.generate(ids, **settings)
+        return torch.zeros(len(input_ids), dtype=torch.bool)
+
+    expected = decoder.generate(ids, **settings)
+    assert torch.equal(decoder.generate(ids, stopping_criteria=[asks], **settings), expected)
+
+
+def test_loading_arguments_for_a_loaded_target_are_refused(target):
+    with pytest.raises(ValueError, match="dtype say how to load a model and this one is loaded"):
+        SpeculativeDecoder.from_pretrained(target, "prompt-lookup", dtype=torch.bfloat16)
 
 
 def test_nan_logits_are_an_error():
@@ -151,7 +270,12 @@ def test_nan_logits_are_an_error():
 def test_unsupported_targets_are_refused():
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from eagle_decoding.target import Target
-
     with pytest.raises(ValueError, match="'gpt2' is not supported"):
         Target(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20)))
+
+
+def test_sliding_windows_are_refused_before_a_decoder_is_made():
+    target = tiny_target("mistral")
+    target.config.sliding_window = 4096
+    with pytest.raises(ValueError, match="sliding window of 4096 tokens"):
+        SpeculativeDecoder.from_pretrained(target, "prompt-lookup")

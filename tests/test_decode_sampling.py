@@ -5,8 +5,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
 
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.sampling import split_processors
 
 SETTINGS = [
     {"temperature": 1.0},
@@ -85,6 +95,67 @@ def test_first_token_follows_the_softmax():
     counts = torch.bincount(tokens, minlength=VOCAB).double()
     assert chi_square(counts, torch.softmax(logits, -1) * draws) < 1
     assert chi_square(counts, torch.softmax(logits / 1.3, -1) * draws) > 1
+
+
+TEMPERATURE, TOP_K, TOP_P, MIN_P = (
+    TemperatureLogitsWarper(0.5),
+    TopKLogitsWarper(7),
+    TopPLogitsWarper(0.8),
+    MinPLogitsWarper(0.1),
+)
+PENALTY = RepetitionPenaltyLogitsProcessor(1.5)
+
+
+@pytest.mark.parametrize(
+    ("by_themselves", "fused"),
+    [
+        ([], []),
+        ([], [TEMPERATURE, TOP_K, TOP_P, MIN_P]),
+        ([PENALTY], [TEMPERATURE, TOP_P]),
+        ([TOP_P], [TEMPERATURE]),
+        ([TEMPERATURE], [TEMPERATURE, TOP_K]),
+        ([TEMPERATURE, TypicalLogitsWarper(0.9)], []),
+        ([TEMPERATURE, TopPLogitsWarper(0.8, min_tokens_to_keep=2)], [MIN_P]),
+        ([TopKLogitsWarper(7, filter_value=0.0)], []),
+    ],
+)
+def test_only_what_the_fused_op_does_is_fused(by_themselves, fused):
+    assert split_processors([*by_themselves, *fused]) == (by_themselves, fused)
+
+
+@pytest.mark.parametrize(
+    ("warpers", "settings"),
+    [
+        ([TemperatureLogitsWarper(4.0)], {"temperature": 0.5}),
+        ([TopPLogitsWarper(0.6), TemperatureLogitsWarper(8.0)], {}),
+        ([TopPLogitsWarper(0.4)], {"top_p": 0.9}),
+        ([TopPLogitsWarper(0.01, min_tokens_to_keep=5)], {}),
+        ([TopKLogitsWarper(1, filter_value=0.0)], {}),
+    ],
+    ids=["two-temperatures", "top-p-first", "two-top-p", "min-tokens-to-keep", "filter-value"],
+)
+def test_warpers_of_the_caller_act_as_in_generate(warpers, settings):
+    """The first token has the law of generate's own scores, and drafting does not change the text."""
+    target, inputs, draws = tiny_target(), prompts(1), 2000
+    settings = {"do_sample": True, "top_k": 0, "logits_processor": LogitsProcessorList(warpers), **settings}
+    dictionary = {"return_dict_in_generate": True, "output_scores": True}
+    scores = target.generate(**inputs, max_new_tokens=1, **settings, **dictionary).scores[0]
+    decoder = eagle_decoder(target)
+    batch = {name: t.expand(draws, -1) for name, t in inputs.items()}
+    tokens = decoder.generate(**batch, max_new_tokens=1, seed=5, speculate=False, **settings)[:, -1]
+    counts = torch.bincount(tokens, minlength=VOCAB).double()
+    assert chi_square(counts, scores[0].double().softmax(-1) * draws) < 1
+    plain = decoder.generate(**inputs, max_new_tokens=20, seed=5, speculate=False, **settings)
+    assert torch.equal(decoder.generate(**inputs, max_new_tokens=20, seed=5, **settings), plain)
+
+
+@pytest.mark.parametrize("warper", [TEMPERATURE, TOP_K, TopKLogitsWarper(1, filter_value=100.0)])
+def test_warpers_of_the_caller_leave_greedy_decoding_greedy(warper):
+    target, inputs = tiny_target(), prompts(2)
+    settings = {"do_sample": False, "max_new_tokens": 20, "logits_processor": LogitsProcessorList([warper])}
+    expected = target.generate(**inputs, **settings)
+    for speculate in (True, False):
+        assert torch.equal(eagle_decoder(target).generate(**inputs, speculate=speculate, **settings), expected)
 
 
 def chi_square(counts: torch.Tensor, expected: torch.Tensor) -> float:

@@ -36,17 +36,23 @@ def attention_forward(
     eagle_tree: TreeContext | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of a prompt (causal, no TreeContext) or of a tree over the cache; transformers calls it.
+    """Attention of a prompt (causal, no TreeContext, no cache) or of a tree over the cache; transformers calls it.
 
     query: [batch, num_heads, tokens, head_dim]; key, value: [batch, num_kv_heads, rows, head_dim]
     returns [batch, tokens, num_heads, head_dim] and no weights
-    Raises ValueError for attention variants that the kernel does not compute.
+    Raises ValueError for attention variants that the kernel does not compute, and for forwards over another cache than
+    the decoder's own.
     """
     for name in UNSUPPORTED:
         if kwargs.get(name) is not None:
             raise ValueError(f"Tree attention does not support {name}={kwargs[name]!r}; use a model without it.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if eagle_tree is None:
+        if query.shape[2] != key.shape[2]:
+            raise ValueError(
+                f"A forward of {query.shape[2]} tokens over {key.shape[2]} rows of a cache of its own came while a "
+                "decoder was at work, which attends trees and prompts only: call the model outside of generate."
+            )
         output = functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
         )

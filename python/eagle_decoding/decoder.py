@@ -1,6 +1,7 @@
 """SpeculativeDecoder: a target, a draft and transformers' generate around them."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from transformers import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
+from transformers.generation import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts import Draft, NoDraft, load_draft
@@ -22,7 +24,7 @@ from eagle_decoding.memory import Memory, kind_of
 from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
-from eagle_decoding.target import Target, load_target
+from eagle_decoding.target import TURN, Target, check_target, load_target
 from eagle_decoding.typical import TypicalAcceptance
 
 PER_REQUEST = ("temperature", "top_k", "top_p", "min_p")
@@ -43,15 +45,14 @@ class SpeculativeDecoder:
     """
 
     def __init__(self, target: PreTrainedModel, draft: Draft, *, fused: bool | None = None, graph: bool = True):
+        check_target(target)
         self.target = target
         self.draft = draft
         self.graph = graph
         self.fused = fused
         self.stats = Stats()
         self.plain = NoDraft()
-        self.memories: dict[
-            bool, Memory
-        ] = {}  # of the last captured call that speculated, and of the last that did not
+        self.memories: dict[bool, Memory] = {}  # of the last captured call that speculated, and of the last plain one
 
     @classmethod
     def from_pretrained(
@@ -86,7 +87,7 @@ class SpeculativeDecoder:
         self,
         inputs: Tensor | None = None,
         *,
-        seed: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] | Tensor | None = None,
         speculate: bool = True,
         typical_acceptance: TypicalAcceptance | None = None,
         streamer: Any | None = None,
@@ -108,12 +109,7 @@ class SpeculativeDecoder:
         prompt = inputs if inputs is not None else kwargs.get("input_ids")
         if prompt is not None and prompt.numel() == 0:
             raise ValueError(f"generate needs at least one request with at least one token, got {tuple(prompt.shape)}.")
-        stop_strings, tokenizer = kwargs.pop("stop_strings", None), kwargs.pop("tokenizer", None)
-        if stop_strings is not None:
-            if tokenizer is None:
-                raise ValueError("stop_strings needs the tokenizer: pass tokenizer= along with it.")
-            criteria = StoppingCriteriaList(kwargs.pop("stopping_criteria", None) or [])
-            kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StopStringCriteria(tokenizer, stop_strings)])
+        self.move_stop_strings(kwargs)
         if streamer is not None and prompt is not None:
             streamer.put(prompt.cpu())
         per_request = {
@@ -132,6 +128,23 @@ class SpeculativeDecoder:
             **kwargs,
         )
 
+    def move_stop_strings(self, kwargs: dict[str, Any]) -> None:
+        """Turns stop strings, wherever generate's arguments have them, into a stopping criterion among these.
+
+        transformers keeps the tokenizer from a decoding method of the caller's own, and so would find none for them.
+        """
+        tokenizer, given = kwargs.pop("tokenizer", None), kwargs.pop("stop_strings", None)
+        configs = [kwargs.get("generation_config"), self.target.generation_config]
+        found = [given, *(config.stop_strings for config in configs if config is not None)]
+        stop_strings = next((strings for strings in found if strings is not None), None)
+        if stop_strings is None:
+            return
+        if tokenizer is None:
+            raise ValueError(f"stop_strings {stop_strings!r} need the tokenizer: pass tokenizer= along with them.")
+        criteria = kwargs.pop("stopping_criteria", None) or []
+        kwargs["stopping_criteria"] = StoppingCriteriaList([*criteria, StopStringCriteria(tokenizer, stop_strings)])
+        kwargs["stop_strings"] = None
+
     def __call__(
         self,
         model: PreTrainedModel,
@@ -139,37 +152,38 @@ class SpeculativeDecoder:
         logits_processor: LogitsProcessorList,
         stopping_criteria: StoppingCriteriaList,
         generation_config: GenerationConfig,
-        seed: int | Sequence[int] | None = None,
+        seed: int | Sequence[int] | Tensor | None = None,
         speculate: bool = True,
         per_request: dict[str, Any] | None = None,
         typical_acceptance: TypicalAcceptance | None = None,
         token_streamer: Any | None = None,
         **model_kwargs: Any,
     ) -> Any:
-        """The decoding method that transformers' generate calls for `custom_generate=decoder`."""
+        """The decoding method that transformers' generate calls for `custom_generate=decoder`.
+
+        token_streamer: as generate's streamer, which transformers keeps from a decoding method of the caller's own
+
+        Calls from several threads take turns.
+        """
         if model is not self.target:
             raise ValueError("This decoder was made for another target: call generate on decoder.target.")
-        if generation_config.num_beams > 1:
-            raise ValueError("Speculative decoding does not support beam search: set num_beams=1.")
-        limit = model.config.max_position_embeddings
-        if input_ids.shape[1] >= limit:
-            raise ValueError(
-                f"The prompt has {input_ids.shape[1]} tokens and the target's context {limit}: shorten it."
-            )
-        self.stats = Stats()
+        refuse_unsupported(logits_processor, generation_config, model_kwargs)
         draft = self.draft if speculate else self.plain
         target = Target(model, draft.feature_layers, self.fused)
         prompt, lengths = strip_padding(input_ids, model_kwargs.get("attention_mask"))
+        check_lengths(lengths, model.config.max_position_embeddings)
         output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
         seeds = request_seeds(seed, len(input_ids))
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
-        memory = self.memory_for(speculate, target, draft, sampler)
-        with target.attached():
-            decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
-        if memory is not None:
-            self.memories[speculate] = memory
+        with TURN:
+            self.stats = Stats()
+            memory = self.memory_for(speculate, target, draft, sampler)
+            with target.attached():
+                decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
+            if memory is not None:
+                self.memories[speculate] = memory
         return output.result()
 
     def memory_for(self, speculate: bool, target: Target, draft: Draft, sampler: NodeSampler) -> Memory | None:
@@ -188,6 +202,32 @@ class SpeculativeDecoder:
         return memory
 
 
+def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
+    """Raises ValueError, in one sentence, for what generate can be asked for and this decoder cannot do."""
+    if config.num_beams > 1:
+        raise ValueError("Speculative decoding does not support beam search: set num_beams=1.")
+    if any(isinstance(p, UnbatchedClassifierFreeGuidanceLogitsProcessor) for p in processors):
+        raise ValueError(
+            "guidance_scale runs the target once more for every token, with a cache of its own, which speculative "
+            "decoding does not support: leave it out."
+        )
+    if model_kwargs.get("inputs_embeds") is not None:
+        raise ValueError("inputs_embeds are not supported, for drafts read tokens: pass input_ids.")
+    asked = [name for name in ("output_hidden_states", "output_attentions") if getattr(config, name)]
+    if asked and config.return_dict_in_generate:
+        raise ValueError(f"{' and '.join(asked)} cannot be returned by speculative decoding: leave this out.")
+
+
+def check_lengths(lengths: Tensor, limit: int) -> None:
+    """Raises ValueError for a request without a token, and for one that does not fit a context of `limit` tokens."""
+    shortest, longest = int(lengths.min()), int(lengths.max())
+    if shortest == 0:
+        request = int(lengths.argmin())
+        raise ValueError(f"The attention_mask of request {request} is zero everywhere: give it one token at least.")
+    if longest >= limit:
+        raise ValueError(f"The prompt has {longest} tokens and the target's context {limit}: shorten it.")
+
+
 def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Turns left-padded prompts into right-padded ones and their lengths [batch] int32."""
     if attention_mask is None:
@@ -197,12 +237,12 @@ def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Ten
     return input_ids.gather(1, order)[:, : int(lengths.max())], lengths
 
 
-def request_seeds(seed: int | Sequence[int] | None, batch: int) -> list[int]:
+def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int) -> list[int]:
     """One seed per request; None draws them from torch's default generator, so torch.manual_seed governs them."""
     if seed is None:
         return torch.randint(2**62, (batch,)).tolist()
-    if isinstance(seed, int):
-        return [seed + b for b in range(batch)]
+    if isinstance(seed, int | Integral) or (isinstance(seed, Tensor) and seed.ndim == 0):
+        return [int(seed) + b for b in range(batch)]
     if len(seed) != batch:
         raise ValueError(f"seed must be one integer or one per request: got {len(seed)} for a batch of {batch}.")
-    return list(seed)
+    return [int(one) for one in seed]

@@ -30,7 +30,7 @@ class Output:
         self.recorded: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(len(input_ids))]
         self.streamed = 0
         limits = [c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)]
-        self.max_new_tokens = min(limits) - input_ids.shape[1] if limits else None
+        self.max_new_tokens = max(1, min(limits) - input_ids.shape[1]) if limits else None  # one at least, as generate
         self.eos = {int(i) for c in criteria if isinstance(c, EosTokenCriteria) for i in c.eos_token_id.flatten()}
         others = [c for c in criteria if not isinstance(c, MaxLengthCriteria | EosTokenCriteria)]
         self.other_criteria = StoppingCriteriaList(others)

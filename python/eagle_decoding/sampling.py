@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from eagle_decoding.output import Output
 from eagle_decoding.tree import DraftTree, Proposal
 from eagle_decoding.typical import TypicalAcceptance, verify_typically
 
-FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)
+FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)  # in the order of the op
 
 
 @dataclass
@@ -44,9 +45,10 @@ class SamplingParams:
 class NodeSampler:
     """Chooses the token that the target would emit after each node, and with it the path that is accepted.
 
-    The temperature, top-k, top-p and min-p warpers that transformers prepared are fused into one op for all nodes. Any
-    other processor sees what it would see in plain decoding: the tokens that really precede a node. It is called along
-    the walk only, once per emitted token; for trees with sampled children on every node, with the node's own path.
+    With do_sample, the temperature, top-k, top-p and min-p warpers that end the list are fused into one op for
+    all nodes. Any other processor sees what it would see in plain decoding: the tokens that really precede a node. It
+    is called along the walk only, once per emitted token; for trees with sampled children on every node, with the
+    node's own path.
     """
 
     def __init__(
@@ -62,15 +64,12 @@ class NodeSampler:
             generation_config.return_dict_in_generate
             and (generation_config.output_scores or generation_config.output_logits)
         )
-        warpers = list(processors)
-        split = next((i for i, p in enumerate(warpers) if type(p) in FUSED), len(warpers))
-        fusible = all(type(p) in FUSED for p in warpers[split:]) and not self.record
-        if not fusible:
-            split = len(warpers)
-        self.processors = LogitsProcessorList(warpers[:split])
-        self.params = fused_params(warpers[split:], generation_config.do_sample, seeds, device)
+        fusing = generation_config.do_sample and not self.record
+        by_themselves, fused = split_processors(processors) if fusing else (list(processors), [])
+        self.processors = LogitsProcessorList(by_themselves)
+        self.params = fused_params(fused, generation_config.do_sample, seeds, device)
         self.typical_acceptance = typical_acceptance
-        if per_request and not fusible:
+        if per_request and (self.record or any(type(p) in FUSED for p in by_themselves)):
             raise ValueError(
                 f"{', '.join(per_request)} differ by request, which goes with no other warper than temperature, top_k, "
                 "top_p and min_p and without output_scores and output_logits: leave these out, or pass one value."
@@ -172,6 +171,27 @@ def one_per_request(name: str, values: Sequence[float] | Tensor, like: Tensor) -
     if tensor.shape != like.shape:
         raise ValueError(f"{name} must be one number or one per request: got {len(values)} for a batch of {len(like)}.")
     return tensor
+
+
+def split_processors(processors: Sequence[Any]) -> tuple[list[Any], list[Any]]:
+    """Processors that run by themselves, and the warpers at the end that do together what one `sample_tokens` does.
+
+    These come in the op's order, each at most once, and remove what they remove for good, down to a single token.
+    """
+    split, following = len(processors), len(FUSED)
+    while split and is_plain(processors[split - 1]) and FUSED.index(type(processors[split - 1])) < following:
+        split -= 1
+        following = FUSED.index(type(processors[split]))
+    return list(processors[:split]), list(processors[split:])
+
+
+def is_plain(processor: Any) -> bool:
+    """Whether it is one of the fused warpers with transformers' defaults besides its parameter."""
+    return (
+        type(processor) in FUSED
+        and getattr(processor, "filter_value", -inf) == -inf
+        and getattr(processor, "min_tokens_to_keep", 1) == 1
+    )
 
 
 def fused_params(warpers: list[Any], do_sample: bool, seeds: list[int], device: torch.device) -> SamplingParams:

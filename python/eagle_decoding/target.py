@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -16,14 +17,20 @@ from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
+WINDOWED = ("mistral", "mixtral")  # kinds whose every layer has the window of the configuration, if there is one
+TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
 
 
 def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
     """Loads a causal language model from a directory, a hub id or a .gguf file (dequantised); a model passes through.
 
     kwargs: arguments of from_pretrained, for example dtype=torch.bfloat16.
+
+    Raises ValueError for such arguments along with a model.
     """
     if isinstance(path, PreTrainedModel):
+        if kwargs:
+            raise ValueError(f"{', '.join(kwargs)} say how to load a model and this one is loaded: leave them out.")
         return path
     if str(path).endswith(".gguf"):
         from transformers import GgufConfig
@@ -44,6 +51,11 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise ValueError(
             f"{role} {config.model_type!r} has sliding-window layers, which tree attention does not support."
+        )
+    if config.model_type in WINDOWED and config.sliding_window is not None:
+        raise ValueError(
+            f"{role} {config.model_type!r} has a sliding window of {config.sliding_window} tokens, which tree "
+            "attention does not support: load it with sliding_window=None where no text is longer."
         )
 
 
@@ -92,10 +104,13 @@ class Target:
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """Installs tree attention and the feature hooks for a decoding run, and takes them away after it."""
-        before = self.config._attn_implementation
-        self.model.set_attn_implementation(attention.NAME)
-        with ExitStack() as stack:
+        """Installs tree attention and the feature hooks for a decoding run, and takes them away after it.
+
+        Threads take turns: another one that wants to attach a target, this or any other, waits.
+        """
+        with TURN, ExitStack() as stack:
+            before = self.config._attn_implementation
+            self.model.set_attn_implementation(attention.NAME)
             stack.callback(self.model.set_attn_implementation, before)
             if self.fused is not False:
                 linear = self.fused or self.model.device.type == "cpu"
