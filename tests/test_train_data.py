@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from eagle_decoding.train.assemble import Facts
 from eagle_decoding.train.config import ConfigError, TrainConfig, dump_config, load_config
 from eagle_decoding.train.data import DataError, draft_vocabulary, pack_rows, read_token_rows, split_rows
-from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.features import FeatureShards, belonging
 from eagle_decoding.train.losses import TokenScores
 from eagle_decoding.train.metrics import Acceptance
 from eagle_decoding.train.prepare import prepare, token_rows, tokenise
@@ -121,12 +121,16 @@ def test_low_coverage_is_said():
 
 def test_features_of_other_rows_are_refused(tmp_path):
     data = read_token_rows([write_shard(tmp_path / "a", [3, 5], prompt_len=torch.tensor([1, 1]))])
+    target, folder = torch.nn.Linear(2, 2), tmp_path / "features"
     with pytest.raises(DataError, match="holds no feature shard"):
-        FeatureShards(tmp_path / "features", data)
-    (tmp_path / "features").mkdir()
-    save_file({"features": torch.zeros(7, 4, 2), "row": torch.tensor([0, 1])}, tmp_path / "features" / "0.safetensors")
+        FeatureShards(folder, data, target)
+    folder.mkdir()
+    save_file({"features": torch.zeros(7, 4, 2), "row": torch.tensor([0, 1])}, folder / "0.safetensors")
+    with pytest.raises(DataError, match=r"without a plan\.json, .* run `eagle-decoding capture` anew"):
+        FeatureShards(folder, data, target)
+    (folder / "plan.json").write_text(json.dumps(belonging(data, target)))
     with pytest.raises(DataError, match="does not belong to these token shards: its rows hold 8 tokens"):
-        FeatureShards(tmp_path / "features", data)
+        FeatureShards(folder, data, target)
 
 
 class WordTokenizer:
