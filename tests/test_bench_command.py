@@ -150,6 +150,7 @@ def test_the_whole_command(saved, questions, tmp_path):
         (("--draft", "heads/x"), "must be NAME=DIRECTORY"),
         (("--temperatures", "hot"), "not a comma-separated list of numbers"),
         (("--methods", "magic"), "--methods magic is unknown"),
+        (("--runs", "0"), "--runs 0 leaves nothing to measure"),
     ],
 )
 def test_wrong_arguments_become_one_sentence(questions, tmp_path, arguments, sentence):

@@ -54,6 +54,20 @@ def write_shard(path, lengths, **more):
     return path
 
 
+@pytest.mark.parametrize(("text", "sentence"), [("a: [\n", "is no YAML: while parsing"), ("- 3\n", r"not \[3\]")])
+def test_files_that_are_no_configuration(tmp_path, text, sentence):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(tmp_path / "run.yaml")
+
+
+def test_overrides_inside_a_value_or_without_yaml():
+    with pytest.raises(ConfigError, match="goes into 'lr', which is the value 1"):
+        load_config(None, ["optim.lr=1", "optim.lr.x=3"])
+    with pytest.raises(ConfigError, match="is no YAML"):
+        load_config(None, ["data.tokens=["])
+
+
 def test_shards_with_prompt_lengths_and_with_masks_join(tmp_path):
     first = write_shard(
         tmp_path / "a", [3, 5], prompt_len=torch.tensor([1, 4]), temperature=torch.tensor([0.0, 0.8]).half()

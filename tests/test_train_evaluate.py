@@ -74,6 +74,23 @@ def test_eval_measures_every_file_and_resumes(place, tmp_path):
     assert changed.exit_code == 1 and "other tree; give another --out" in changed.stderr
 
 
+def test_questions_and_heads_that_eval_cannot_use(place, tmp_path):
+    (tmp_path / "more").mkdir()
+    for file in (tmp_path / "one.jsonl", tmp_path / "more" / "one.jsonl"):
+        file.write_text(json.dumps({"turns": ["a c"]}))
+    rest = ["--target", place / "target", "--dtype", "float32", "--out", tmp_path / "eval.json"]
+    for arguments, sentence in (
+        (
+            [place / "head", tmp_path / "one.jsonl", tmp_path / "more" / "one.jsonl"],
+            "Two question files are called one",
+        ),
+        (["suffix", tmp_path / "one.jsonl"], "suffix is no directory"),
+        ([place / "head", tmp_path / "one.jsonl", "--max-new-tokens", 100000], "No question leaves room for 100000"),
+    ):
+        refused = run("eval", *arguments, *rest)
+        assert refused.exit_code == 1 and sentence in refused.stderr, refused.stderr
+
+
 def test_the_engine_accepts_what_training_promised(place):
     agreement = compare(place / "head", place / "run", 12)
     assert agreement.tau_sim > 1.2, "the head of this test has learnt too little to compare"
