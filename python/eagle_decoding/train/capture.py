@@ -85,5 +85,5 @@ def _features(target: PreTrainedModel, data: TokenRows, rows: list[int], layer_i
     ids = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
     for i, row in enumerate(rows):
         ids[i, : lengths[i]] = data.ids[data.starts[row] : data.starts[row + 1]]
-    states = target_features(target, ids, layer_ids).to(torch.bfloat16)
+    states = target_features(target, ids.to(target.device), layer_ids).to(torch.bfloat16).cpu()
     return torch.cat([states[i, :length] for i, length in enumerate(lengths)])
