@@ -152,6 +152,25 @@ def test_the_tree_shows_tokens_probabilities_and_the_accepted_path():
     ]
 
 
+def test_a_tree_without_scores_shows_no_probability():
+    drawn = make_round()
+    drawn.tree.node_scores = None
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(draw_tree(drawn, make_tokenizer()))
+    assert console.export_text().splitlines()[1:] == [
+        "├── 'w5'  accepted",
+        "│   ├── 'w7'",
+        "│   └── 'w8'  the target's own",
+        "└── 'w6'",
+    ]
+
+
+@pytest.mark.parametrize("draft", ["lookahead", "suffix"])
+def test_demo_names_the_method(saved, draft):
+    shown = run("demo", "w5 w9", *saved[:2], "--draft", draft, "--dtype", "float32", "--max-new-tokens", "8")
+    assert f"│ {draft} " in shown.out and "EAGLE-3" not in shown.out
+
+
 @pytest.mark.parametrize(
     ("one", "other", "where"), [([1, 2], [1, 2], None), ([1, 2], [1, 3], 1), ([1, 2], [1], 1), ([], [1], 0)]
 )
