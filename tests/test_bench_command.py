@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,25 @@ def test_the_whole_command(saved, questions, tmp_path):
     again = run(*command, "--minutes", "0.0001")
     assert again.code == 0 and "Out of time" not in again.err
     assert (out / "measurements.jsonl").read_text() == lines
+
+
+def test_other_files_are_not_resumed_and_long_questions_are_refused(saved, questions, tmp_path):
+    head = tmp_path / "head"
+    shutil.copytree(saved[3], head)
+    command = ["bench", "--target", saved[1], "--draft", f"h={head}", "--dtype", "float32", "--device", "cpu"]
+    command += ["--data", str(questions), "--methods", "h", "--runs", "1", "--temperatures", "0"]
+    for tokens in ("256", "300"):
+        shown = run(*command, "--out", str(tmp_path / tokens), "--max-new-tokens", tokens)
+        assert shown.code == 1 and "shorten it or lower --max-new-tokens" in " ".join(shown.err.split())
+    command += ["--out", str(tmp_path / "out"), "--max-new-tokens", "4"]
+    assert run(*command).code == 0
+    fields = head / "config.json"
+    fields.write_text(fields.read_text() + "\n")
+    shown = run(*command)
+    assert shown.code == 1 and "give the draft another name" in " ".join(shown.err.split())
+    (questions / "maths.jsonl").write_text(json.dumps({"turns": ["w5"]}) + "\n")
+    shown = run(*command)
+    assert shown.code == 1 and "with questions" in " ".join(shown.err.split())
 
 
 @pytest.mark.parametrize(
