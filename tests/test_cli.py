@@ -77,6 +77,14 @@ def test_chat_remembers_the_conversation(saved, monkeypatch):
     assert seen[1][: len(seen[0])] == seen[0] and seen[1][-2:] == [7, 4] and len(seen[1]) > len(seen[0]) + 2
 
 
+def test_chat_needs_a_template(capsys):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="chat needs a tokenizer with a chat template"):
+        run_chat(models.Models(None, tokenizer), {})
+    assert capsys.readouterr().err == ""
+
+
 def test_chat_survives_ctrl_c(monkeypatch, capsys):
     conversations = []
 
