@@ -77,6 +77,10 @@ def main(
     models = load_models(target, None, dtype, None, speculate=False, device=device_named(device))
     model, tokenizer = models.decoder.target, models.tokenizer
     limit = model.config.max_position_embeddings - new_tokens
+    if limit < 1:
+        raise ValueError(
+            f"--new-tokens {new_tokens} leaves no room for a prompt: give fewer than {limit + new_tokens}."
+        )
     cases = [
         (name, chat_prompt(tokenizer, question)[:, :limit].to(model.device))
         for name, asked in read_questions(data, prompts).items()

@@ -50,7 +50,7 @@ def make_trainer(options: argparse.Namespace, path_floor: float) -> Trainer:
     own = module.state_dict()
     module.load_state_dict({name: head.tensors[name].to(own[name].dtype) for name in own})
     data = read_token_rows(options.tokens)
-    features = FeatureShards(options.features, data)
+    features = FeatureShards(options.features, data, target)
     return Trainer(config, module, data, features, features.rows, [], lambda report: None)
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -144,12 +145,32 @@ def test_the_whole_command(saved, questions, tmp_path):
     assert (out / "measurements.jsonl").read_text() == lines
 
 
+def test_other_files_are_not_resumed_and_long_questions_are_refused(saved, questions, tmp_path):
+    head = tmp_path / "head"
+    shutil.copytree(saved[3], head)
+    command = ["bench", "--target", saved[1], "--draft", f"h={head}", "--dtype", "float32", "--device", "cpu"]
+    command += ["--data", str(questions), "--methods", "h", "--runs", "1", "--temperatures", "0"]
+    for tokens in ("256", "300"):
+        shown = run(*command, "--out", str(tmp_path / tokens), "--max-new-tokens", tokens)
+        assert shown.code == 1 and "shorten it or lower --max-new-tokens" in " ".join(shown.err.split())
+    command += ["--out", str(tmp_path / "out"), "--max-new-tokens", "4"]
+    assert run(*command).code == 0
+    fields = head / "config.json"
+    fields.write_text(fields.read_text() + "\n")
+    shown = run(*command)
+    assert shown.code == 1 and "give the draft another name" in " ".join(shown.err.split())
+    (questions / "maths.jsonl").write_text(json.dumps({"turns": ["w5"]}) + "\n")
+    shown = run(*command)
+    assert shown.code == 1 and "with questions" in " ".join(shown.err.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
         (("--draft", "heads/x"), "must be NAME=DIRECTORY"),
         (("--temperatures", "hot"), "not a comma-separated list of numbers"),
         (("--methods", "magic"), "--methods magic is unknown"),
+        (("--runs", "0"), "--runs 0 leaves nothing to measure"),
     ],
 )
 def test_wrong_arguments_become_one_sentence(questions, tmp_path, arguments, sentence):

@@ -145,6 +145,12 @@ def test_decode_command(saved, capsys):
     assert "n-alpha" in capsys.readouterr().out
 
 
+def test_answers_as_long_as_the_context_are_refused(saved):
+    target, head = str(saved / "target"), str(saved / "head")
+    with pytest.raises(ValueError, match="--new-tokens 300 leaves no room for a prompt"):
+        bench_decode.main(target, head, saved / "questions", new_tokens=300, dtype="float32", device="cpu")
+
+
 def test_an_arm_that_cannot_compile_is_noted_and_others_are_not():
     def fails(*_: object, **__: object) -> None:
         raise RuntimeError("no compiler\nat all")

@@ -77,6 +77,14 @@ def test_chat_remembers_the_conversation(saved, monkeypatch):
     assert seen[1][: len(seen[0])] == seen[0] and seen[1][-2:] == [7, 4] and len(seen[1]) > len(seen[0]) + 2
 
 
+def test_chat_needs_a_template(capsys):
+    tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
+    with pytest.raises(ValueError, match="chat needs a tokenizer with a chat template"):
+        run_chat(models.Models(None, tokenizer), {})
+    assert capsys.readouterr().err == ""
+
+
 def test_chat_survives_ctrl_c(monkeypatch, capsys):
     conversations = []
 
@@ -150,6 +158,25 @@ def test_the_tree_shows_tokens_probabilities_and_the_accepted_path():
         "│   └── 'w8'  the target's own",
         "└── 'w6'  0.25",
     ]
+
+
+def test_a_tree_without_scores_shows_no_probability():
+    drawn = make_round()
+    drawn.tree.node_scores = None
+    console = Console(width=60, record=True, file=io.StringIO())
+    console.print(draw_tree(drawn, make_tokenizer()))
+    assert console.export_text().splitlines()[1:] == [
+        "├── 'w5'  accepted",
+        "│   ├── 'w7'",
+        "│   └── 'w8'  the target's own",
+        "└── 'w6'",
+    ]
+
+
+@pytest.mark.parametrize("draft", ["lookahead", "suffix"])
+def test_demo_names_the_method(saved, draft):
+    shown = run("demo", "w5 w9", *saved[:2], "--draft", draft, "--dtype", "float32", "--max-new-tokens", "8")
+    assert f"│ {draft} " in shown.out and "EAGLE-3" not in shown.out
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from models import KINDS, eagle_decoder, prompts, tiny_target
+from models import KINDS, eagle_decoder, prompts, random_head, tiny_target
 from transformers import PreTrainedModel
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.checkpoint import CheckpointError, write_head
 from eagle_decoding.drafts import Draft, load_draft
 from eagle_decoding.drafts.auto import AutoDraft
 from eagle_decoding.drafts.causal_lm import CausalLmDraft
@@ -67,3 +68,16 @@ def test_same_seed_same_text(warpers, batch):
         decoder = SpeculativeDecoder(target, draft)
         settings = {**inputs, **warpers, "do_sample": True, "max_new_tokens": 16, "seed": 5}
         assert torch.equal(decoder.generate(**settings), decoder.generate(**settings, speculate=False)), name
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [({"num_layers": 2}, "has 2 decoder layers, and drafting here runs one"), ({"hidden_act": "gelu"}, "is 'gelu'")],
+)
+def test_heads_that_would_run_as_another_are_refused(tmp_path, options, sentence):
+    target = tiny_target()
+    for folder, head in (("fits", random_head(target)), ("not", random_head(target, **options))):
+        write_head(tmp_path / folder, head.config, head.tensors)
+    load_draft(tmp_path / "fits", target)
+    with pytest.raises(CheckpointError, match=sentence):
+        load_draft(tmp_path / "not", target)

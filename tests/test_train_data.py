@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from eagle_decoding.train.assemble import Facts
 from eagle_decoding.train.config import ConfigError, TrainConfig, dump_config, load_config
 from eagle_decoding.train.data import DataError, draft_vocabulary, pack_rows, read_token_rows, split_rows
-from eagle_decoding.train.features import FeatureShards
+from eagle_decoding.train.features import FeatureShards, belonging
 from eagle_decoding.train.losses import TokenScores
 from eagle_decoding.train.metrics import Acceptance
 from eagle_decoding.train.prepare import prepare, token_rows, tokenise
@@ -52,6 +52,20 @@ def write_shard(path, lengths, **more):
     tensors = {"ids": torch.arange(total, dtype=torch.int32) % 50, "length": torch.tensor(lengths, dtype=torch.int32)}
     save_file(tensors | more, path)
     return path
+
+
+@pytest.mark.parametrize(("text", "sentence"), [("a: [\n", "is no YAML: while parsing"), ("- 3\n", r"not \[3\]")])
+def test_files_that_are_no_configuration(tmp_path, text, sentence):
+    (tmp_path / "run.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=sentence):
+        load_config(tmp_path / "run.yaml")
+
+
+def test_overrides_inside_a_value_or_without_yaml():
+    with pytest.raises(ConfigError, match="goes into 'lr', which is the value 1"):
+        load_config(None, ["optim.lr=1", "optim.lr.x=3"])
+    with pytest.raises(ConfigError, match="is no YAML"):
+        load_config(None, ["data.tokens=["])
 
 
 def test_shards_with_prompt_lengths_and_with_masks_join(tmp_path):
@@ -121,12 +135,16 @@ def test_low_coverage_is_said():
 
 def test_features_of_other_rows_are_refused(tmp_path):
     data = read_token_rows([write_shard(tmp_path / "a", [3, 5], prompt_len=torch.tensor([1, 1]))])
+    target, folder = torch.nn.Linear(2, 2), tmp_path / "features"
     with pytest.raises(DataError, match="holds no feature shard"):
-        FeatureShards(tmp_path / "features", data)
-    (tmp_path / "features").mkdir()
-    save_file({"features": torch.zeros(7, 4, 2), "row": torch.tensor([0, 1])}, tmp_path / "features" / "0.safetensors")
+        FeatureShards(folder, data, target)
+    folder.mkdir()
+    save_file({"features": torch.zeros(7, 4, 2), "row": torch.tensor([0, 1])}, folder / "0.safetensors")
+    with pytest.raises(DataError, match=r"without a plan\.json, .* run `eagle-decoding capture` anew"):
+        FeatureShards(folder, data, target)
+    (folder / "plan.json").write_text(json.dumps(belonging(data, target)))
     with pytest.raises(DataError, match="does not belong to these token shards: its rows hold 8 tokens"):
-        FeatureShards(tmp_path / "features", data)
+        FeatureShards(folder, data, target)
 
 
 class WordTokenizer:

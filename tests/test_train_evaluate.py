@@ -74,6 +74,42 @@ def test_eval_measures_every_file_and_resumes(place, tmp_path):
     assert changed.exit_code == 1 and "other tree; give another --out" in changed.stderr
 
 
+def test_every_verb_that_runs_the_target_takes_a_device(place, tmp_path):
+    target, out, prompts = ("--target", place / "target"), ("--out", tmp_path / "out"), place / "prompts.jsonl"
+    for arguments in (
+        ("regenerate", *target, *out, prompts),
+        ("capture", place / "run.yaml"),
+        ("eval", place / "head", prompts, *target, *out),
+        ("probe", place / "head", prompts, *target),
+    ):
+        refused = run(*arguments, "--device", "tpu")
+        assert refused.exit_code == 1 and "--device tpu is unknown, choose cpu or cuda" in refused.stderr
+    must("capture", place / "run.yaml", "--device", "cpu")
+    short = ("--dtype", "float32", "--max-new-tokens", 8, "--limit", 2, "--device", "cpu")
+    must("probe", place / "head", prompts, *target, *short)
+    must("eval", place / "head", prompts, *target, *out, *short)
+    few = tmp_path / "few.jsonl"
+    few.write_text(json.dumps({"prompt": "a b"}))
+    must("regenerate", *target, "--out", tmp_path / "rows", few, "--dtype", "float32", "--device", "cpu")
+
+
+def test_questions_and_heads_that_eval_cannot_use(place, tmp_path):
+    (tmp_path / "more").mkdir()
+    for file in (tmp_path / "one.jsonl", tmp_path / "more" / "one.jsonl"):
+        file.write_text(json.dumps({"turns": ["a c"]}))
+    rest = ["--target", place / "target", "--dtype", "float32", "--out", tmp_path / "eval.json"]
+    for arguments, sentence in (
+        (
+            [place / "head", tmp_path / "one.jsonl", tmp_path / "more" / "one.jsonl"],
+            "Two question files are called one",
+        ),
+        (["suffix", tmp_path / "one.jsonl"], "suffix is no directory"),
+        ([place / "head", tmp_path / "one.jsonl", "--max-new-tokens", 100000], "No question leaves room for 100000"),
+    ):
+        refused = run("eval", *arguments, *rest)
+        assert refused.exit_code == 1 and sentence in refused.stderr, refused.stderr
+
+
 def test_the_engine_accepts_what_training_promised(place):
     agreement = compare(place / "head", place / "run", 12)
     assert agreement.tau_sim > 1.2, "the head of this test has learnt too little to compare"

@@ -16,6 +16,7 @@ from eagle_decoding.train.capture import capture
 from eagle_decoding.train.config import dump_config
 from eagle_decoding.train.data import DataError, read_token_rows
 from eagle_decoding.train.export import export_head
+from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.loop import DivergedError
 from eagle_decoding.train.target import frozen_target
 
@@ -101,13 +102,44 @@ def test_a_full_disk_leaves_whole_shards_and_says_so(workplace, tmp_path, monkey
         patch.setattr("eagle_decoding.train.files.save_file", save)
         with pytest.raises(DataError, match=r"The disk is full: .*00001.safetensors was not written"):
             capture(target, data, tmp_path, max_gb=1.0)
-    assert [path.name for path in tmp_path.iterdir()] == ["00000.safetensors"]
+    assert [path.name for path in tmp_path.glob("0*")] == ["00000.safetensors"]
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch, pytest.raises(DataError, match=r"has 0\.0 GB free; make room"):
         patch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=0))
         capture(target, data, tmp_path, max_gb=1.0)
     capture(target, data, tmp_path, max_gb=1.0)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [f"0000{i}.safetensors" for i in range(3)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *(f"0000{i}.safetensors" for i in range(3)),
+        "plan.json",
+    ]
+
+
+def test_features_of_other_rows_or_another_target_are_neither_kept_nor_read(workplace, tmp_path):
+    one, target = workplace / "rows.safetensors", frozen_target(workplace / "target")
+    rows = load_file(one)
+    rows["ids"] = 39 - rows["ids"].int()
+    save_file(rows, tmp_path / "other.safetensors")
+    other, folder = tmp_path / "other.safetensors", tmp_path / "features"
+    capture(target, read_token_rows([one, other]), folder, max_gb=1.0)
+    for shards in ([other, one], [one], [one, other, other]):
+        data = read_token_rows(shards)
+        with pytest.raises(DataError, match=r"captured with another data\.tokens; give another data\.features"):
+            FeatureShards(folder, data, target)
+        with pytest.raises(DataError, match=r"captured with another data\.tokens; give another data\.features"):
+            capture(target, data, folder, max_gb=1.0)
+    data = read_token_rows([one, other])
+    with pytest.raises(DataError, match="captured with another seed"):
+        capture(target, data, folder, max_gb=1.0, seed=1)
+    target.model.layers[3].mlp.up_proj.weight.neg_()
+    with pytest.raises(DataError, match="captured with another target"):
+        capture(target, data, folder, max_gb=1.0)
+    with pytest.raises(DataError, match="captured with another target"):
+        FeatureShards(folder, data, target)
+    target.model.layers[3].mlp.up_proj.weight.neg_()
+    assert FeatureShards(folder, data, target).rows == list(range(len(data)))
+    (folder / "plan.json").unlink()
+    with pytest.raises(DataError, match=r"without a plan\.json"):
+        capture(target, data, folder, max_gb=1.0)
 
 
 def test_a_diverging_run_stops_with_a_reason(workplace, tmp_path):

@@ -233,14 +233,14 @@ def test_the_exported_tree_comes_from_the_training_rows(workplace, tmp_path):
     trainer, _ = build_trainer(config, lambda report: None)
     trainer.run()
     export_head(tmp_path / "run", tmp_path / "heads", dtype=torch.float32)
-    features = FeatureShards(config.data.features, trainer.data)
+    target = frozen_target(workplace / "target")
+    features = FeatureShards(config.data.features, trainer.data, target)
     packs = [(trainer.data.pack([row]), features.read([row])[1]) for row in trainer.train_rows]
     fields = json.loads((tmp_path / "heads" / "config.json").read_text())
     assert torch.tensor(fields["rank_accuracy"]).allclose(torch.tensor(rank_accuracy(trainer.head, packs)))
     with pytest.raises(CheckpointError, match="name it too"):
         export_head(tmp_path / "heads", tmp_path / "published", "published")
     export_head(tmp_path / "heads", tmp_path / "published", "published", torch.float32, str(workplace / "target"))
-    target = frozen_target(workplace / "target")
     portable, published = (load_draft(tmp_path / name, target, TreeConfig()) for name in ("heads", "published"))
     state = torch.randn(1, 1, 24)
     kept = portable.heads.d2t + torch.arange(32)

@@ -1,5 +1,6 @@
 """The command line: eagle-decoding demo, generate, chat, bench, info, numerics, and the training commands."""
 
+import re
 import sys
 import time
 from typing import Annotated, Any
@@ -109,7 +110,8 @@ def demo(
 
     tree = tree_shape(num_nodes, max_depth, topk)
     models = load_models(target, draft, dtype, tree, draft_dtype=draft_dtype, device=device_named(device))
-    run_demo(models, prompt, max_new_tokens)
+    name = "EAGLE-3" if draft is None else re.sub(r"[^+:]*/", "", draft.rstrip("/"))  # without the way to a directory
+    run_demo(models, prompt, max_new_tokens, name)
 
 
 @app.command()

@@ -57,6 +57,9 @@ def bench(
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.models import device_named
 
+    for option, value in (("--runs", runs), ("--prompts", prompts), ("--max-new-tokens", max_new_tokens)):
+        if value < 1:
+            raise ValueError(f"{option} {value} leaves nothing to measure: give at least 1.")
     try:
         heats = tuple(float(value) for value in temperatures.split(","))
     except ValueError:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle_decoding.bench.measure import Key, Record
+from eagle_decoding.train.files import write_whole
 
 NAME = "measurements.jsonl"
 
@@ -35,7 +36,7 @@ class Journal:
             fields = json.loads(line)
             record = Record(**{**fields, "key": Key(**fields["key"])})
             self.records[record.key] = record
-        self.path.write_text("".join(line + "\n" for line in lines))
+        write_whole(self.path, lambda temporary: temporary.write_text("".join(line + "\n" for line in lines)))
 
     def known(self, key: Key, spec: str) -> bool:
         """Whether this was measured already. Raises ValueError when it was, with another draft under the same name."""

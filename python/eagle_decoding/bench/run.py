@@ -1,9 +1,11 @@
 """Runs the benchmark: every method on every question, in turns, as often as asked; resumes what is there."""
 
+import hashlib
 import math
 import platform
+import re
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 import transformers
 from rich.measure import Measurement
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+from torch import Tensor
 
 from eagle_decoding.bench.journal import Journal
 from eagle_decoding.bench.measure import CHECK, Key, measure, sampling
@@ -21,6 +24,7 @@ from eagle_decoding.bench.summary import complete, summarise
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.terminal.console import err, notice, out
 from eagle_decoding.terminal.models import Models, bundled_head, load_models
+from eagle_decoding.train.evaluate import fingerprint
 
 WARM_UP = 12  # tokens
 
@@ -62,21 +66,24 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     specs = choose(wanted, catalogue(settings.named_drafts()))
     if settings.threads:
         torch.set_num_threads(settings.threads)
+    files = b"".join(file.read_bytes() for file in sorted(data.glob("*.jsonl")))
     shared = {
         "target": settings.target or "SmolLM2-135M-Instruct",
         "dtype": settings.dtype,
         "max_new_tokens": settings.max_new_tokens,
         "threads": torch.get_num_threads(),
         "device": settings.device,
+        "questions": hashlib.sha256(files).hexdigest()[:16],
     }
+    marks = {name: marked(spec) for name, spec in specs.items()}
     journal, deadline = Journal(folder, shared), time.monotonic() + 60 * (settings.minutes or math.inf)
     checks, keys = plan(settings, questions, list(specs))
     texts = {(file, question): text for file, question, text in questions}
     for dtype, asked in (("float32", checks), (settings.dtype, keys)):
-        missing = [key for key in asked if not journal.known(key, specs[key.method])]
+        missing = [key for key in asked if not journal.known(key, marks[key.method])]
         if missing:
             models = load_models(settings.target, None, dtype, TreeConfig(), speculate=False, device=settings.device)
-            fill(journal, missing, specs, models, texts, settings.max_new_tokens, deadline)
+            fill(journal, missing, specs, marks, models, texts, settings.max_new_tokens, deadline)
     left = sum(key not in journal.records for key in (*checks, *keys))
     if left:
         notice(f"Out of time: {left} of {len(checks) + len(keys)} generations are left, the same command goes on.")
@@ -120,6 +127,7 @@ def fill(
     journal: Journal,
     missing: list[Key],
     specs: dict[str, str],
+    marks: dict[str, str],
     models: Models,
     texts: dict[tuple[str, int], str],
     max_new_tokens: int,
@@ -129,7 +137,7 @@ def fill(
     target = models.decoder.target
     loaded = {name: load_method(name, specs[name], target) for name in dict.fromkeys(key.method for key in missing)}
     ends = end_tokens(models)
-    limit = target.config.max_position_embeddings - max_new_tokens
+    prompts = fitting(models, texts, max_new_tokens)
     hello = models.encode_prompt("Hello", None)["input_ids"]
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
@@ -141,9 +149,28 @@ def fill(
                 return
             run = "fp32 check" if key.run == CHECK else f"run {key.run + 1}"
             progress.update(task, description=f"{run}, T={key.temperature:g}, {key.file}, {key.method}")
-            prompt = models.encode_prompt(texts[key.file, key.question], None)["input_ids"][:, :limit]
-            journal.add(measure(loaded[key.method], key, prompt, sampling(key.temperature, max_new_tokens), ends))
+            prompt, settings = prompts[key.file, key.question], sampling(key.temperature, max_new_tokens)
+            journal.add(replace(measure(loaded[key.method], key, prompt, settings, ends), spec=marks[key.method]))
             progress.advance(task)
+
+
+def marked(spec: str) -> str:
+    """A spec with a hash of the files that it names, so that other files under the same name are another draft."""
+    directory = re.split(r"[:+]", spec)[-1]
+    return f"{spec} {fingerprint(directory)}" if directory and Path(directory).is_dir() else spec
+
+
+def fitting(models: Models, texts: dict[tuple[str, int], str], max_new_tokens: int) -> dict[tuple[str, int], Tensor]:
+    """Every question as tokens. Raises ValueError for one that leaves no room for its answer in the context."""
+    context = models.decoder.target.config.max_position_embeddings
+    prompts = {place: models.encode_prompt(text, None)["input_ids"] for place, text in texts.items()}
+    for (file, question), prompt in prompts.items():
+        if prompt.shape[1] + max_new_tokens > context:
+            raise ValueError(
+                f"Question {question + 1} of {file} has {prompt.shape[1]} tokens, which with {max_new_tokens} new ones "
+                f"are more than the target's {context}: shorten it or lower --max-new-tokens."
+            )
+    return prompts
 
 
 def end_tokens(models: Models) -> set[int]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from eagle_decoding.checkpoint import Head
+from eagle_decoding.checkpoint import CheckpointError, Head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, TreeRows, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
@@ -40,6 +40,7 @@ class LayerDraft(GrowingDraft):
         weight_dtype: torch.dtype | None = None,
     ):
         """dtype: of activations, the target's; weight_dtype: of the matrices, None for the same or fp8."""
+        refuse_other_layers(head)
         self.tree, self.dtype, self.device = tree, dtype, device
         self.weight_dtype = weight_dtype or dtype
         self.vocab_size, self.draft_vocab_size = head.config.vocab_size, head.config.draft_vocab_size
@@ -107,6 +108,19 @@ class LayerDraft(GrowingDraft):
             context_len,
             rows.ancestor_mask,
             context_len[:, None] + self.numbers[rows.first_row : rows.first_row + nodes],
+        )
+
+
+def refuse_other_layers(head: Head) -> None:
+    """Raises CheckpointError for a head that these kernels would run as another one."""
+    config = head.config
+    if config.num_layers != 1:
+        raise CheckpointError(
+            f"The head has {config.num_layers} decoder layers, and drafting here runs one: give a head with one layer."
+        )
+    if config.hidden_act != "silu":
+        raise CheckpointError(
+            f"The head's hidden_act is {config.hidden_act!r}, and drafting here runs 'silu': give a head with that."
         )
 
 

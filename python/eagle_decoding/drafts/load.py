@@ -85,6 +85,8 @@ def refuse_fp8(draft: str | Path, dtype: torch.dtype | None) -> None:
 def auto_draft(
     spec: str, target: PreTrainedModel, tree: TreeConfig | None, dtype: torch.dtype | None
 ) -> auto.AutoDraft:
+    if spec.startswith("auto:"):
+        raise ValueError(f"auto:{spec} says auto: twice, write {spec}.")
     bounds = tree or (auto.TEXT_TREE if spec in GRAFTED else auto.TREE)
     if spec == "lookahead" or bounds.drawn:
         raise ValueError(

@@ -26,7 +26,10 @@ def run_chat(models: Models, settings: dict[str, Any]) -> None:
     """Reads questions until /quit or the end of the input.
 
     settings: arguments of generate
+    Raises ValueError, before the first question, for a target without a chat template.
     """
+    if models.tokenizer.chat_template is None:
+        raise ValueError("chat needs a tokenizer with a chat template, and this target's has none: use generate.")
     notice("Ctrl-C stops an answer, /quit ends the conversation.")
     history: list[dict[str, str]] = []
     while True:

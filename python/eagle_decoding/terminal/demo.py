@@ -17,8 +17,8 @@ from eagle_decoding.terminal.tree import draw_tree
 WARM_UP_TOKENS = 8  # of each way of decoding, so that one-time costs are in nobody's time
 
 
-def run_demo(models: Models, prompt: str, max_new_tokens: int) -> None:
-    """Answers `prompt` greedily in three ways and prints what they have in common and what not."""
+def run_demo(models: Models, prompt: str, max_new_tokens: int, method: str) -> None:
+    """Answers `prompt` greedily in three ways and prints what they have in common and what not; method: who drafts."""
     decoder, tokenizer = models.decoder, models.tokenizer
     inputs = models.encode([{"role": "user", "content": prompt}])
     prompt_len = inputs["input_ids"].shape[1]
@@ -36,7 +36,7 @@ def run_demo(models: Models, prompt: str, max_new_tokens: int) -> None:
         timed("", decoder.target.generate, max_new_tokens=WARM_UP_TOKENS)
     out.print(Panel(prompt, title="prompt", title_align="left", style="bold", border_style="dim"))
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    speculative = timed("EAGLE-3", decoder.generate, streamer=streamer)
+    speculative = timed(method, decoder.generate, streamer=streamer)
     stats = decoder.stats
     out.print()
     with err.status("The same again, plainly"):
@@ -48,7 +48,8 @@ def run_demo(models: Models, prompt: str, max_new_tokens: int) -> None:
     out.print(acceptance_table(stats))
     out.print(phase_table(stats))
     if stats.last_round is not None:
-        out.print("The last draft tree, with the head's probability of each token after its parent:")
+        scored = stats.last_round.tree.node_scores is not None
+        out.print(f"The last draft tree{', with the probability of each token after its parent' if scored else ''}:")
         out.print(draw_tree(stats.last_round, tokenizer))
 
 

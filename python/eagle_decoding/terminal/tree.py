@@ -10,13 +10,13 @@ from eagle_decoding.stats import Round
 
 
 def draw_tree(last: Round, tokenizer: Any, request: int = 0) -> Tree:
-    """A rich tree of one request's nodes: token text and draft probability given the parent, best child first.
+    """A rich tree of one request's nodes: token text, draft probability given the parent if there is one, best first.
 
     The path that the target accepted is marked, and ends in the token that the target added by itself.
     """
     tree = last.tree
     tokens, parents = tree.draft_tokens[request].tolist(), tree.parent[request].tolist()
-    scores = tree.node_scores[request].tolist() if tree.node_scores is not None else [0.0] * len(tokens)
+    scores = tree.node_scores[request].tolist() if tree.node_scores is not None else None
     path = last.accept_index[request, : int(last.accept_length[request]) + 1].tolist()
 
     def text(token: int) -> str:
@@ -27,8 +27,8 @@ def draw_tree(last: Round, tokenizer: Any, request: int = 0) -> Tree:
         parent = parents[node]
         if parent < 0:
             continue  # padding
-        probability = math.exp(scores[node] - scores[parent])
-        label = Text(f"{text(tokens[node])}  {probability:.2f}", style="bold green" if node in path else "dim")
+        probability = f"  {math.exp(scores[node] - scores[parent]):.2f}" if scores else ""
+        label = Text(text(tokens[node]) + probability, style="bold green" if node in path else "dim")
         if node in path:
             label.append("  accepted")
         branches[node] = branches[parent].add(label)

@@ -56,9 +56,9 @@ def build_trainer(
     """
     torch.manual_seed(config.seed)
     data = read_token_rows(config.data.tokens)
-    features = FeatureShards(config.data.features, data)
-    train, held_out = split_rows(data, config.data.held_out, config.seed)
     target = frozen_target(config.target)
+    features = FeatureShards(config.data.features, data, target)
+    train, held_out = split_rows(data, config.data.held_out, config.seed)
     head, coverage = _build_head(config, target, data, train)
     captured = set(features.rows)
     train = [row for row in train if row in captured]

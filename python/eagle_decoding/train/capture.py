@@ -12,7 +12,8 @@ from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import default_aux_layer_ids
 from eagle_decoding.train.data import DataError, TokenRows
-from eagle_decoding.train.files import save_shard
+from eagle_decoding.train.features import PLAN, belonging, foreign_features, refuse_unplanned
+from eagle_decoding.train.files import keep_plan, save_shard
 from eagle_decoding.train.target import target_features
 
 ROWS_PER_SHARD = 64
@@ -38,7 +39,8 @@ def capture(
 
     max_gb: refuse to start if the features take more (1e9 bytes each). Shards already in the folder are kept: a
     capture that was stopped goes on where it was. report: called with the tokens of every finished shard.
-    Raises DataError over the limit, where less is free on the disk than the missing shards need, and when the disk runs
+    Raises DataError over the limit, if the folder holds features of other rows, of another target or in the order of
+    another seed, where less is free on the disk than the missing shards need, and when the disk runs
     full after all; every shard that is there is whole.
     """
     size = feature_bytes(data, target) / 1e9
@@ -48,7 +50,10 @@ def capture(
         )
     layer_ids = default_aux_layer_ids(target.config.get_text_config().num_hidden_layers)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    refuse_unplanned(folder)
+    different = keep_plan(folder / PLAN, belonging(data, target) | {"seed": seed})
+    if different:
+        raise foreign_features(folder, different)
     missing = size - sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
     free = shutil.disk_usage(folder).free / 1e9
     if missing > free:
@@ -80,5 +85,5 @@ def _features(target: PreTrainedModel, data: TokenRows, rows: list[int], layer_i
     ids = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
     for i, row in enumerate(rows):
         ids[i, : lengths[i]] = data.ids[data.starts[row] : data.starts[row + 1]]
-    states = target_features(target, ids, layer_ids).to(torch.bfloat16)
+    states = target_features(target, ids.to(target.device), layer_ids).to(torch.bfloat16).cpu()
     return torch.cat([states[i, :length] for i, length in enumerate(lengths)])

@@ -16,6 +16,7 @@ Target = Annotated[
     typer.Option(help="Target model: directory, hub id or .gguf file.", show_default="SmolLM2-135M-Instruct"),
 ]
 Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
+Device = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, any number.")]
 
 
@@ -74,10 +75,11 @@ def regenerate(
     batch: Annotated[int, typer.Option(help="Conversations decoded at once.")] = 32,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
     dtype: Dtype = "bfloat16",
+    device: Device = None,
 ) -> None:
     """Let the target answer prompts (or questions of its own): token rows to train on. Run again to resume."""
     from eagle_decoding.terminal.console import notice
-    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.terminal.models import device_named, load_models
     from eagle_decoding.train.answering import PlainAnswering, SpeculativeAnswering
     from eagle_decoding.train.data import read_token_rows
     from eagle_decoding.train.progress import row_progress
@@ -85,8 +87,9 @@ def regenerate(
     from eagle_decoding.train.regenerate import AnswerOptions, without_answered
     from eagle_decoding.train.regenerate import regenerate as answer_prompts
 
+    where = device_named(device)
     prompts = [*read_prompts(files or [], notice), *[None] * self_asked]
-    models = load_models(target, draft, dtype, TreeConfig(), speculate=draft is not None)
+    models = load_models(target, draft, dtype, TreeConfig(), speculate=draft is not None, device=where)
     if exclude:
         given, prompts = len(prompts), without_answered(prompts, models.tokenizer, read_token_rows(exclude))
         notice(f"{given - len(prompts)} of {given} prompts are answered already")
@@ -107,20 +110,23 @@ def capture(
     config: ConfigFile,
     overrides: Overrides = None,
     max_gb: Annotated[float, typer.Option(help="Refuse to write more than this.")] = 50.0,
+    device: Device = None,
 ) -> None:
     """Write the target's features of every token row to data.features."""
     from rich.progress import Progress
 
+    from eagle_decoding.terminal.models import device_named
     from eagle_decoding.train.capture import capture as capture_features
     from eagle_decoding.train.capture import feature_bytes
     from eagle_decoding.train.config import load_config
     from eagle_decoding.train.data import read_token_rows
     from eagle_decoding.train.target import frozen_target
 
+    where = device_named(device)
     options = load_config(config, overrides)
     data = read_token_rows(options.data.tokens)
     tokens = int(data.starts[-1])
-    target = frozen_target(options.target)
+    target = frozen_target(options.target).to(where)
     size = feature_bytes(data, target)
     typer.echo(f"{tokens} tokens take {size / 1e9:.2f} GB in {options.data.features}")
     with Progress() as bar:
@@ -183,21 +189,23 @@ def evaluate(
     run_rows: Annotated[int, typer.Option(help="Held-out rows of that comparison.")] = 32,
     plot: Annotated[Path | None, typer.Option(help="Image file for survival by depth.")] = None,
     dtype: Dtype = "bfloat16",
+    device: Device = None,
 ) -> None:
     """Measure a head: tokens per round and survival by depth, chain and tree, at T=0 and T=1. Run again to resume."""
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.console import out as console
     from eagle_decoding.terminal.evaluation import file_tables, plot_survival
-    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.terminal.models import device_named, load_models
     from eagle_decoding.train import evaluate as evaluation
     from eagle_decoding.train.agreement import compare
     from eagle_decoding.train.progress import row_progress
     from eagle_decoding.train.prompts import ChatFormat, read_questions
 
+    where = device_named(device)
     tree = TreeConfig(num_nodes, max_depth, topk)
     chosen = evaluation.arms(tree)
     questions = read_questions(files, limit, notice)
-    models = load_models(target, draft, dtype, tree)
+    models = load_models(target, draft, dtype, tree, device=where)
     decoders = evaluation.decoders(models.decoder.target, draft, chosen)
     settings = {
         "target": models.decoder.target.config._name_or_path,
@@ -234,18 +242,20 @@ def probe(
     limit: Annotated[int, typer.Option(help="Prompts of each file.")] = 6,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
     dtype: Dtype = "bfloat16",
+    device: Device = None,
 ) -> None:
     """Find out which layer ids and rope base a head was trained with, from its drafts with each."""
     from eagle_decoding.checkpoint import check_fits, read_head
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.console import out as console
     from eagle_decoding.terminal.evaluation import variant_table
-    from eagle_decoding.terminal.models import load_models
+    from eagle_decoding.terminal.models import device_named, load_models
     from eagle_decoding.train import probe as probing
     from eagle_decoding.train.progress import row_progress
     from eagle_decoding.train.prompts import read_questions
 
-    models = load_models(target, None, dtype, TreeConfig(), speculate=False)
+    where = device_named(device)
+    models = load_models(target, None, dtype, TreeConfig(), speculate=False, device=where)
     model, head = models.decoder.target, read_head(draft)
     check_fits(head.config, model.config)
     texts = list(probing.QUESTIONS)
@@ -256,7 +266,7 @@ def probe(
         findings = probing.probe(model, head, prompts, max_new_tokens, report)
     console.print(variant_table(findings))
     console.print(probing.verdict(findings))
-    foreign = probing.foreign_embeddings(draft, model.get_input_embeddings().weight)
+    foreign = probing.foreign_embeddings(draft, model.get_input_embeddings().weight.cpu())
     if foreign:
         typer.secho(
             f"{foreign:.0%} of the rows of embed_tokens in {draft} are not the target's: vLLM would draft with them, "

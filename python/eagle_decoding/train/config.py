@@ -160,17 +160,33 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
 
     What neither names is as the recipe of `head.kind` has it (KINDS), else the default.
     """
-    values: dict[str, Any] = (yaml.safe_load(Path(path).read_text()) or {}) if path else {}
+    values = _read(Path(path)) if path else {}
     for override in overrides or []:
         name, separator, text = override.partition("=")
         if not separator:
             raise ConfigError(f"The override {override!r} is not of the form section.key=value.")
         *sections, key = name.split(".")
-        place = values
+        place: Any = values
         for section in sections:
             place = place.setdefault(section, {})
-        place[key] = yaml.safe_load(text)
+            if not isinstance(place, dict):
+                raise ConfigError(f"The override {override!r} goes into {section!r}, which is the value {place!r}.")
+        place[key] = _yaml(text, f"The override {override!r}")
     return _fill(TrainConfig, _with_recipe(values), "")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values = _yaml(path.read_text(), f"The configuration {path}") or {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"The configuration {path} must be a mapping of keys to values, not {values!r}.")
+    return values
+
+
+def _yaml(text: str, what: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{what} is no YAML: {' '.join(str(error).split())}.") from None
 
 
 def dump_config(config: TrainConfig) -> str:

@@ -126,6 +126,7 @@ def evaluate(
 
     decoders: by the arms' shapes. questions: messages by file name; one that leaves no room for an answer in the
     target's context is passed over. report: called after each answer with 1 and its tokens.
+    Raises DataError if none fits.
     """
     keys: dict[str, list[str]] = {}
     for file, rows in questions.items():
@@ -151,7 +152,13 @@ def evaluate(
                 )
                 results.add(file, key, arm, decoder.stats)
                 report(1, decoder.stats.tokens)
-    return results.table(keys)
+    table = results.table(keys)
+    if not table:
+        raise DataError(
+            f"No question leaves room for {max_new_tokens} new tokens in the target's context; give shorter questions "
+            "or a lower --max-new-tokens."
+        )
+    return table
 
 
 def mean_over_files(table: dict[str, dict[str, Acceptances]]) -> dict[str, tuple[float, list[float]]]:
@@ -179,6 +186,8 @@ def summary(table: dict[str, dict[str, Acceptances]]) -> dict[str, Any]:
 
 def fingerprint(folder: str | Path) -> str:
     """A hash of the files of a head, so that results of another head under the same name are not continued."""
+    if not Path(folder).is_dir():
+        raise DataError(f"{folder} is no directory; give the directory of a draft head.")
     digest = hashlib.sha256()
     for file in sorted(Path(folder).iterdir()):
         if file.suffix in (".safetensors", ".bin", ".pt", ".json"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,8 +11,37 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from eagle_decoding.train.data import DataError, TokenRows
+from eagle_decoding.train.target import target_fingerprint
+
+PLAN = "plan.json"
+
+
+def belonging(data: TokenRows, target: PreTrainedModel) -> dict[str, str]:
+    """What features are features of, by hashes: the tokens of every row in their order, and the target's weights."""
+    digest = hashlib.sha256()
+    for tensor in (data.ids, data.starts):
+        digest.update(tensor.numpy().tobytes())
+    return {"data.tokens": digest.hexdigest(), "target": target_fingerprint(target)}
+
+
+def foreign_features(folder: str | Path, different: list[str]) -> DataError:
+    """The refusal of a folder whose features were captured with other `different`."""
+    return DataError(
+        f"{folder} holds features that were captured with another {' and '.join(different)}; give another "
+        "data.features, or delete that folder and run `eagle-decoding capture` anew."
+    )
+
+
+def refuse_unplanned(folder: str | Path) -> None:
+    """Raises DataError for shards that do not say what they were captured from."""
+    if any(Path(folder).glob("*.safetensors")) and not (Path(folder) / PLAN).exists():
+        raise DataError(
+            f"{folder} holds feature shards without a {PLAN}, so nothing says what they belong to; delete the folder "
+            "and run `eagle-decoding capture` anew."
+        )
 
 
 class FeatureShards:
@@ -20,25 +51,28 @@ class FeatureShards:
     final state) and `row` [n], the rows it holds, end to end.
     """
 
-    def __init__(self, folder: str | Path, data: TokenRows):
+    def __init__(self, folder: str | Path, data: TokenRows, target: PreTrainedModel):
+        """Raises DataError if the folder holds no features, or features of other rows or of another target."""
+        refuse_unplanned(folder)
         self._files: list[Any] = []
         self._place: dict[int, tuple[int, int]] = {}
         self._data = data
-        for path in sorted(Path(folder).glob("*.safetensors")):
+        paths = sorted(Path(folder).glob("*.safetensors"))
+        if not paths:
+            raise DataError(f"The folder {folder} holds no feature shard; run `eagle-decoding capture` first.")
+        captured = json.loads((Path(folder) / PLAN).read_text())
+        different = [name for name, value in belonging(data, target).items() if captured.get(name) != value]
+        if different:
+            raise foreign_features(folder, different)
+        for path in paths:
             shard = safe_open(path, framework="pt")
             start = 0
             for row in shard.get_tensor("row").tolist():
-                if row >= len(data):
-                    raise DataError(
-                        f"{path} holds features of row {row}; the token shards of data.tokens end at {len(data)}."
-                    )
                 self._place[row] = (len(self._files), start)
                 start += data.length(row)
             if start != shard.get_slice("features").get_shape()[0]:
                 raise DataError(f"{path} does not belong to these token shards: its rows hold {start} tokens there.")
             self._files.append(shard)
-        if not self._files:
-            raise DataError(f"The folder {folder} holds no feature shard; run `eagle-decoding capture` first.")
 
     @property
     def rows(self) -> list[int]:

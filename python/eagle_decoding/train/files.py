@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -34,6 +36,14 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
 def is_disk_full(error: BaseException) -> bool:
     """Whether an OSError, or safetensors' own error around one, says that no space is left."""
     return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC).lower() in str(error).lower()
+
+
+def keep_plan(path: Path, plan: dict[str, Any]) -> list[str]:
+    """Writes down what the files beside `path` are made from; where that was done, the names of what differs now."""
+    if not path.exists():
+        write_whole(path, lambda temporary: temporary.write_text(json.dumps(plan, indent=2) + "\n"))
+    other = json.loads(path.read_text())
+    return [name for name in plan if other.get(name) != plan[name]]
 
 
 def save_shard(tensors: dict[str, Tensor], path: str | Path) -> None:

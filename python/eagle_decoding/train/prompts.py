@@ -67,7 +67,11 @@ def read_prompts(paths: list[str], warn: Callable[[str], None]) -> list[list[Mes
 
 def read_questions(paths: list[str], limit: int | None, warn: Callable[[str], None]) -> dict[str, list[list[Message]]]:
     """The first `limit` questions of each file by the file's name without its ending; as `read_prompts`."""
-    return {Path(path).stem: read_prompts([path], warn)[:limit] for path in paths}
+    stems = [Path(path).stem for path in paths]
+    twice = next((stem for stem in stems if stems.count(stem) > 1), None)
+    if twice is not None:
+        raise DataError(f"Two question files are called {twice}, and results go by that name; rename one of them.")
+    return {stem: read_prompts([path], warn)[:limit] for stem, path in zip(stems, paths, strict=True)}
 
 
 def usable_rows(path: str | Path, convert: Callable[[Any], T], warn: Callable[[str], None]) -> Iterator[T]:

@@ -19,7 +19,7 @@ from eagle_decoding.decoder import SpeculativeDecoder
 from eagle_decoding.train.answering import Answering, eos_tokens
 from eagle_decoding.train.data import DataError, TokenRows
 from eagle_decoding.train.dialogue import Dialogue, Dialogues
-from eagle_decoding.train.files import save_shard, write_whole
+from eagle_decoding.train.files import keep_plan, save_shard
 from eagle_decoding.train.prompts import ChatFormat, Message
 
 ROWS_PER_PART = 256
@@ -167,11 +167,7 @@ def _keep_plan(
         "target": decoder.target.config._name_or_path,
         "dtype": str(decoder.target.dtype),
     }
-    if not path.exists():
-        write_whole(path, lambda temporary: temporary.write_text(json.dumps(plan, indent=2) + "\n"))
-        return
-    other = json.loads(path.read_text())
-    different = [name for name in plan if other.get(name) != plan[name]]
+    different = keep_plan(path, plan)
     if different:
         raise DataError(
             f"{path.parent} holds parts of a run with other {', '.join(different)}; "

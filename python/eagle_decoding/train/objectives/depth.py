@@ -140,7 +140,7 @@ def measured_accuracy(
     head = build(config, target, vocabulary + tensors.get("d2t", 0))
     head.load_state_dict(tensors)
     data = read_token_rows(config.data.tokens)
-    features = FeatureShards(config.data.features, data)
+    features = FeatureShards(config.data.features, data, target)
     train = set(split_rows(data, config.data.held_out, config.seed)[0])
     rows = [row for row in features.rows if row in train]
     rows = [row for row in rows if data.greedy[row]] or rows
