@@ -77,6 +77,19 @@ def test_chat_remembers_the_conversation(saved, monkeypatch):
     assert seen[1][: len(seen[0])] == seen[0] and seen[1][-2:] == [7, 4] and len(seen[1]) > len(seen[0]) + 2
 
 
+def test_chat_forgets_what_no_longer_fits(saved, monkeypatch):
+    """In a context of 256 tokens."""
+    asked = []
+    monkeypatch.setattr(SpeculativeDecoder, "generate", lambda self, **inputs: asked.append(inputs["input_ids"][0]))
+    monkeypatch.setattr("eagle_decoding.terminal.chat.summary", lambda *_: "")
+    questions = ["w5 " * 60, "w6 " * 60, "w7 " * 60, "w8 " * 300, "w9"]
+    shown = run("chat", *saved, *TREE, "--max-new-tokens", "100", stdin="\n".join(questions))
+    assert shown.code == 0
+    assert shown.err.count("oldest turns forgotten: 1.") == 1 and "The question has 30" in shown.err
+    seen = [{token for token in (5, 6, 7, 8, 9) if token in prompt} for prompt in asked]
+    assert seen == [{5}, {5, 6}, {6, 7}, {6, 7, 9}]
+
+
 def test_chat_needs_a_template(capsys):
     tokenizer = make_tokenizer()
     tokenizer.chat_template = None
@@ -99,7 +112,8 @@ def test_chat_survives_ctrl_c(monkeypatch, capsys):
     monkeypatch.setattr(models.Models, "encode", lambda self, messages: conversations.append(list(messages)) or {})
     answers = iter(["w5", "w8"])
     monkeypatch.setattr(Console, "input", lambda self, prompt: next(answers, "/quit"))
-    run_chat(chatting, {})
+    monkeypatch.setattr("eagle_decoding.terminal.chat.make_room", lambda *_: True)
+    run_chat(chatting, {"max_new_tokens": 4})
     assert [message["content"] for message in conversations[1]] == ["w5", "w6 ", "w8"]
     assert "Stopped." in capsys.readouterr().err
 
@@ -116,6 +130,7 @@ def test_info_names_versions():
         (("generate", "hi", "--target", "./nowhere"), "--target needs the --draft head"),
         (("generate", "hi", "--target", "./nowhere", "--draft", "./head"), "./nowhere does not exist"),
         (("generate", "hi", "--target", "no.gguf", "--no-speculate"), "no.gguf does not exist"),
+        (("generate", "hi", "--draft", "auto:some/head"), "some/head is no directory, and a draft is not fetched"),
         (("generate", "hi", "--dtype", "int8"), "--dtype int8 is unknown, choose one of bfloat16"),
         (("generate", " "), "The prompt is empty"),
         (("demo", "--num-nodes", "1000"), "num_nodes must be between 2 and"),

@@ -8,6 +8,7 @@ from eagle1_head import random_eagle1
 from models import prompts, random_head, tiny_target
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.bench.methods import load_method
 from eagle_decoding.checkpoint import write_depth_heads, write_head
 from eagle_decoding.drafts import load_draft
 
@@ -49,6 +50,13 @@ def test_sampled_text_is_plain_samplings(saved_head):
     inputs = prompts(3)
     plain = decoder.generate(**inputs, speculate=False, **settings)
     assert torch.equal(decoder.generate(**inputs, **settings), plain)
+
+
+def test_the_benchmark_serves_heads_in_fp8(saved_head):
+    target, folder = saved_head
+    head = load_method("mine", str(folder), target, "float8_e4m3fn")
+    assert all(matrix.weight.dtype == FP8 for matrix in matrices(head.generate.__self__.draft))
+    load_method("suffix", "suffix", target, "float8_e4m3fn")  # has no weights
 
 
 def test_every_matrix_is_served_in_fp8_and_predicts_nearly_the_same(saved_head):

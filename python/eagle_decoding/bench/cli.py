@@ -36,6 +36,10 @@ def bench(
     runs: Annotated[int, typer.Option(help="Times that everything is measured.")] = 3,
     temperatures: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
+    draft_dtype: Annotated[
+        str | None,
+        typer.Option(help="float8_e4m3fn serves every EAGLE head given in fp8.", show_default="--dtype"),
+    ] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's choice")] = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
@@ -50,12 +54,12 @@ def bench(
 ) -> None:
     """Measure every drafting method on the same prompts and print the table. The same command again resumes."""
     if floor:
-        return show_floor(target, draft or [], dtype, max_new_tokens, device)
+        return show_floor(target, draft or [], dtype, draft_dtype, max_new_tokens, device)
     if data is None or out is None:
         raise ValueError("bench needs --data with question files and --out for the results, or --floor.")
     from eagle_decoding.bench.run import Settings, run_bench
     from eagle_decoding.terminal.console import notice
-    from eagle_decoding.terminal.models import device_named
+    from eagle_decoding.terminal.models import DRAFT_DTYPES, device_named, element_type
 
     for option, value in (("--runs", runs), ("--prompts", prompts), ("--max-new-tokens", max_new_tokens)):
         if value < 1:
@@ -64,6 +68,8 @@ def bench(
         heats = tuple(float(value) for value in temperatures.split(","))
     except ValueError:
         raise ValueError(f"--temperatures {temperatures} is not a comma-separated list of numbers like 0,1.") from None
+    if draft_dtype is not None:
+        element_type(draft_dtype, "--draft-dtype", DRAFT_DTYPES)
     settings = Settings(
         target,
         tuple(draft or ()),
@@ -72,6 +78,7 @@ def bench(
         runs,
         heats,
         dtype,
+        draft_dtype,
         threads,
         minutes,
         device_named(device),
@@ -83,7 +90,14 @@ def bench(
         raise typer.Exit(130) from None
 
 
-def show_floor(target: str | None, drafts: list[str], dtype: str, max_new_tokens: int, device: str | None) -> None:
+def show_floor(
+    target: str | None,
+    drafts: list[str],
+    dtype: str,
+    draft_dtype: str | None,
+    max_new_tokens: int,
+    device: str | None,
+) -> None:
     """Measures the machine and a short decode with one EAGLE-3 head, and prints how far a round is from the floor."""
     from eagle_decoding.floor.run import run_floor
     from eagle_decoding.terminal.models import device_named, load_models
@@ -91,5 +105,5 @@ def show_floor(target: str | None, drafts: list[str], dtype: str, max_new_tokens
     if len(drafts) > 1:
         raise ValueError(f"--floor is about one draft head, got {len(drafts)}: give one --draft.")
     directory = drafts[0].rpartition("=")[2] if drafts else None
-    models = load_models(target, directory, dtype, None, device=device_named(device))
+    models = load_models(target, directory, dtype, None, draft_dtype=draft_dtype, device=device_named(device))
     run_floor(models, FLOOR_PROMPT, max_new_tokens)

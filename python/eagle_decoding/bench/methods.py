@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from eagle_decoding import SpeculativeDecoder
 from eagle_decoding.drafts import NAMED, NoDraft, load_draft
 from eagle_decoding.stats import Stats
+from eagle_decoding.terminal.models import DRAFT_DTYPES
 
 BASELINE, PLAIN = "transformers", "plain"
 RIVALS = {BASELINE: {}, "transformers prompt lookup": {"prompt_lookup_num_tokens": 10}}
@@ -54,10 +55,14 @@ def choose(wanted: str, specs: dict[str, str]) -> dict[str, str]:
     return {name: spec for name, spec in specs.items() if name in (*names, BASELINE, PLAIN)}
 
 
-def load_method(name: str, spec: str, target: PreTrainedModel) -> Method:
-    """Raises ValueError when a draft does not fit the target."""
+def load_method(name: str, spec: str, target: PreTrainedModel, draft_dtype: str | None) -> Method:
+    """Raises ValueError when a draft does not fit the target.
+
+    draft_dtype: a key of DRAFT_DTYPES, in which drafts from directories are served; None for the target's
+    """
     if name in RIVALS:
         extra: dict[str, Any] = RIVALS[name]
         return Method(name, spec, lambda prompt, **kwargs: target.generate(prompt, **extra, **kwargs), lambda: None)
-    decoder = SpeculativeDecoder(target, NoDraft() if name == PLAIN else load_draft(spec, target))
+    served = None if draft_dtype is None or spec in NAMED else DRAFT_DTYPES[draft_dtype]
+    decoder = SpeculativeDecoder(target, NoDraft() if name == PLAIN else load_draft(spec, target, dtype=served))
     return Method(name, spec, decoder.generate, lambda: decoder.stats)

@@ -40,6 +40,7 @@ class Settings:
     runs: int
     temperatures: tuple[float, ...]
     dtype: str
+    draft_dtype: str | None
     threads: int | None
     minutes: float | None
     device: str
@@ -70,6 +71,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     shared = {
         "target": settings.target or "SmolLM2-135M-Instruct",
         "dtype": settings.dtype,
+        "draft_dtype": settings.draft_dtype,
         "max_new_tokens": settings.max_new_tokens,
         "threads": torch.get_num_threads(),
         "device": settings.device,
@@ -83,7 +85,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         missing = [key for key in asked if not journal.known(key, marks[key.method])]
         if missing:
             models = load_models(settings.target, None, dtype, TreeConfig(), speculate=False, device=settings.device)
-            fill(journal, missing, specs, marks, models, texts, settings.max_new_tokens, deadline)
+            fill(journal, missing, specs, marks, models, texts, settings, deadline)
     left = sum(key not in journal.records for key in (*checks, *keys))
     if left:
         notice(f"Out of time: {left} of {len(checks) + len(keys)} generations are left, the same command goes on.")
@@ -130,14 +132,14 @@ def fill(
     marks: dict[str, str],
     models: Models,
     texts: dict[tuple[str, int], str],
-    max_new_tokens: int,
+    settings: Settings,
     deadline: float,
 ) -> None:
     """Measures what is missing, after a short warm-up of each method, until the clock shows the deadline."""
-    target = models.decoder.target
-    loaded = {name: load_method(name, specs[name], target) for name in dict.fromkeys(key.method for key in missing)}
+    target, methods = models.decoder.target, dict.fromkeys(key.method for key in missing)
+    loaded = {name: load_method(name, specs[name], target, settings.draft_dtype) for name in methods}
     ends = end_tokens(models)
-    prompts = fitting(models, texts, max_new_tokens)
+    prompts = fitting(models, texts, settings.max_new_tokens)
     hello = models.encode_prompt("Hello", None)["input_ids"]
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
@@ -149,8 +151,8 @@ def fill(
                 return
             run = "fp32 check" if key.run == CHECK else f"run {key.run + 1}"
             progress.update(task, description=f"{run}, T={key.temperature:g}, {key.file}, {key.method}")
-            prompt, settings = prompts[key.file, key.question], sampling(key.temperature, max_new_tokens)
-            journal.add(replace(measure(loaded[key.method], key, prompt, settings, ends), spec=marks[key.method]))
+            prompt, arguments = prompts[key.file, key.question], sampling(key.temperature, settings.max_new_tokens)
+            journal.add(replace(measure(loaded[key.method], key, prompt, arguments, ends), spec=marks[key.method]))
             progress.advance(task)
 
 

@@ -40,9 +40,25 @@ def run_chat(models: Models, settings: dict[str, Any]) -> None:
             return
         if question == "/quit":
             return
-        if question:
+        if question and make_room(models, history, question, settings["max_new_tokens"]):
             history.append({"role": "user", "content": question})
             history.append({"role": "assistant", "content": answer(models, history, settings)})
+
+
+def make_room(models: Models, history: list[dict[str, str]], question: str, max_new_tokens: int) -> bool:
+    """Forgets as many of the oldest turns as the next question and its answer need; False, with a word, for a question
+    that does not fit by itself."""
+    context, asked = models.decoder.target.config.max_position_embeddings, {"role": "user", "content": question}
+    for forgotten in range(0, len(history) + 1, 2):
+        length = models.encode([*history[forgotten:], asked])["input_ids"].shape[1]
+        if length + max_new_tokens > context:
+            continue
+        if forgotten:
+            notice(f"The conversation has become too long: oldest turns forgotten: {forgotten // 2}.")
+        del history[:forgotten]
+        return True
+    notice(f"The question has {length} tokens, which with {max_new_tokens} of an answer are more than {context}.")
+    return False
 
 
 def answer(models: Models, history: list[dict[str, str]], settings: dict[str, Any]) -> str:

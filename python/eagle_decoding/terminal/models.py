@@ -118,7 +118,15 @@ def existing(path: str) -> str:
 def existing_draft(spec: str) -> str:
     """Passes a draft as load_draft takes it, after a look whether the directory in it exists."""
     methods, last = re.fullmatch(r"((?:auto:)?(?:static:|(?:suffix|prompt-lookup)\+)?)(.*)", spec).groups()  # type: ignore[union-attr]
-    return methods + (last if last in NAMED else existing(last))
+    if last in NAMED:
+        return spec
+    path = existing(last)
+    if not Path(path).exists():
+        raise ValueError(
+            f"{last} is no directory, and a draft is not fetched from the hub: download it, `hf download {last} "
+            "--local-dir DIRECTORY`, and give the directory."
+        )
+    return methods + path
 
 
 def bundled_target() -> Path:
