@@ -11,7 +11,7 @@ from bench.results_file import read_json, write_text
 from bench.table import markdown, markdown_table
 
 PICTURES = {  # by the key that tells kinds of results apart
-    "rows": ("roofline",),
+    "rows": ("share-of-ceiling",),
     "files": ("round-breakdown", "acceptance-by-depth", "speed-against-tree-size"),
     "growth": ("growth",),
 }
@@ -23,7 +23,9 @@ def main(
     parts = ["# Benchmarks", "", "Written by `make bench-report`; [README.md](README.md) says how to read the figures."]
     for file in results:
         result = read_json(file, "machine")
-        parts += ["", f"## {file.stem}", "", f"Raw: [{file.name}]({file.name}).", *pictures(result, out), ""]
+        links = [link for link in pictures(result, out) if link not in parts]  # drawn of the first file of a kind
+        lines = [line for link in links for line in ("", link)]
+        parts += ["", f"## {file.stem}", "", f"Raw: [{file.name}]({file.name}).", *lines, ""]
         parts += section(result)
     write_text("\n".join(parts) + "\n", out)
     print(out)
@@ -48,7 +50,7 @@ def pictures(result: dict[str, Any], out: Path) -> list[str]:
     """Links to the pictures of this kind of result that lie beside the document."""
     names = [name for kind, names in PICTURES.items() if kind in result for name in names]
     found = [name for name in names if (out.parent / "pictures" / f"{name}.svg").is_file()]
-    return [line for name in found for line in ("", f"![{name}](pictures/{name}.svg)")]
+    return [f"![{name}](pictures/{name}.svg)" for name in found]
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from command_line import run
 from eagle_decoding.bench.journal import Journal
 from eagle_decoding.bench.measure import CHECK, Key, Record, trim
 from eagle_decoding.bench.methods import catalogue, choose
+from eagle_decoding.bench.picture import draw, saved_rows
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.summary import MEAN, complete, summarise
 from eagle_decoding.terminal.models import device_named
@@ -139,6 +140,7 @@ def test_the_whole_command(saved, questions, tmp_path):
             assert float(row["same_text"]) == 1, row
     assert json.loads((out / "table.json").read_text())["facts"]["runs"] == 1
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert draw(saved_rows(out / "table.json")) == (out / "table.png").read_bytes()
     lines = (out / "measurements.jsonl").read_text()
     again = run(*command, "--minutes", "0.0001")
     assert again.code == 0 and "Out of time" not in again.err

@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 
 from bench.pictures.decode import acceptance_by_depth, round_breakdown, speed_against_tree_size
 from bench.pictures.growth import cost_of_growth
-from bench.pictures.ops import roofline
+from bench.pictures.ops import share_of_ceiling
 from bench.pictures.style import SETTINGS, save
 from bench.results_file import read_json
 
 PICTURES: dict[str, dict[str, Callable[[dict[str, Any]], Figure]]] = {  # by the key that tells kinds of results apart
-    "rows": {"roofline": roofline},
+    "rows": {"share-of-ceiling": share_of_ceiling},
     "files": {
         "round-breakdown": round_breakdown,
         "acceptance-by-depth": acceptance_by_depth,
