@@ -68,6 +68,11 @@ class FeatureShards:
             shard = safe_open(path, framework="pt")
             start = 0
             for row in shard.get_tensor("row").tolist():
+                if row >= len(data.starts) - 1:
+                    raise DataError(
+                        f"{path} holds features of row {row}; the token shards of data.tokens end at "
+                        f"{len(data.starts) - 1}: delete the folder and run `eagle-decoding capture` anew."
+                    )
                 self._place[row] = (len(self._files), start)
                 start += data.length(row)
             if start != shard.get_slice("features").get_shape()[0]:
