@@ -36,7 +36,7 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
               ", num_kv_heads = ", m["Hkv"], ", head_dim = ", m["d"]);
   check_range("draft_qkv_rope", "position_ids", position_ids, 0, m["P"]);
   check_range("draft_qkv_rope", "cache_rows", cache_rows, -1, pages.length());
-  Tensor query = torch::stable::new_empty(x, {m["B"], num_heads, m["Q"], m["d"]});
+  Tensor query = empty_like_device(x, {m["B"], num_heads, m["Q"], m["d"]}, x.scalar_type());
   const DraftQkvRopeParams p{
       .dtype = float_dtype(x),
       .x = rows_of("draft_qkv_rope", "x", x),

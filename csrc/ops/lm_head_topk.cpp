@@ -22,9 +22,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_sta
               ", expected 1 <= k <= min(V, 64) with V = ", m["V"]);
   const int64_t batch = m["B"], rows = m["Q"];
   Tensor normed = empty_with_last(hidden_states, m["H"]);
-  Tensor logprobs = torch::stable::new_empty(hidden_states, {batch, rows, k}, ScalarType::Float);
-  Tensor token_ids = torch::stable::new_empty(hidden_states, {batch, rows, k}, ScalarType::Int);
-  Tensor valid = torch::stable::new_empty(hidden_states, {batch, rows}, ScalarType::Bool);
+  Tensor logprobs = empty_like_device(hidden_states, {batch, rows, k}, ScalarType::Float);
+  Tensor token_ids = empty_like_device(hidden_states, {batch, rows, k}, ScalarType::Int);
+  Tensor valid = empty_like_device(hidden_states, {batch, rows}, ScalarType::Bool);
   const LmHeadTopkParams p{
       .dtype = float_dtype(hidden_states),
       .hidden_states = rows_of("lm_head_topk", "hidden_states", hidden_states),

@@ -36,7 +36,7 @@ inline Rows rows_of(const char* op, const char* name, const Tensor& t) {
 inline Tensor empty_with_last(const Tensor& t, int64_t last) {
   std::vector<int64_t> shape(t.sizes().begin(), t.sizes().end());
   shape.back() = last;
-  return torch::stable::new_empty(t, shape);
+  return empty_like_device(t, shape, t.scalar_type());
 }
 
 }  // namespace eagle::ops

@@ -5,6 +5,9 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <algorithm>
+#include <vector>
+
 #include "common/dtype.h"
 #include "common/parallel.h"
 #include "ops/check.h"
@@ -42,14 +45,25 @@ inline DType float_dtype(const Tensor& t) {
   }
 }
 
-inline Tensor empty_like_device(const Tensor& like, std::initializer_list<int64_t> shape, ScalarType dtype) {
-  return torch::stable::new_empty(like, shape, dtype);
+// A contiguous tensor on the device of `like`, not initialised. The allocator's own entrance: the dispatcher would look
+// up an operator by its name and box every argument, 0.8 us a tensor.
+inline Tensor empty_like_device(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef shape, ScalarType dtype) {
+  std::vector<int64_t> strides(shape.size());
+  int64_t stride = 1;
+  for (size_t d = shape.size(); d-- > 0; stride *= std::max<int64_t>(shape[d], 1)) strides[d] = stride;
+  int32_t device_type;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &device_type));
+  const auto dtype_code = torch::stable::detail::to<int32_t>(torch::stable::detail::from(dtype));
+  AtenTensorHandle handle;
+  TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(shape.size(), shape.data(), strides.data(), dtype_code, device_type,
+                                                  like.get_device_index(), &handle));
+  return Tensor(handle);
 }
 
 // Scratch memory for kernels on the device of `like`. It may die before they end: the allocator reuses it in the order
 // of the stream.
 inline Tensor workspace(const Tensor& like, int64_t bytes) {
-  return torch::stable::new_empty(like, {bytes}, ScalarType::Byte);
+  return empty_like_device(like, {bytes}, ScalarType::Byte);
 }
 
 }  // namespace eagle
