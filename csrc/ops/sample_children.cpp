@@ -45,8 +45,8 @@ std::tuple<Tensor, Tensor> sample_children(const Tensor& draft_logits, const Ten
 #ifdef EAGLE_WITH_CUDA
   if (draft_logits.is_cuda()) {
     const DeviceGuard guard(draft_logits.get_device_index());
-    Tensor workspace = empty_like_device(draft_logits, {cuda::sample_children_workspace(p)}, ScalarType::Byte);
-    cuda::sample_children(p, workspace.mutable_data_ptr(), current_stream(draft_logits));
+    const Tensor scratch = workspace(draft_logits, cuda::sample_children_workspace(p));
+    cuda::sample_children(p, scratch.mutable_data_ptr(), current_stream(draft_logits));
     return {child_tokens, child_logprobs};
   }
 #endif

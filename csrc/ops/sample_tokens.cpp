@@ -25,8 +25,8 @@ Tensor sample_tokens(const Tensor& logits, const Tensor& position_ids, const Ten
 #ifdef EAGLE_WITH_CUDA
   if (logits.is_cuda()) {
     const DeviceGuard guard(logits.get_device_index());
-    Tensor workspace = empty_like_device(logits, {cuda::sample_tokens_workspace(p)}, ScalarType::Byte);
-    cuda::sample_tokens(p, workspace.mutable_data_ptr(), current_stream(logits));
+    const Tensor scratch = workspace(logits, cuda::sample_tokens_workspace(p));
+    cuda::sample_tokens(p, scratch.mutable_data_ptr(), current_stream(logits));
     return token_ids;
   }
 #endif

@@ -35,8 +35,8 @@ std::tuple<Tensor, Tensor, Tensor> topk_logprobs(const Tensor& logits, int64_t k
 #ifdef EAGLE_WITH_CUDA
   if (logits.is_cuda()) {
     const DeviceGuard guard(logits.get_device_index());
-    Tensor workspace = empty_like_device(logits, {cuda::topk_logprobs_workspace(p)}, ScalarType::Byte);
-    cuda::topk_logprobs(p, workspace.mutable_data_ptr(), current_stream(logits));
+    const Tensor scratch = workspace(logits, cuda::topk_logprobs_workspace(p));
+    cuda::topk_logprobs(p, scratch.mutable_data_ptr(), current_stream(logits));
     return {logprobs, token_ids, valid};
   }
 #endif

@@ -49,8 +49,8 @@ std::tuple<Tensor, Tensor, Tensor> verify_rejection(const Tensor& target_logits,
 #ifdef EAGLE_WITH_CUDA
   if (target_logits.is_cuda()) {
     const DeviceGuard guard(target_logits.get_device_index());
-    Tensor workspace = empty_like_device(target_logits, {cuda::verify_rejection_workspace(p)}, ScalarType::Byte);
-    cuda::verify_rejection(p, workspace.mutable_data_ptr(), current_stream(target_logits));
+    const Tensor scratch = workspace(target_logits, cuda::verify_rejection_workspace(p));
+    cuda::verify_rejection(p, scratch.mutable_data_ptr(), current_stream(target_logits));
     return {accept_index, accept_length, bonus_token};
   }
 #endif
