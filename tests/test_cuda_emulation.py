@@ -72,6 +72,14 @@ def test_sample_tokens_of_rows_without_a_law():
     assert actual[0, :3].tolist() == [-1, -1, -1]
 
 
+def test_sample_tokens_at_infinite_temperature():
+    """Sums of exponentials are needed there too."""
+    logits, positions = torch.randn(1, 50, 600), torch.arange(50, dtype=torch.int32)[None]
+    requests = make_requests(1, "cpu", temperature=torch.inf, top_p=0.5)
+    actual = emulated.sample_tokens(logits, positions, *requests.values())
+    assert_bitwise(actual, eagle_kernels.sample_tokens(logits, positions, **requests), "token_ids")
+
+
 FILTERED = {
     "temperature": torch.tensor([1.0, 0.0, 0.7, 1.4, 0.9, 2.0]),
     "top_k": torch.tensor([0, 0, 20, 0, 300, 0]),
@@ -271,7 +279,13 @@ def test_the_emulation_exposes_mistakes_in_a_warpgroups_products():
     right = torch.zeros(128, dtype=torch.int32)
     emulated.call("multiply_ones_128", right, 0)
     assert right.all()
-    mistakes = "not shown to products", "without begin_products", "operand has changed", "sums have changed"
+    mistakes = (
+        "not shown to products",
+        "without begin_products",
+        "operand has changed",
+        "sums have changed",
+        "waited for",
+    )
     for number, message in enumerate(mistakes, start=1):
         with pytest.raises(RuntimeError, match=message):
             emulated.call("multiply_ones_128", right, number)

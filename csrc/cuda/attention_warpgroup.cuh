@@ -111,6 +111,11 @@ struct WarpgroupAttention {
     for (int step = 0; step < kKeys / 16; ++step) settle(weights[step]);
   }
 
+  __device__ void rescale_values(float2 keep) {
+    rows.rescale(0, keep.x);
+    rows.rescale(1, keep.y);
+  }
+
   __device__ void load_query_fragments() {
 #pragma unroll
     for (int step = 0; step < kDim / 16; ++step)
@@ -140,13 +145,14 @@ struct WarpgroupAttention {
       settle(scores);
       const float2 keep = soften(tile + 1, there);
       settle(scores);
-      // Late maxima seldom rise. The branch also keeps the assembler from waiting for the values before the softmax.
-      if (__any_sync(kAllLanes, keep.x != 1 || keep.y != 1)) {
+      // A branch that all threads take alike: it keeps the assembler from waiting for the values before the softmax.
+      if (tile == begin) {
         await_values();
-        rows.rescale(0, keep.x);
-        rows.rescale(1, keep.y);
+        rescale_values(keep);
       } else {
         await_values();
+        const bool risen = keep.x != 1 || keep.y != 1;  // late maxima seldom are
+        if (__any_sync(kAllLanes, risen)) rescale_values(keep);
       }
       pack_weights();
     }

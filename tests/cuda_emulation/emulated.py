@@ -15,7 +15,8 @@ HERE = Path(__file__).parent
 CSRC = HERE.parents[1] / "csrc"
 DTYPES = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 # -O2 gives wrong results: the compiler does not know that a barrier lets other threads write shared memory.
-FLAGS = ["-std=c++20", "-O1", "-fPIC", "-MMD", "-ffp-contract=off", "-Wno-unknown-pragmas", f"-I{HERE}", f"-I{CSRC}"]
+FLAGS = ["-std=c++20", "-O1", "-fPIC", "-MMD", "-ffp-contract=off", "-Wno-unknown-pragmas"]
+FLAGS += ["-fno-omit-frame-pointer", f"-I{HERE}", f"-I{CSRC}"]  # the frames tell where a thread is
 
 
 @cache

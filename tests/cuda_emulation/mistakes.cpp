@@ -37,7 +37,7 @@ __global__ void leave_early(int32_t* out) {
   out[threadIdx.x] = 0;
 }
 
-enum Mistake : int64_t { kNone, kNotShown, kNotBegun, kOperandChanged, kSumsChanged, kReadEarly };
+enum Mistake : int64_t { kNone, kNotShown, kNotBegun, kOperandChanged, kSumsChanged, kWaitsApart, kReadEarly };
 
 // A warpgroup multiplies 64 rows of 16 ones by 16 rows of 64 ones: 16 everywhere.
 __global__ void multiply_ones(int32_t* out, Mistake mistake) {
@@ -56,7 +56,10 @@ __global__ void multiply_ones(int32_t* out, Mistake mistake) {
   if (mistake == kOperandChanged) operand[0] = 0;
   if (mistake == kSumsChanged) sums[0][0] = 0;
   if (mistake == kReadEarly) out[threadIdx.x] = sums[7][3] == 16;
-  wait_products<0>();
+  if (mistake == kWaitsApart && warp_id() == 0)
+    wait_products<0>();
+  else
+    wait_products<0>();
   if (mistake != kReadEarly) out[threadIdx.x] = sums[7][3] == 16;
 }
 

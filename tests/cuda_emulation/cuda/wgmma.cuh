@@ -3,6 +3,7 @@
 // sums hold NaN. What may not be touched meanwhile, and what was not shown to products, is checked.
 #pragma once
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <deque>
 #include <stdexcept>
@@ -78,6 +79,7 @@ struct Products {
   };
   uint64_t block = 0;
   bool begun = false;
+  size_t waits = 0;                            // so far
   std::deque<std::vector<Product>> groups{1};  // the one that is still open last
   std::vector<Hidden> hidden;                  // sums that hold NaN meanwhile
 
@@ -122,6 +124,22 @@ inline Products& products_of_thread() {
   return products;
 }
 
+// The calls that lead to a wait, which all threads of a warpgroup must come by in the same order.
+using Calls = std::array<const void*, 2>;
+
+inline void wait_as_one(const Calls& calls) {
+  struct Warpgroup {
+    uint64_t block;
+    std::vector<Calls> waits;
+  };
+  static Warpgroup of_block[8];
+  Warpgroup& warpgroup = of_block[threadIdx.x / 128];
+  if (warpgroup.block != block_number) warpgroup = {block_number, {}};
+  const size_t number = products_of_thread().waits++;
+  if (number == warpgroup.waits.size()) warpgroup.waits.push_back(calls);
+  if (warpgroup.waits[number] != calls) wrong_product("is waited for in different places by threads of a warpgroup");
+}
+
 }  // namespace cuda_emulation
 
 namespace eagle::cuda {
@@ -137,7 +155,8 @@ inline void begin_products() { cuda_emulation::products_of_thread().begun = true
 inline void commit_products() { cuda_emulation::products_of_thread().groups.emplace_back(); }
 
 template <int kPending>
-void wait_products() {
+[[gnu::noinline]] void wait_products() {
+  cuda_emulation::wait_as_one({__builtin_return_address(0), __builtin_return_address(1)});
   cuda_emulation::products_of_thread().wait(kPending);
 }
 
