@@ -28,8 +28,9 @@ __device__ Row<T> logits_row(const SummaryParams& p, int64_t row) {
   return row_at<T>(p.logits, b * p.batch_stride + (row - b * p.rows) * p.row_stride, p.vocabulary);
 }
 
-// log2(e) / temperature; bounded, so that 0 * scale is 0 even for the smallest temperature.
-__device__ inline float exp2_scale(float temperature) { return fminf(1.44269504f / temperature, 1e30f); }
+// log2(e) / temperature; bounded, so that 0 * scale is 0 even for the smallest temperature, and -inf * scale is -inf
+// even for an infinite one.
+__device__ inline float exp2_scale(float temperature) { return fminf(fmaxf(1.44269504f / temperature, 1e-30f), 1e30f); }
 
 // Fills group_max and group_sum.
 void summarize_rows(const SummaryParams& p, void* stream);
