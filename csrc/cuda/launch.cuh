@@ -2,12 +2,13 @@
 #pragma once
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 #include <utility>
+
+#include "cuda/device.cuh"
 
 namespace eagle::cuda {
 
@@ -27,9 +28,10 @@ inline bool early_launches() {
 }
 
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...) as an ordinary call, which any C++ compiler can read.
-// Raises the kernel's limit of dynamic shared memory, 48 KB at first, where it must; a captured launch may rely on it
-// later, so that it never sinks. The kernel may take its place while the one before it ends (dependent.cuh) where its
-// code was compiled for sm_90 or later: older code that the driver translated for a newer GPU does not wait by itself.
+// Raises the kernel's limit of dynamic shared memory, 48 KB at first, where it must, and to all there is: whatever
+// other threads do meanwhile, and whatever captured launches rely on, it never sinks. The kernel may take its place
+// while the one before it ends (dependent.cuh) where its code was compiled for sm_90 or later: older code that the
+// driver translated for a newer GPU does not wait by itself.
 template <class... Parameters, class... Arguments>
 void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes, void* stream,
                    Arguments&&... arguments) {
@@ -38,7 +40,7 @@ void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t
   const int64_t limit = of_kernel.maxDynamicSharedSizeBytes, own = of_kernel.sharedSizeBytes;
   if (limit < shared_bytes + own)
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                         static_cast<int>(std::max(limit, shared_bytes)));
+                         static_cast<int>(max_shared_bytes() - own));
   cudaLaunchAttribute early{};
   early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   early.val.programmaticStreamSerializationAllowed = 1;
