@@ -35,6 +35,11 @@ def test_rows_outside_the_path_stay(backend, device):
         assert_bitwise(cache[0, :, 9:], old[0, :, 9:])
 
 
+def test_caches_without_heads(backend, device):
+    _, *path = make_case(torch.float32, device)
+    eagle_kernels.compact_kv([torch.empty(3, 0, 40, 8, device=device)] * 2, *path)
+
+
 def test_opcheck(device):
     torch.library.opcheck(torch.ops.eagle_kernels.compact_kv.default, make_case(torch.float32, device))
 

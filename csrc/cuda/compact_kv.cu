@@ -62,6 +62,7 @@ void compact_kv(const CompactKvParams& p, void* stream) {
     std::copy_n(p.caches + first, count, table.caches);
     int64_t heads = 0;
     for (int64_t i = 0; i < count; ++i) heads = std::max(heads, table.caches[i].num_heads);
+    if (heads == 0) continue;
     const dim3 grid(count, p.batch, heads);
     const bool aligned = std::all_of(table.caches, table.caches + count, aligned16);
     launch(aligned ? &compact_kv_kernel<uint4> : &compact_kv_kernel<uint16_t>, grid, dim3(kThreads), stream, table, p);
