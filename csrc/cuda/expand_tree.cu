@@ -9,28 +9,34 @@ namespace {
 
 constexpr int kThreads = 128;
 
-// Child (f, k) of request b goes to slot slot_offset + f * branching + k.
+// Child (f, k) of request b goes to slot slot_offset + f * branching + k. Reads come before the first write, or each
+// would wait for the one before.
 __device__ void write_child(const ExpandTreeParams& p, int64_t b, int64_t child) {
   const int64_t from = b * p.frontier + child / p.branching;
   const int64_t in = b * p.frontier * p.branching + child;
+  const float score = p.frontier_scores[from] + p.logprobs[in];
+  const int32_t token = p.token_ids[in], parent = p.frontier_slots[from];
   const int64_t out = b * p.slots + p.slot_offset + child;
-  p.node_scores[out] = p.frontier_scores[from] + p.logprobs[in];
-  p.node_tokens[out] = p.token_ids[in];
-  p.node_parents[out] = p.frontier_slots[from];
+  p.node_scores[out] = score;
+  p.node_tokens[out] = token;
+  p.node_parents[out] = parent;
 }
 
 // The child of rank i becomes node i of the next frontier.
 __device__ void write_next(const ExpandTreeParams& p, int64_t b, int64_t i, int64_t child, float score) {
   const int64_t next = b * p.branching + i;
   const int64_t origin = child / p.branching;
+  const int64_t* inherited = p.frontier_mask + (b * p.frontier + origin) * p.words;
+  const int32_t token = p.token_ids[b * p.frontier * p.branching + child];
+  const int64_t row = p.row_offset + i;
+  for (int64_t word = 0; word < p.words; ++word) {
+    const uint64_t own = word == row / kMaskWordBits ? uint64_t{1} << row % kMaskWordBits : 0;
+    p.next_mask[next * p.words + word] = inherited[word] | static_cast<int64_t>(own);
+  }
   p.next_scores[next] = score;
   p.next_slots[next] = static_cast<int32_t>(p.slot_offset + child);
-  p.next_tokens[next] = p.token_ids[b * p.frontier * p.branching + child];
+  p.next_tokens[next] = token;
   p.next_origin[next] = static_cast<int32_t>(origin);
-  int64_t* mask = p.next_mask + next * p.words;
-  const int64_t* inherited = p.frontier_mask + (b * p.frontier + origin) * p.words;
-  for (int64_t word = 0; word < p.words; ++word) mask[word] = inherited[word];
-  set_bit(mask, p.row_offset + i);
 }
 
 // grid: batch.

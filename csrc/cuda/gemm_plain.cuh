@@ -10,7 +10,7 @@ namespace eagle::cuda {
 // T: input elements, W: those of the weight, T or Fp8.
 template <class T, class W>
 struct PlainGemm {
-  static constexpr int kRows = 16;
+  static constexpr int kRows = 4;  // few: all are multiplied, whether they exist or not
   static constexpr int kSharedBytes = kRows * kTilePitch * static_cast<int>(sizeof(float));
 
   static __device__ void prefetch(const GemmParams&, const GemmTile&) {}

@@ -17,10 +17,17 @@ __global__ void __launch_bounds__(kThreads) gumbel_noise_kernel(const GumbelNois
   if (first >= p.num_tokens) return;
   const NoiseKey noise(p.seed[row / p.rows], p.position_ids[row], p.stream);
   const PhiloxBlock<OneLane> bits = noise.bits(first);
+  float noises[kNoiseTokens];
+#pragma unroll
+  for (int i = 0; i < kNoiseTokens; ++i) noises[i] = gumbel<OneLane>(bits.word[i]);
   float* out = p.noise + row * p.num_tokens + first;
+  if (p.num_tokens % kNoiseTokens == 0) {
+    *reinterpret_cast<float4*>(out) = {noises[0], noises[1], noises[2], noises[3]};
+    return;
+  }
 #pragma unroll
   for (int i = 0; i < kNoiseTokens; ++i)
-    if (first + i < p.num_tokens) out[i] = gumbel<OneLane>(bits.word[i]);
+    if (first + i < p.num_tokens) out[i] = noises[i];
 }
 
 }  // namespace

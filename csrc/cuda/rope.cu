@@ -18,21 +18,22 @@ __device__ T rotate(float a, float cos, float b, float sin) {
 // grid: (pairs of elements of all query heads, then of all key heads); a thread per pair (i, i + head_dim / 2).
 template <class T>
 __global__ __launch_bounds__(kThreads) void rope_kernel(const __grid_constant__ RopeParams p) {
-  wait_for_earlier_kernels();
   const int64_t half = p.head_dim / 2, query_pairs = p.batch * p.query_heads * p.rows * half;
   int64_t pair = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   const bool is_key = pair >= query_pairs;
   if (is_key) pair -= query_pairs;
   const int64_t heads = is_key ? p.key_heads : p.query_heads, row = pair / half, i = pair % half;
-  if (row >= p.batch * heads * p.rows) return;
   const int64_t table_row = row / (heads * p.rows) * p.rows + row % p.rows;  // rows count [batch, heads, rows]
-  const T* from = reinterpret_cast<const T*>((is_key ? p.key : p.query)[row]);
-  const T* cos = reinterpret_cast<const T*>(p.cos[table_row]);
-  const T* sin = reinterpret_cast<const T*>(p.sin[table_row]);
-  const float first = to_float(from[i]), second = to_float(from[i + half]);
-  T* to = static_cast<T*>(is_key ? p.key_output : p.query_output) + row * p.head_dim;
-  to[i] = rotate<T>(first, to_float(cos[i]), -second, to_float(sin[i]));
-  to[i + half] = rotate<T>(second, to_float(cos[i + half]), first, to_float(sin[i + half]));
+  const T* from = reinterpret_cast<const T*>((is_key ? p.key : p.query)[row]) + i;
+  const T* cos = reinterpret_cast<const T*>(p.cos[table_row]) + i;
+  const T* sin = reinterpret_cast<const T*>(p.sin[table_row]) + i;
+  T* to = static_cast<T*>(is_key ? p.key_output : p.query_output) + row * p.head_dim + i;
+  wait_for_earlier_kernels();
+  if (row >= p.batch * heads * p.rows) return;
+  const float x[2] = {to_float(from[0]), to_float(from[half])};
+  const float c[2] = {to_float(cos[0]), to_float(cos[half])}, s[2] = {to_float(sin[0]), to_float(sin[half])};
+  to[0] = rotate<T>(x[0], c[0], -x[1], s[0]);
+  to[half] = rotate<T>(x[1], c[1], x[0], s[1]);
 }
 
 }  // namespace
