@@ -135,6 +135,24 @@ def test_verify_rejection(rule, mapped):
     assert expected[1].sum() > 2
 
 
+@pytest.mark.parametrize("num_nodes", [33, 128, 150])
+@pytest.mark.parametrize("traversal", [False, True])
+def test_verify_rejection_of_large_trees(num_nodes, traversal):
+    """Children of a node lie 32 nodes apart and more, and beyond what shared memory holds."""
+    parents = [-1, *(int(node * torch.rand(()) ** 3) for node in range(1, num_nodes))]
+    target = 2 * torch.randn(4, num_nodes, 40)
+    draft = target + 0.3 * torch.randn_like(target)
+    requests = make_requests(4, "cpu", seed=torch.arange(4), temperature=torch.tensor([1.0, 0.0, 0.8, 1.3]))
+    fixed = [0 if traversal else parents.count(node) * 2 // 3 for node in range(num_nodes)]
+    round = make_round(parents, target, draft, requests, num_fixed=fixed)
+    logits, tree, context = ("target_logits", "draft_logits"), ("draft_tokens", "parent"), round["context_len"]
+    inputs = *(round[name] for name in logits + tree), round["num_fixed"], context, *requests.values()
+    inputs = *inputs, None, 6, traversal
+    actual, expected = emulated.verify_rejection(*inputs), torch.ops.eagle_kernels.verify_rejection(*inputs)
+    check_all(actual, expected, "accept_index accept_length bonus_token")
+    assert expected[1].sum() > 4
+
+
 def test_gumbel_noise():
     seed, positions = torch.tensor([0, -1, 2**40 + 3]), torch.randint(-5, 2**31 - 1, (3, 2), dtype=torch.int32)
     for num_tokens, stream in [(1, 0), (1025, 1), (2050, 4)]:

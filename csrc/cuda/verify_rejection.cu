@@ -1,5 +1,6 @@
 // verify_rejection: the whole device summarizes the rows, a block per row finds what the filters keep, and a block per
 // request walks the tree, computing residuals on the fly.
+#include "common/tree.h"
 #include "common/verify_rejection.h"
 #include "cuda/dependent.cuh"
 #include "cuda/residual.cuh"
@@ -14,6 +15,8 @@ struct Node {
   int32_t parent, depth;  // parent -1: the root, or nobody's child
   State state;
   float owed, taken;
+  int32_t token;
+  int32_t num_fixed;  // children that have a place whatever they are
 };
 
 struct Workspace {
@@ -104,76 +107,71 @@ __global__ void invert_map(const int32_t* d2t, int64_t draft_vocabulary, int32_t
 constexpr int kVerifyThreads = 512;
 constexpr int32_t kNone = INT32_MAX;
 
-// One request, seen by all threads of its block: they compute the same decisions, and thread 0 writes them down.
+// What the walk changes: in shared memory, or in the workspace for a tree of more than kMaxNodes.
+struct Scratch {
+  Node* nodes;
+  Step* steps;
+  int32_t& num_steps;  // shared
+};
+
+// One request, seen by all threads of its block: they compute the same decisions, and a few write them down.
 struct Walk {
   const VerifyRejectionParams& p;
   const Workspace& w;
-  int32_t& num_steps;  // shared
-  int64_t b;
-  Node* nodes;
-  Step* steps;
-  SamplingParams params;
+  const Scratch scratch;
+  Node* const nodes;
+  const int64_t b;
+  const SamplingParams params;
 
-  __device__ Walk(const VerifyRejectionParams& p, const Workspace& w, int32_t& num_steps, int64_t b)
-      : p(p),
-        w(w),
-        num_steps(num_steps),
-        b(b),
-        nodes(w.nodes + b * p.num_nodes),
-        steps(w.steps + b * p.num_nodes),
-        params(p.requests.of(b)) {}
+  __device__ Walk(const VerifyRejectionParams& p, const Workspace& w, const Scratch& scratch, int64_t b)
+      : p(p), w(w), scratch(scratch), nodes(scratch.nodes), b(b), params(p.requests.of(b)) {
+    link_nodes();
+  }
 
   template <class Write>
-  __device__ void write(const Write& change) const {
+  __device__ void write_by(int threads, const Write& change) const {
     __syncthreads();  // all have read what is about to change
-    if (threadIdx.x == 0) change();
+    if (threadIdx.x < threads) change();
     __syncthreads();  // all will read what has changed
   }
-
-  __device__ int32_t token(int32_t node) const { return p.draft_tokens[b * p.num_nodes + node]; }
-
-  // Parents precede their children and are not too deep; all other nodes belong to nobody.
-  __device__ void link_nodes() const {
-    write([&] {
-      for (int32_t node = 0; node < p.num_nodes; ++node) {
-        const int32_t above = node > 0 ? p.parent[b * p.num_nodes + node] : -1;
-        const bool linked =
-            above >= 0 && above < node && nodes[above].depth < p.max_depth && (above == 0 || nodes[above].depth > 0);
-        nodes[node] = {1.0, linked ? above : -1, linked ? nodes[above].depth + 1 : 0, State::kOpen, 0.0f, 0.0f};
-      }
-    });
+  template <class Write>
+  __device__ void write(const Write& change) const {
+    write_by(1, change);
   }
 
-  // How many children a node has whatever they are, and excludes the fixed ones among them.
-  __device__ int32_t num_fixed(int32_t here) const {
-    return params.temperature <= 0 ? kNone : p.num_fixed[b * p.num_nodes + here];
+  // The first child behind `after` for which wanted(rank, child) holds. Whole warps.
+  template <class Wanted>
+  __device__ int32_t next_child(int32_t here, int32_t after, const Wanted& wanted) const {
+    int32_t found = kNone;
+    for_children(here, [&](int32_t node, int32_t rank) {
+      const unsigned hits = __ballot_sync(kAllLanes, rank >= 0 && wanted(rank, node) && node > after);
+      if (hits != 0) found = node - lane_id() + __ffs(hits) - 1;
+      return hits == 0;
+    });
+    return found;
+  }
+  __device__ int32_t next_sampled(int32_t here, int32_t after) const {
+    return next_child(here, after, [&](int32_t rank, int32_t) { return rank >= nodes[here].num_fixed; });
   }
 
   // Writes down what the children did so far; the fixed ones leave the proposal.
   __device__ void collect_steps(int32_t here) const {
-    write([&] {
-      num_steps = 0;
-      int32_t rank = 0;
-      for (int32_t node = here + 1; node < p.num_nodes; ++node) {
-        Node& child = nodes[node];
-        if (child.parent != here) continue;
-        if (rank++ < num_fixed(here)) child.state = State::kExcluded;
-        if (child.state == State::kOpen) continue;
-        steps[num_steps++] = {token(node), child.state == State::kSubtracted, child.owed, child.taken};
-      }
+    write_by(kWarp, [&] {
+      int32_t count = 0;
+      for_children(here, [&](int32_t node, int32_t rank) {
+        if (0 <= rank && rank < nodes[here].num_fixed) nodes[node].state = State::kExcluded;
+        const bool has_step = rank >= 0 && nodes[node].state != State::kOpen;
+        const unsigned with_step = __ballot_sync(kAllLanes, has_step);
+        if (has_step) {
+          const Node& child = nodes[node];
+          scratch.steps[count + __popc(with_step & lanes_before())] = {child.token, child.state == State::kSubtracted,
+                                                                       child.owed, child.taken};
+        }
+        count += __popc(with_step);
+        return true;
+      });
+      if (lane_id() == 0) scratch.num_steps = count;
     });
-  }
-
-  // The first child behind `after` for which wanted(rank) holds.
-  template <class Wanted>
-  __device__ int32_t next_child(int32_t here, int32_t after, const Wanted& wanted) const {
-    int32_t rank = 0;
-    for (int32_t node = here + 1; node < p.num_nodes; ++node)
-      if (nodes[node].parent == here && wanted(rank++, node) && node > after) return node;
-    return kNone;
-  }
-  __device__ int32_t next_sampled(int32_t here, int32_t after) const {
-    return next_child(here, after, [&](int32_t rank, int32_t) { return rank >= num_fixed(here); });
   }
 
   __device__ LawView view(const LogitsView& logits, int64_t vocabulary, const float* groups, const RowLaw* laws,
@@ -190,8 +188,8 @@ struct Walk {
             view(p.draft_logits, p.draft_vocabulary, w.draft_groups, w.draft_laws, here),
             p.d2t,
             p.d2t ? w.inverse : nullptr,
-            steps,
-            num_steps};
+            scratch.steps,
+            scratch.num_steps};
   }
 
   __device__ bool coin(int32_t node, double probability) const {
@@ -216,6 +214,49 @@ struct Walk {
     p.bonus_token[b] = bonus_token;
     for (int64_t i = length + 1; i <= p.max_depth; ++i) path[i] = -1;
     for (int32_t i = length; i >= 0; --i, last = nodes[last].parent) path[i] = last;
+  }
+
+ private:
+  static __device__ unsigned lanes_before() { return (1u << lane_id()) - 1; }
+
+  // Calls visit(node, rank) in whole warps, for 32 nodes at once as long as it says true: a child's rank among the
+  // children of `here`, -1 for other nodes.
+  template <class Visit>
+  __device__ void for_children(int32_t here, const Visit& visit) const {
+    int32_t rank = 0;
+    for (int32_t first = here + 1; first < p.num_nodes; first += kWarp) {
+      const int32_t node = first + lane_id();
+      const bool is_child = node < p.num_nodes && nodes[node].parent == here;
+      const unsigned children = __ballot_sync(kAllLanes, is_child);
+      if (!visit(node, is_child ? rank + __popc(children & lanes_before()) : -1)) return;
+      rank += __popc(children);
+    }
+  }
+
+  template <class Visit>
+  __device__ void for_each_node(const Visit& visit) const {
+    for (int32_t node = threadIdx.x; node < p.num_nodes; node += kVerifyThreads) visit(node, nodes[node]);
+    __syncthreads();
+  }
+
+  // Parents precede their children and are not too deep; all other nodes belong to nobody.
+  __device__ void link_nodes() const {
+    for_each_node([&](int32_t node, Node& at) {
+      const int64_t in = b * p.num_nodes + node;
+      const int32_t above = p.parent[in], token = p.draft_tokens[in], num_fixed = p.num_fixed[in];
+      at = {1.0,   above < node ? above : -1,
+            0,     State::kOpen,
+            0.0f,  0.0f,
+            token, params.temperature <= 0 ? kNone : num_fixed};
+    });
+    for_each_node([&](int32_t node, Node& at) {
+      int32_t depth = 0, above = node;
+      for (; above > 0 && depth <= p.max_depth; ++depth) above = nodes[above].parent;
+      at.depth = above == 0 && depth <= p.max_depth ? depth : 0;
+    });
+    for_each_node([&](int32_t, Node& at) {
+      if (at.depth == 0) at.parent = -1;
+    });
   }
 };
 
@@ -244,7 +285,7 @@ __device__ bool finish_rejection(const Walk& walk, int32_t here, int32_t rejecte
 
 // law(x) / proposal(x) of a child, or -1 if the draft cannot have drawn it.
 __device__ double acceptance_ratio(const Walk& walk, const Residual& residual, int32_t child, const Totals& totals) {
-  const int32_t token = walk.token(child);
+  const int32_t token = walk.nodes[child].token;
   if (token < 0 || token >= walk.p.vocabulary) return -1;
   const Residual::Weights weights = residual.at(token);
   if (weights.proposal <= kPossible) return -1;
@@ -254,12 +295,15 @@ __device__ double acceptance_ratio(const Walk& walk, const Residual& residual, i
 // grid: batch.
 __global__ void __launch_bounds__(kVerifyThreads, 1) verify_requests(const VerifyRejectionParams p, const Workspace w) {
   wait_for_earlier_kernels();
+  __shared__ Node shared_nodes[kMaxNodes];
+  __shared__ Step shared_steps[kMaxNodes];
   __shared__ int32_t num_steps;
-  const Walk walk(p, w, num_steps, blockIdx.x);
-  Node* nodes = walk.nodes;
+  const bool fits = p.num_nodes <= kMaxNodes;
+  const int64_t first = blockIdx.x * p.num_nodes;
+  Node* const nodes = fits ? shared_nodes : w.nodes + first;
+  const Walk walk(p, w, {nodes, fits ? shared_steps : w.steps + first, num_steps}, blockIdx.x);
   const bool traversal = p.traversal && walk.params.temperature > 0;
   int32_t here = 0, tested = 0, rejected = -1, bonus_token = -1;
-  walk.link_nodes();
   while (true) {
     walk.collect_steps(here);
     Residual residual = walk.residual(here);
@@ -307,7 +351,7 @@ __global__ void __launch_bounds__(kVerifyThreads, 1) verify_requests(const Verif
       bonus_token = walk.bonus(residual, here);
       if (residual.target.valid())
         following = walk.next_child(here, here, [&](int32_t rank, int32_t node) {
-          return rank < walk.num_fixed(here) && walk.token(node) == bonus_token;
+          return rank < nodes[here].num_fixed && nodes[node].token == bonus_token;
         });
       if (following == kNone) break;
     }
