@@ -67,11 +67,13 @@ class Build(BuildExtension):
         print(f"eagle_kernels: built C++ kernels and {f'CUDA kernels for {archs}' if CUDA else 'no CUDA kernels'}.")
 
     def build_cuda_kernels(self, cuda: Cuda) -> None:
+        cache = CMAKE_BUILD / "CMakeCache.txt"
+        if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" not in cache.read_text():
+            shutil.rmtree(CMAKE_BUILD)  # it came with a copied checkout, and CMake would refuse it
         archs = os.environ.get("EAGLE_CUDA_ARCHS")
         configure = ["cmake", "-S", ROOT, "-B", CMAKE_BUILD, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
         configure.append(f"-DCMAKE_CUDA_COMPILER={cuda.nvcc}")
-        if archs:
-            configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={archs}")
+        configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={archs}" if archs else "-UCMAKE_CUDA_ARCHITECTURES")
         subprocess.check_call(configure)
         subprocess.check_call(["cmake", "--build", CMAKE_BUILD])
 

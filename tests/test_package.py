@@ -4,6 +4,7 @@ import importlib
 import importlib.metadata
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -99,3 +100,25 @@ def test_the_cuda_runtime_is_linked_from_where_nvcc_has_it(tmp_path, monkeypatch
     link = runpy.run_path("setup.py")["extension"].extra_link_args
     searched = [Path(option[2:], library.name) for option in link if option.startswith("-L")]
     assert any(path.is_file() for path in searched)
+
+
+@pytest.mark.parametrize("archs", ["90a-real", None])
+def test_what_an_earlier_build_chose_does_not_linger(tmp_path, monkeypatch, archs):
+    """Its architectures, and its folder when the checkout was copied from elsewhere."""
+    commands = []
+    monkeypatch.setenv("EAGLE_BUILD_CUDA", "0")
+    monkeypatch.delenv("EAGLE_CUDA_ARCHS", raising=False)
+    if archs:
+        monkeypatch.setenv("EAGLE_CUDA_ARCHS", archs)
+    monkeypatch.setattr("setuptools.setup", lambda **arguments: None)
+    monkeypatch.setattr(subprocess, "check_call", commands.append)
+    shutil.copy(ROOT / "setup.py", tmp_path)
+    script = runpy.run_path(str(tmp_path / "setup.py"))
+    cache = script["CMAKE_BUILD"] / "CMakeCache.txt"
+    for home, stays in ((tmp_path, True), (tmp_path / "elsewhere", False)):
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(f"CMAKE_HOME_DIRECTORY:INTERNAL={home}\n")
+        script["Build"].build_cuda_kernels(None, script["Cuda"](Path("nvcc"), []))
+        assert cache.exists() == stays
+        choice = [argument for argument in commands[-2] if "CMAKE_CUDA_ARCHITECTURES" in str(argument)]
+        assert choice == ["-DCMAKE_CUDA_ARCHITECTURES=90a-real" if archs else "-UCMAKE_CUDA_ARCHITECTURES"]
