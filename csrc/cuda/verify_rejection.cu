@@ -1,27 +1,16 @@
 // verify_rejection: the whole device summarizes the rows, a block per row finds what the filters keep, and a block per
 // request walks the tree, computing residuals on the fly.
-#include "common/tree.h"
 #include "common/verify_rejection.h"
 #include "cuda/dependent.cuh"
 #include "cuda/residual.cuh"
+#include "cuda/walked_tree.cuh"
 
 namespace eagle::cuda {
 namespace {
 
-enum class State : int32_t { kOpen, kExcluded, kSubtracted };
-
-struct Node {
-  double reach;           // traversal: probability of acceptance, given how the path fared
-  int32_t parent, depth;  // parent -1: the root, or nobody's child
-  State state;
-  float owed, taken;
-  int32_t token;
-  int32_t num_fixed;  // children that have a place whatever they are
-};
-
 struct Workspace {
-  Node* nodes;                          // [batch, num_nodes]
-  Step* steps;                          // [batch, num_nodes]
+  Node* nodes;                          // [batch, num_nodes], for trees of more than kMaxNodes
+  Step* steps;                          // the same
   RowLaw *target_laws, *draft_laws;     // [batch, num_nodes]
   float *target_groups, *draft_groups;  // [2, batch * num_nodes, num_groups]
   int32_t* inverse;                     // [vocabulary]
@@ -105,28 +94,17 @@ __global__ void invert_map(const int32_t* d2t, int64_t draft_vocabulary, int32_t
 }
 
 constexpr int kVerifyThreads = 512;
-constexpr int32_t kNone = INT32_MAX;
-
-// What the walk changes: in shared memory, or in the workspace for a tree of more than kMaxNodes.
-struct Scratch {
-  Node* nodes;
-  Step* steps;
-  int32_t& num_steps;  // shared
-};
 
 // One request, seen by all threads of its block: they compute the same decisions, and a few write them down.
 struct Walk {
   const VerifyRejectionParams& p;
   const Workspace& w;
-  const Scratch scratch;
-  Node* const nodes;
   const int64_t b;
   const SamplingParams params;
-
-  __device__ Walk(const VerifyRejectionParams& p, const Workspace& w, const Scratch& scratch, int64_t b)
-      : p(p), w(w), scratch(scratch), nodes(scratch.nodes), b(b), params(p.requests.of(b)) {
-    link_nodes();
-  }
+  const WalkedTree tree;
+  Node* const nodes;
+  Step* const steps;
+  int32_t& num_steps;  // shared
 
   template <class Write>
   __device__ void write_by(int threads, const Write& change) const {
@@ -139,39 +117,24 @@ struct Walk {
     write_by(1, change);
   }
 
-  // The first child behind `after` for which wanted(rank, child) holds. Whole warps.
-  template <class Wanted>
-  __device__ int32_t next_child(int32_t here, int32_t after, const Wanted& wanted) const {
-    int32_t found = kNone;
-    for_children(here, [&](int32_t node, int32_t rank) {
-      const unsigned hits = __ballot_sync(kAllLanes, rank >= 0 && wanted(rank, node) && node > after);
-      if (hits != 0) found = node - lane_id() + __ffs(hits) - 1;
-      return hits == 0;
-    });
-    return found;
-  }
-  __device__ int32_t next_sampled(int32_t here, int32_t after) const {
-    return next_child(here, after, [&](int32_t rank, int32_t) { return rank >= nodes[here].num_fixed; });
-  }
-
   // Writes down what the children did so far; the fixed ones leave the proposal.
   __device__ void collect_steps(int32_t here) const {
     write_by(kWarp, [&] {
       int32_t count = 0;
-      for_children(here, [&](int32_t node, int32_t rank) {
+      tree.for_children(here, [&](int32_t node, int32_t rank) {
         if (0 <= rank && rank < nodes[here].num_fixed) nodes[node].state = State::kExcluded;
         const bool has_step = rank >= 0 && nodes[node].state != State::kOpen;
         const unsigned with_step = __ballot_sync(kAllLanes, has_step);
-        if (has_step) {
-          const Node& child = nodes[node];
-          scratch.steps[count + __popc(with_step & lanes_before())] = {child.token, child.state == State::kSubtracted,
-                                                                       child.owed, child.taken};
-        }
+        if (has_step) steps[count + __popc(with_step & lanes_before())] = step_of(nodes[node]);
         count += __popc(with_step);
         return true;
       });
-      if (lane_id() == 0) scratch.num_steps = count;
+      if (lane_id() == 0) num_steps = count;
     });
+  }
+
+  static __device__ Step step_of(const Node& child) {
+    return {child.token, child.state == State::kSubtracted, child.owed, child.taken};
   }
 
   __device__ LawView view(const LogitsView& logits, int64_t vocabulary, const float* groups, const RowLaw* laws,
@@ -188,8 +151,8 @@ struct Walk {
             view(p.draft_logits, p.draft_vocabulary, w.draft_groups, w.draft_laws, here),
             p.d2t,
             p.d2t ? w.inverse : nullptr,
-            scratch.steps,
-            scratch.num_steps};
+            steps,
+            num_steps};
   }
 
   __device__ bool coin(int32_t node, double probability) const {
@@ -202,7 +165,7 @@ struct Walk {
   __device__ int32_t bonus(const Residual& residual, int32_t here) const {
     if (!residual.target.valid()) return -1;
     if (params.temperature <= 0) return residual.target.law.top;
-    const bool leaf = next_child(here, here, [](int32_t, int32_t) { return true; }) == kNone;
+    const bool leaf = tree.next_child(here, here, [](int32_t, int32_t) { return true; }) == kNone;
     return residual.draw(
         NoiseKey(p.requests.seed[b], p.context_len[b], leaf ? Stream::kBonus : Stream::kResidual, here));
   }
@@ -214,49 +177,6 @@ struct Walk {
     p.bonus_token[b] = bonus_token;
     for (int64_t i = length + 1; i <= p.max_depth; ++i) path[i] = -1;
     for (int32_t i = length; i >= 0; --i, last = nodes[last].parent) path[i] = last;
-  }
-
- private:
-  static __device__ unsigned lanes_before() { return (1u << lane_id()) - 1; }
-
-  // Calls visit(node, rank) in whole warps, for 32 nodes at once as long as it says true: a child's rank among the
-  // children of `here`, -1 for other nodes.
-  template <class Visit>
-  __device__ void for_children(int32_t here, const Visit& visit) const {
-    int32_t rank = 0;
-    for (int32_t first = here + 1; first < p.num_nodes; first += kWarp) {
-      const int32_t node = first + lane_id();
-      const bool is_child = node < p.num_nodes && nodes[node].parent == here;
-      const unsigned children = __ballot_sync(kAllLanes, is_child);
-      if (!visit(node, is_child ? rank + __popc(children & lanes_before()) : -1)) return;
-      rank += __popc(children);
-    }
-  }
-
-  template <class Visit>
-  __device__ void for_each_node(const Visit& visit) const {
-    for (int32_t node = threadIdx.x; node < p.num_nodes; node += kVerifyThreads) visit(node, nodes[node]);
-    __syncthreads();
-  }
-
-  // Parents precede their children and are not too deep; all other nodes belong to nobody.
-  __device__ void link_nodes() const {
-    for_each_node([&](int32_t node, Node& at) {
-      const int64_t in = b * p.num_nodes + node;
-      const int32_t above = p.parent[in], token = p.draft_tokens[in], num_fixed = p.num_fixed[in];
-      at = {1.0,   above < node ? above : -1,
-            0,     State::kOpen,
-            0.0f,  0.0f,
-            token, params.temperature <= 0 ? kNone : num_fixed};
-    });
-    for_each_node([&](int32_t node, Node& at) {
-      int32_t depth = 0, above = node;
-      for (; above > 0 && depth <= p.max_depth; ++depth) above = nodes[above].parent;
-      at.depth = above == 0 && depth <= p.max_depth ? depth : 0;
-    });
-    for_each_node([&](int32_t, Node& at) {
-      if (at.depth == 0) at.parent = -1;
-    });
   }
 };
 
@@ -301,14 +221,18 @@ __global__ void __launch_bounds__(kVerifyThreads, 1) verify_requests(const Verif
   const bool fits = p.num_nodes <= kMaxNodes;
   const int64_t first = blockIdx.x * p.num_nodes;
   Node* const nodes = fits ? shared_nodes : w.nodes + first;
-  const Walk walk(p, w, {nodes, fits ? shared_steps : w.steps + first, num_steps}, blockIdx.x);
+  const SamplingParams params = p.requests.of(blockIdx.x);
+  const WalkedTree tree{nodes, static_cast<int32_t>(p.num_nodes)};
+  tree.link(p.parent + first, p.draft_tokens + first, params.temperature <= 0 ? nullptr : p.num_fixed + first,
+            p.max_depth);
+  const Walk walk{p, w, blockIdx.x, params, tree, nodes, fits ? shared_steps : w.steps + first, num_steps};
   const bool traversal = p.traversal && walk.params.temperature > 0;
   int32_t here = 0, tested = 0, rejected = -1, bonus_token = -1;
   while (true) {
     walk.collect_steps(here);
     Residual residual = walk.residual(here);
     Totals totals{kNever, kNever};
-    if (residual.target.valid() && walk.next_sampled(here, here) != kNone && residual.draft.valid())
+    if (residual.target.valid() && walk.tree.next_sampled(here, here) != kNone && residual.draft.valid())
       totals = {residual.law_total(), residual.proposal_total()};
 
     int32_t following = kNone;
@@ -320,7 +244,7 @@ __global__ void __launch_bounds__(kVerifyThreads, 1) verify_requests(const Verif
     int32_t child = kNone;
     double ratio = -1;
     if (following == kNone && totals.proposal > kPossible)
-      for (child = walk.next_sampled(here, tested); child != kNone; child = walk.next_sampled(here, child)) {
+      for (child = walk.tree.next_sampled(here, tested); child != kNone; child = walk.tree.next_sampled(here, child)) {
         ratio = acceptance_ratio(walk, residual, child, totals);
         if (ratio >= 0) break;
       }
@@ -350,7 +274,7 @@ __global__ void __launch_bounds__(kVerifyThreads, 1) verify_requests(const Verif
       // The token after the accepted node; a fixed child that holds it goes on.
       bonus_token = walk.bonus(residual, here);
       if (residual.target.valid())
-        following = walk.next_child(here, here, [&](int32_t rank, int32_t node) {
+        following = walk.tree.next_child(here, here, [&](int32_t rank, int32_t node) {
           return rank < nodes[here].num_fixed && nodes[node].token == bonus_token;
         });
       if (following == kNone) break;
