@@ -13,7 +13,8 @@ constexpr float kPossible = kNever / 2;
 struct RowLaw {
   float max;  // not finite: the row is invalid
   Keep keep;
-  int32_t top;  // lowest token with the maximum
+  int32_t top;       // lowest token with the maximum
+  double log_total;  // of the weights of what is kept
 };
 
 // What a child did to its node's laws.
@@ -21,6 +22,33 @@ struct Step {
   int32_t token;
   bool subtracts;     // rejected: law = max(law - proposal, 0) after both were normalised by
   float owed, taken;  // these logarithms; in any case the token is proposed no more
+};
+
+// A sum of exponentials that goes on: of one thread, then of the block.
+struct LogSum {
+  float top = kNever;
+  double sum = 0;
+
+  __device__ void add(const float (&log_weights)[kOctet]) {
+    float largest = kNever;
+#pragma unroll
+    for (const float weight : log_weights) largest = fmaxf(largest, weight);
+    if (largest <= kPossible) return;
+    if (largest > top) {
+      sum *= ::exp(static_cast<double>(top) - largest);
+      top = largest;
+    }
+#pragma unroll
+    for (const float weight : log_weights)
+      if (weight > kPossible) sum += exp<OneLane>(OneLane::add(weight, -top));
+  }
+
+  // The logarithm of all threads' sums; kNever if nothing has a weight.
+  __device__ double of_block() const {
+    const float largest = block_reduce(top, kNever, Max{});
+    const double total = block_reduce(sum * ::exp(static_cast<double>(top) - largest), 0.0, Sum{});
+    return largest > kPossible ? largest + ::log(total) : kNever;
+  }
 };
 
 // The law of one row, with the groups of 256 tokens that it can be zero in.
@@ -36,10 +64,14 @@ struct LawView {
 
   // (logit - max) / temperature of what the filters keep.
   __device__ float log_weight(int64_t token) const {
-    if (token < 0 || token >= vocabulary) return kNever;
-    const float logit = load(token);
-    if (!(logit > law.keep.threshold || (logit == law.keep.threshold && token >= law.keep.first_token))) return kNever;
-    return fmaxf(OneLane::div(OneLane::add(logit, -law.max), temperature), kNever);
+    return token >= 0 && token < vocabulary ? weigh(load(token), token) : kNever;
+  }
+
+  // The same of tokens first..first + 7.
+  __device__ void log_weights(int64_t first, float (&weights)[kOctet]) const {
+    load_octet(first, weights);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) weights[i] = first + i < vocabulary ? weigh(weights[i], first + i) : kNever;
   }
 
   // Calls visit(first) for runs of eight tokens that may have a weight.
@@ -50,7 +82,23 @@ struct LawView {
                    [&](int64_t group) { visit(group * kGroup + lane_id() * kOctet); });
   }
 
+  // The logarithm of the sum of all weights, by all threads of the block.
+  __device__ double log_total() const {
+    LogSum sum;
+    for_each_octet([&](int64_t first) {
+      float weights[kOctet];
+      log_weights(first, weights);
+      sum.add(weights);
+    });
+    return sum.of_block();
+  }
+
  private:
+  __device__ float weigh(float logit, int64_t token) const {
+    if (!(logit > law.keep.threshold || (logit == law.keep.threshold && token >= law.keep.first_token))) return kNever;
+    return fmaxf(OneLane::div(OneLane::add(logit, -law.max), temperature), kNever);
+  }
+
   __device__ float load(int64_t token) const {
     switch (dtype) {
       case DType::kFloat32:
@@ -61,27 +109,22 @@ struct LawView {
         return to_float(static_cast<const __nv_bfloat16*>(logits)[token]);
     }
   }
-};
 
-// A sum of exponentials that goes on: of one thread, then of the block.
-struct LogSum {
-  float top = kNever;
-  double sum = 0;
-
-  __device__ void add(float log_weight) {
-    if (log_weight <= kPossible) return;
-    if (log_weight > top) {
-      sum *= ::exp(static_cast<double>(top) - log_weight);
-      top = log_weight;
+  __device__ void load_octet(int64_t first, float (&values)[kOctet]) const {
+    switch (dtype) {
+      case DType::kFloat32:
+        return load_octet_of<float>(first, values);
+      case DType::kFloat16:
+        return load_octet_of<__half>(first, values);
+      default:
+        return load_octet_of<__nv_bfloat16>(first, values);
     }
-    sum += exp<OneLane>(OneLane::add(log_weight, -top));
   }
-
-  // The logarithm of all threads' sums; kNever if nothing has a weight.
-  __device__ double of_block() const {
-    const float largest = block_reduce(top, kNever, Max{});
-    const double total = block_reduce(sum * ::exp(static_cast<double>(top) - largest), 0.0, Sum{});
-    return largest > kPossible ? largest + ::log(total) : kNever;
+  template <class T>
+  __device__ void load_octet_of(int64_t first, float (&values)[kOctet]) const {
+    const Octet<T> octet = cuda::load_octet(row_at<T>(logits, 0, vocabulary), first);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) values[i] = to_float(octet.value[i]);
   }
 };
 
@@ -98,25 +141,33 @@ struct Residual {
   };
 
   __device__ Weights at(int64_t token) const {
-    return after_steps({target.log_weight(token), draft.log_weight(draft_token(token))}, token);
+    Weights weights{target.log_weight(token), draft.log_weight(draft_token(token))};
+    for (int32_t i = 0; i < num_steps; ++i) follow(steps[i], token, weights);
+    return weights;
   }
 
+  // Logarithms of what the weights add up to, by all threads of the block.
   __device__ double law_total() const {
+    if (num_steps == 0) return target.law.log_total;
     LogSum sum;
     target.for_each_octet([&](int64_t first) {
-      for (int i = 0; i < kOctet; ++i) sum.add(at(first + i).law);
+      float laws[kOctet];
+      law_weights(first, laws);
+      sum.add(laws);
     });
     return sum.of_block();
   }
 
   __device__ double proposal_total() const {
+    if (num_steps == 0) return draft.law.log_total;
     LogSum sum;
     draft.for_each_octet([&](int64_t first) {
-      for (int i = 0; i < kOctet; ++i) {
-        const int64_t id = first + i;
-        if (id >= draft.vocabulary) break;
-        sum.add(after_steps({kNever, draft.log_weight(id)}, id + (d2t ? d2t[id] : 0)).proposal);
-      }
+      float proposals[kOctet];
+      draft.log_weights(first, proposals);
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i)
+        if (first + i < draft.vocabulary && was_tested(first + i + (d2t ? d2t[first + i] : 0))) proposals[i] = kNever;
+      sum.add(proposals);
     });
     return sum.of_block();
   }
@@ -125,13 +176,16 @@ struct Residual {
   __device__ int32_t draw(const NoiseKey& noise) const {
     uint64_t best = 0;
     target.for_each_octet([&](int64_t first) {
+      float laws[kOctet];
+      law_weights(first, laws);
+#pragma unroll
       for (int half = 0; half < kOctet; half += kNoiseTokens) {
         const PhiloxBlock<OneLane> bits = noise.bits(first + half);
 #pragma unroll
         for (int i = 0; i < kNoiseTokens; ++i) {
-          const int64_t token = first + half + i;
-          const float law = num_steps > 0 ? at(token).law : target.log_weight(token);
-          if (law > kPossible) best = Max{}(best, pack(OneLane::add(law, gumbel<OneLane>(bits.word[i])), token));
+          const float law = laws[half + i];
+          if (law > kPossible)
+            best = Max{}(best, pack(OneLane::add(law, gumbel<OneLane>(bits.word[i])), first + half + i));
         }
       }
     });
@@ -140,24 +194,48 @@ struct Residual {
   }
 
  private:
+  // The law's of tokens first..first + 7.
+  __device__ void law_weights(int64_t first, float (&laws)[kOctet]) const {
+    target.log_weights(first, laws);
+    if (num_steps == 0) return;
+    Weights weights[kOctet];
+    float proposals[kOctet];
+    if (inverse == nullptr) {
+      draft.log_weights(first, proposals);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i) proposals[i] = draft.log_weight(draft_token(first + i));
+    }
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) weights[i] = {laws[i], proposals[i]};
+    for (int32_t step = 0; step < num_steps; ++step)
+#pragma unroll
+      for (int i = 0; i < kOctet; ++i) follow(steps[step], first + i, weights[i]);
+#pragma unroll
+    for (int i = 0; i < kOctet; ++i) laws[i] = weights[i].law;
+  }
+
+  // Whether a token was that of a child with a step, after which the draft proposes it no more.
+  __device__ bool was_tested(int64_t token) const {
+    bool found = false;
+    for (int32_t i = 0; i < num_steps; ++i) found |= steps[i].token == token;
+    return found;
+  }
+
   __device__ int64_t draft_token(int64_t token) const {
     if (inverse == nullptr) return token;
     return token >= 0 && token < target.vocabulary ? inverse[token] : -1;
   }
 
-  // log(p - q) = log p + log(1 - exp(log q - log p)).
-  __device__ Weights after_steps(Weights w, int64_t token) const {
-    for (int32_t i = 0; i < num_steps; ++i) {
-      const Step step = steps[i];
-      if (step.subtracts) {
-        const float log_p = OneLane::add(w.law, step.owed), log_q = OneLane::add(w.proposal, step.taken);
-        const float ratio = exp<OneLane>(fminf(OneLane::add(log_q, -log_p), 0.0f));
-        const float share = OneLane::add(1.0f, -ratio);  // of p that is left
-        w.law = share > 0 && log_p > kPossible ? OneLane::add(log_p, log<OneLane>(share)) : kNever;
-      }
-      if (token == step.token) w.proposal = kNever;
+  // What a step leaves of a token's weights: log(p - q) = log p + log(1 - exp(log q - log p)).
+  static __device__ void follow(const Step& step, int64_t token, Weights& weights) {
+    if (step.subtracts) {
+      const float log_p = OneLane::add(weights.law, step.owed), log_q = OneLane::add(weights.proposal, step.taken);
+      const float ratio = exp<OneLane>(fminf(OneLane::add(log_q, -log_p), 0.0f));
+      const float share = OneLane::add(1.0f, -ratio);  // of p that is left
+      weights.law = share > 0 && log_p > kPossible ? OneLane::add(log_p, log<OneLane>(share)) : kNever;
     }
-    return w;
+    if (token == step.token) weights.proposal = kNever;
   }
 };
 

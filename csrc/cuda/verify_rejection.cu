@@ -8,22 +8,41 @@
 namespace eagle::cuda {
 namespace {
 
+// The rows of the target or of the draft, a row for each node of each request.
+struct Laws {
+  LogitsView logits;
+  int64_t vocabulary;
+  RowLaw* of_row;  // [batch * num_nodes]
+  float* groups;   // [2, batch * num_nodes, num_groups]
+
+  __device__ LawView at(const VerifyRejectionParams& p, int64_t row) const {
+    const int64_t b = row / p.num_nodes, element = logits.dtype == DType::kFloat32 ? 4 : 2;
+    const int64_t offset = b * logits.batch_stride + (row - b * p.num_nodes) * logits.row_stride;
+    return {static_cast<const char*>(logits.data) + offset * element,
+            logits.dtype,
+            vocabulary,
+            groups + row * num_groups(vocabulary),
+            of_row[row],
+            p.requests.temperature[b]};
+  }
+};
+
 struct Workspace {
-  Node* nodes;                          // [batch, num_nodes], for trees of more than kMaxNodes
-  Step* steps;                          // the same
-  RowLaw *target_laws, *draft_laws;     // [batch, num_nodes]
-  float *target_groups, *draft_groups;  // [2, batch * num_nodes, num_groups]
-  int32_t* inverse;                     // [vocabulary]
+  Laws target, draft;
+  Node* nodes;       // [batch, num_nodes], for trees of more than kMaxNodes
+  Step* steps;       // the same
+  int32_t* inverse;  // [vocabulary]
   int64_t bytes;
 
-  Workspace(const VerifyRejectionParams& p, void* base) : bytes(0) {
+  Workspace(const VerifyRejectionParams& p, void* base)
+      : target{p.target_logits, p.vocabulary}, draft{p.draft_logits, p.draft_vocabulary}, bytes(0) {
     const int64_t rows = p.batch * p.num_nodes;
+    for (Laws* laws : {&target, &draft}) {
+      place(laws->of_row, rows, base);
+      place(laws->groups, 2 * rows * num_groups(laws->vocabulary), base);
+    }
     place(nodes, rows, base);
     place(steps, rows, base);
-    place(target_laws, rows, base);
-    place(draft_laws, rows, base);
-    place(target_groups, 2 * rows * num_groups(p.vocabulary), base);
-    place(draft_groups, 2 * rows * num_groups(p.draft_vocabulary), base);
     place(inverse, p.d2t ? p.vocabulary : 0, base);
   }
 
@@ -35,20 +54,19 @@ struct Workspace {
   }
 };
 
-SummaryParams summary_params(const VerifyRejectionParams& p, const LogitsView& logits, int64_t vocabulary,
-                             float* groups) {
+SummaryParams summary_params(const VerifyRejectionParams& p, const Laws& laws) {
   return {
-      .logits = logits.data,
-      .dtype = logits.dtype,
-      .batch_stride = logits.batch_stride,
-      .row_stride = logits.row_stride,
+      .logits = laws.logits.data,
+      .dtype = laws.logits.dtype,
+      .batch_stride = laws.logits.batch_stride,
+      .row_stride = laws.logits.row_stride,
       .batch = p.batch,
       .rows = p.num_nodes,
-      .vocabulary = vocabulary,
+      .vocabulary = laws.vocabulary,
       .temperature = p.requests.temperature,
       .top_p = p.requests.top_p,
-      .group_max = groups,
-      .group_sum = groups + p.batch * p.num_nodes * num_groups(vocabulary),
+      .group_max = laws.groups,
+      .group_sum = laws.groups + p.batch * p.num_nodes * num_groups(laws.vocabulary),
   };
 }
 
@@ -62,7 +80,7 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
   const float* group_max = summary.group_max + r * groups;
   const RowSummary of_row = summarize_groups(group_max, groups);
   const SamplingParams params = p.requests.of(r / p.num_nodes);
-  RowLaw law{of_row.valid ? of_row.max : INFINITY, {INFINITY, 0}, -1};
+  RowLaw law{of_row.valid ? of_row.max : INFINITY, {INFINITY, 0}, -1, kNever};
   if (of_row.valid) {
     const Row<T> row = logits_row<T>(summary, r);
     if (params.temperature > 0)
@@ -75,6 +93,27 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
     law.top = lowest_argmax(row, group_max, of_row.max);
   }
   if (threadIdx.x == 0) laws[r] = law;
+}
+
+constexpr int kWalkThreads = 512;
+
+// Whether a node has children, to all threads of the block; `row` counts the nodes of all requests.
+__device__ bool has_children(const VerifyRejectionParams& p, int64_t row) {
+  const int64_t first = row / p.num_nodes * p.num_nodes;
+  int found = 0;
+  for (int64_t node = threadIdx.x; node < p.num_nodes; node += kWalkThreads)
+    found |= p.parent[first + node] == row - first;
+  return block_reduce(found, 0, Max{}) != 0;
+}
+
+// grid: (batch * num_nodes, target and draft); before the walk, because all nodes' at once take no longer than one's.
+__global__ void __launch_bounds__(kWalkThreads) sum_laws(const VerifyRejectionParams p, const Workspace w) {
+  wait_for_earlier_kernels();
+  const int64_t row = blockIdx.x;
+  const LawView law = (blockIdx.y == 0 ? w.target : w.draft).at(p, row);
+  if (!law.valid() || law.temperature <= 0 || !has_children(p, row)) return;
+  const double total = law.log_total();
+  if (threadIdx.x == 0) (blockIdx.y == 0 ? w.target : w.draft).of_row[row].log_total = total;
 }
 
 constexpr int kMapThreads = 256;
@@ -92,8 +131,6 @@ __global__ void invert_map(const int32_t* d2t, int64_t draft_vocabulary, int32_t
   const int64_t token = id + d2t[id];
   if (token >= 0 && token < vocabulary) inverse[token] = static_cast<int32_t>(id);
 }
-
-constexpr int kVerifyThreads = 512;
 
 // One request, seen by all threads of its block: they compute the same decisions, and a few write them down.
 struct Walk {
@@ -137,22 +174,9 @@ struct Walk {
     return {child.token, child.state == State::kSubtracted, child.owed, child.taken};
   }
 
-  __device__ LawView view(const LogitsView& logits, int64_t vocabulary, const float* groups, const RowLaw* laws,
-                          int32_t here) const {
-    const int64_t row = b * p.num_nodes + here;
-    const int64_t size = logits.dtype == DType::kFloat32 ? 4 : 2;
-    const void* data =
-        static_cast<const char*>(logits.data) + (b * logits.batch_stride + here * logits.row_stride) * size;
-    return {data, logits.dtype, vocabulary, groups + row * num_groups(vocabulary), laws[row], params.temperature};
-  }
-
   __device__ Residual residual(int32_t here) const {
-    return {view(p.target_logits, p.vocabulary, w.target_groups, w.target_laws, here),
-            view(p.draft_logits, p.draft_vocabulary, w.draft_groups, w.draft_laws, here),
-            p.d2t,
-            p.d2t ? w.inverse : nullptr,
-            steps,
-            num_steps};
+    const int64_t row = b * p.num_nodes + here;
+    return {w.target.at(p, row), w.draft.at(p, row), p.d2t, p.d2t ? w.inverse : nullptr, steps, num_steps};
   }
 
   __device__ bool coin(int32_t node, double probability) const {
@@ -213,7 +237,7 @@ __device__ double acceptance_ratio(const Walk& walk, const Residual& residual, i
 }
 
 // grid: batch.
-__global__ void __launch_bounds__(kVerifyThreads, 1) verify_requests(const VerifyRejectionParams p, const Workspace w) {
+__global__ void __launch_bounds__(kWalkThreads, 1) verify_requests(const VerifyRejectionParams p, const Workspace w) {
   wait_for_earlier_kernels();
   __shared__ Node shared_nodes[kMaxNodes];
   __shared__ Step shared_steps[kMaxNodes];
@@ -291,22 +315,21 @@ int64_t verify_rejection_workspace(const VerifyRejectionParams& p) { return Work
 void verify_rejection(const VerifyRejectionParams& p, void* workspace, void* stream) {
   if (p.batch == 0) return;
   const Workspace w(p, workspace);
-  const auto find = [&](const LogitsView& logits, int64_t vocabulary, float* groups, RowLaw* laws) {
-    const SummaryParams summary = summary_params(p, logits, vocabulary, groups);
+  const dim3 rows(p.batch * p.num_nodes);
+  for (const Laws& laws : {w.target, w.draft}) {
+    const SummaryParams summary = summary_params(p, laws);
     summarize_rows(summary, stream);
-    dispatch(logits.dtype, [&](auto element) {
-      launch(&find_laws<decltype(element)>, dim3(p.batch * p.num_nodes), dim3(kSelectThreads), stream, p, summary,
-             laws);
+    dispatch(summary.dtype, [&](auto element) {
+      launch(&find_laws<decltype(element)>, rows, dim3(kSelectThreads), stream, p, summary, laws.of_row);
     });
-  };
-  find(p.target_logits, p.vocabulary, w.target_groups, w.target_laws);
-  find(p.draft_logits, p.draft_vocabulary, w.draft_groups, w.draft_laws);
+  }
+  launch(&sum_laws, dim3(rows.x, 2), dim3(kWalkThreads), stream, p, w);
   if (p.d2t) {
     const dim3 tokens(ceil_div(p.vocabulary, kMapThreads)), ids(ceil_div(p.draft_vocabulary, kMapThreads));
     launch(&clear_inverse, tokens, dim3(kMapThreads), stream, w.inverse, p.vocabulary);
     launch(&invert_map, ids, dim3(kMapThreads), stream, p.d2t, p.draft_vocabulary, w.inverse, p.vocabulary);
   }
-  launch(&verify_requests, dim3(p.batch), dim3(kVerifyThreads), stream, p, w);
+  launch(&verify_requests, dim3(p.batch), dim3(kWalkThreads), stream, p, w);
   check_launch("verify_rejection");
 }
 
