@@ -26,6 +26,7 @@ def machine(device: str) -> dict[str, Any]:
         **eagle_kernels.info(),
     }
     if device == "cuda":
+        facts["compute_capability"] = list(torch.cuda.get_device_capability())
         facts["gpu_state"] = gpu_state()
     hardware = facts["gpu"] if device == "cuda" else f"{facts['processor']}, {facts['cores']} cores"
     facts["label"] = f"{hardware} · torch {facts['torch']} · transformers {facts['transformers']} · {facts['date']}"
