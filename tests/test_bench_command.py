@@ -138,7 +138,9 @@ def test_the_whole_command(saved, questions, tmp_path):
     for row in rows:
         if row["temperature"] == "0.0" or "transformers" not in row["method"]:
             assert float(row["same_text"]) == 1, row
-    assert json.loads((out / "table.json").read_text())["facts"]["runs"] == 1
+    facts = json.loads((out / "table.json").read_text())["facts"]
+    assert facts["runs"] == 1 and facts["target"] == Path(target).name and facts["machine"]["command"]
+    assert str(Path(target).parent) not in json.dumps(facts)
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
     assert draw(saved_rows(out / "table.json")) == (out / "table.png").read_bytes()
     lines = (out / "measurements.jsonl").read_text()

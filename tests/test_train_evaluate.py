@@ -68,6 +68,7 @@ def test_eval_measures_every_file_and_resumes(place, tmp_path):
     assert "one: rounds" in result.stdout and "mean of 2 files" in result.stdout
     assert "tau_sim" in result.stdout and second["agreement"]["rows"] == 3
     assert plot.read_bytes().startswith(b"\x89PNG")
+    assert second["machine"]["command"] and second["settings"]["target"] == "target"
     must(*arguments)
     assert len(json.loads(out.read_text())["answers"]) == 12, "answers of files that were not named are kept"
     changed = run(*arguments[:-2], "--topk", 3)
@@ -130,15 +131,15 @@ def test_rounds_follow_accepted_paths():
 
 
 def test_results_of_other_settings_are_refused(tmp_path):
-    results = Results(tmp_path / "r.json", SETTINGS)
+    results = Results(tmp_path / "r.json", SETTINGS, {})
     results.add(
         "file", "q", Arm("chain", 0.0, TreeConfig(3, 2, 1)), Stats(rounds=2, tokens=5, accepted_by_depth=[2, 1])
     )
-    again = Results(tmp_path / "r.json", SETTINGS)
+    again = Results(tmp_path / "r.json", SETTINGS, {})
     table = again.table({"file": ["q"], "other": ["q"]})
     assert table == {"file": {"chain, T=0": Acceptances(2, 5, [2, 1])}} and again.table({"file": []}) == {}
     with pytest.raises(DataError, match="other max_new_tokens"):
-        Results(tmp_path / "r.json", SETTINGS | {"max_new_tokens": 9})
+        Results(tmp_path / "r.json", SETTINGS | {"max_new_tokens": 9}, {})
 
 
 def test_means_weigh_files_equally():

@@ -21,9 +21,10 @@ from bench.console import console
 from bench.machine import machine
 from bench.metrics import average_acceptance_length
 from bench.questions import chat_prompt, read_questions
-from bench.results_file import write_json, write_text
+from bench.results_file import write_json
 from bench.rounds import LoggedRound, RoundLog
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.files import write_text
 
 
 def main(
@@ -54,7 +55,7 @@ def main(
     atlas = build_atlas(answers, tokenizer, facts)
     write_json(atlas, out)
     page = page or out.with_suffix(".html")
-    write_text(render(atlas), page)
+    write_text(page, render(atlas))
     console().print(*axis_tables(atlas))
     print(f"{out} and {page} written.")
 

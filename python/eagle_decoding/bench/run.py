@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import platform
 import re
 import time
 from dataclasses import dataclass, replace
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from rich.measure import Measurement
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
@@ -22,10 +20,12 @@ from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.report import tables, write_reports
 from eagle_decoding.bench.summary import complete, summarise
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.machine import machine, without_folders
 from eagle_decoding.terminal.console import err, notice, out
 from eagle_decoding.terminal.models import Models, bundled_head, load_models
 from eagle_decoding.train.evaluate import fingerprint
 
+BUNDLED = "SmolLM2-135M-Instruct"  # the target where none is given
 WARM_UP = 12  # tokens
 
 
@@ -69,7 +69,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         torch.set_num_threads(settings.threads)
     files = b"".join(file.read_bytes() for file in sorted(data.glob("*.jsonl")))
     shared = {
-        "target": settings.target or "SmolLM2-135M-Instruct",
+        "target": settings.target or BUNDLED,
         "dtype": settings.dtype,
         "draft_dtype": settings.draft_dtype,
         "max_new_tokens": settings.max_new_tokens,
@@ -96,18 +96,13 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         table.width = Measurement.get(out, out.options.update(max_width=1000), table).maximum
         out.print(table, crop=False)  # a narrow terminal wraps lines, and loses nothing
     facts = shared | {
-        "machine": hardware(settings.device),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "target": without_folders(settings.target or BUNDLED),
+        "machine": machine(settings.device),
         "prompts": settings.prompts,
         "runs": settings.runs,
-        "methods": specs,
+        "methods": {name: without_folders(spec) for name, spec in specs.items()},
     }
     notice("Written: " + ", ".join(str(path) for path in write_reports(folder, rows, facts)))
-
-
-def hardware(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
 
 
 def plan(settings: Settings, questions: list[tuple[str, int, str]], methods: list[str]) -> tuple[list[Key], list[Key]]:

@@ -192,6 +192,7 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Measure a head: tokens per round and survival by depth, chain and tree, at T=0 and T=1. Run again to resume."""
+    from eagle_decoding.machine import machine, without_folders
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.console import out as console
     from eagle_decoding.terminal.evaluation import file_tables, plot_survival
@@ -208,13 +209,13 @@ def evaluate(
     models = load_models(target, draft, dtype, tree, device=where)
     decoders = evaluation.decoders(models.decoder.target, draft, chosen)
     settings = {
-        "target": models.decoder.target.config._name_or_path,
+        "target": without_folders(models.decoder.target.config._name_or_path),
         "head": evaluation.fingerprint(draft),
         "dtype": dtype,
         "max_new_tokens": max_new_tokens,
         "tree": [num_nodes, max_depth, topk],
     }
-    results = evaluation.Results(out, settings)
+    results = evaluation.Results(out, settings, machine(where))
     with row_progress(sum(map(len, questions.values())) * len(chosen)) as report:
         table = evaluation.evaluate(
             decoders, ChatFormat(models.tokenizer), questions, chosen, max_new_tokens, results, report

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.decoder import SpeculativeDecoder
 from eagle_decoding.drafts import load_draft
+from eagle_decoding.files import write_text
 from eagle_decoding.stats import Stats
 from eagle_decoding.train.data import DataError
-from eagle_decoding.train.files import write_whole
 from eagle_decoding.train.prompts import ChatFormat, Message
 
 
@@ -70,10 +70,11 @@ class Results:
     """Answers so far, in a JSON file that is rewritten after each of them, so that a run can be stopped and resumed.
 
     settings: what the answers depend on; a file with other settings is refused with a DataError.
+    made_by: the machine, the versions and the command, for the file.
     """
 
-    def __init__(self, path: str | Path, settings: dict[str, Any]):
-        self.path, self.settings, self.answers = Path(path), settings, {}
+    def __init__(self, path: str | Path, settings: dict[str, Any], made_by: dict[str, Any]):
+        self.path, self.settings, self.made_by, self.answers = Path(path), settings, made_by, {}
         if not self.path.exists():
             return
         stored = json.loads(self.path.read_text())
@@ -94,8 +95,8 @@ class Results:
 
     def write(self, **more: Any) -> None:
         """Writes everything. more: further entries of the file."""
-        facts = {"settings": self.settings, "answers": list(self.answers.values()), **more}
-        write_whole(self.path, lambda temporary: temporary.write_text(json.dumps(facts, indent=1) + "\n"))
+        result = {"machine": self.made_by, "settings": self.settings, "answers": list(self.answers.values()), **more}
+        write_text(self.path, json.dumps(result, indent=1) + "\n")
 
     def table(self, files: dict[str, list[str]]) -> dict[str, dict[str, Acceptances]]:
         """Counts by file and arm of the questions in `files` (keys by file)."""
