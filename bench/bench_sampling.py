@@ -19,9 +19,10 @@ from rich.table import Table
 from transformers import AutoTokenizer
 
 from bench.machine import machine
-from bench.questions import chat_prompt, read_questions
+from bench.prompts import chat_prompt
 from bench.results_file import write_json
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.drafts import load_draft
 from eagle_decoding.target import load_target
 

@@ -104,7 +104,7 @@ def test_questions_are_checked(tmp_path):
     with pytest.raises(ValueError, match="question file in"):
         read_questions(tmp_path, 3)
     (tmp_path / "a.jsonl").write_text('{"turns": ["one", "more"]}\n\n{"turns": ["two"]}\n{"turns": ["three"]}\n')
-    assert read_questions(tmp_path, 2) == [("a", 0, "one"), ("a", 1, "two")]
+    assert read_questions(tmp_path, 2) == {"a": ["one", "two"]}
     (tmp_path / "b.jsonl").write_text('{"turns": []}\n')
     with pytest.raises(ValueError, match="question 1 is not a JSON object"):
         read_questions(tmp_path, 2)

@@ -79,8 +79,8 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     }
     marks = {name: marked(spec) for name, spec in specs.items()}
     journal, deadline = Journal(folder, shared), time.monotonic() + 60 * (settings.minutes or math.inf)
-    checks, keys = plan(settings, questions, list(specs))
-    texts = {(file, question): text for file, question, text in questions}
+    texts = {(file, question): text for file, some in questions.items() for question, text in enumerate(some)}
+    checks, keys = plan(settings, list(texts), list(specs))
     for dtype, asked in (("float32", checks), (settings.dtype, keys)):
         missing = [key for key in asked if not journal.known(key, marks[key.method])]
         if missing:
@@ -105,16 +105,14 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     notice("Written: " + ", ".join(str(path) for path in write_reports(folder, rows, facts)))
 
 
-def plan(settings: Settings, questions: list[tuple[str, int, str]], methods: list[str]) -> tuple[list[Key], list[Key]]:
+def plan(settings: Settings, questions: list[tuple[str, int]], methods: list[str]) -> tuple[list[Key], list[Key]]:
     """What to generate: each file's first question in fp32, to compare texts; then everything that is timed."""
-    checks = [
-        Key(CHECK, 0.0, file, question, name) for file, question, _ in questions if not question for name in methods
-    ]
+    checks = [Key(CHECK, 0.0, file, question, name) for file, question in questions if not question for name in methods]
     timed = [
         Key(run, temperature, file, question, name)
         for run in range(settings.runs)
         for temperature in settings.temperatures
-        for file, question, _ in questions
+        for file, question in questions
         for name in methods
     ]
     return checks, timed
