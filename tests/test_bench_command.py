@@ -9,11 +9,12 @@ import pytest
 from command_line import run
 
 from eagle_decoding.bench.journal import Journal
-from eagle_decoding.bench.measure import CHECK, Key, Record, trim
+from eagle_decoding.bench.measure import CHECK, Key, Record
 from eagle_decoding.bench.methods import catalogue, choose
 from eagle_decoding.bench.picture import draw, saved_rows
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.summary import MEAN, complete, summarise
+from eagle_decoding.generation import until_end
 from eagle_decoding.terminal.models import device_named
 
 METHODS = ("transformers", "plain", "suffix")
@@ -69,8 +70,8 @@ def test_what_can_be_compared_of_an_unfinished_benchmark():
 
 
 def test_texts_end_with_the_end_token():
-    assert trim([5, 6, 2, 7, 2], {2, 9}) == [5, 6, 2]
-    assert trim([5, 6], {2}) == [5, 6]
+    assert until_end([5, 6, 2, 7, 2], {2, 9}) == [5, 6, 2]
+    assert until_end([5, 6], {2}) == [5, 6]
 
 
 def test_a_journal_resumes(tmp_path):

@@ -6,7 +6,6 @@ import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.measure import Measurement
@@ -14,12 +13,13 @@ from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
 from eagle_decoding.bench.journal import Journal
-from eagle_decoding.bench.measure import CHECK, Key, measure, sampling
+from eagle_decoding.bench.measure import CHECK, Key, measure
 from eagle_decoding.bench.methods import catalogue, choose, load_method
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.report import tables, write_reports
 from eagle_decoding.bench.summary import complete, summarise
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.generation import at_temperature, end_tokens
 from eagle_decoding.machine import machine, without_folders
 from eagle_decoding.terminal.console import err, notice, out
 from eagle_decoding.terminal.models import Models, bundled_head, load_models
@@ -131,20 +131,22 @@ def fill(
     """Measures what is missing, after a short warm-up of each method, until the clock shows the deadline."""
     target, methods = models.decoder.target, dict.fromkeys(key.method for key in missing)
     loaded = {name: load_method(name, specs[name], target, settings.draft_dtype) for name in methods}
-    ends = end_tokens(models)
+    ends = end_tokens(target)
     prompts = fitting(models, texts, settings.max_new_tokens)
     hello = models.encode_prompt("Hello", None)["input_ids"]
+    short = at_temperature(0.0) | {"max_new_tokens": WARM_UP}
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("warming up", total=len(missing))
         for method in loaded.values():
-            measure(method, Key(0, 0.0, "", 0, method.name), hello, sampling(0.0, WARM_UP), ends)
+            measure(method, Key(0, 0.0, "", 0, method.name), hello, short, ends)
         for key in missing:
             if time.monotonic() > deadline:
                 return
             run = "fp32 check" if key.run == CHECK else f"run {key.run + 1}"
             progress.update(task, description=f"{run}, T={key.temperature:g}, {key.file}, {key.method}")
-            prompt, arguments = prompts[key.file, key.question], sampling(key.temperature, settings.max_new_tokens)
+            prompt = prompts[key.file, key.question]
+            arguments = at_temperature(key.temperature) | {"max_new_tokens": settings.max_new_tokens}
             journal.add(replace(measure(loaded[key.method], key, prompt, arguments, ends), spec=marks[key.method]))
             progress.advance(task)
 
@@ -166,9 +168,3 @@ def fitting(models: Models, texts: dict[tuple[str, int], str], max_new_tokens: i
                 f"are more than the target's {context}: shorten it or lower --max-new-tokens."
             )
     return prompts
-
-
-def end_tokens(models: Models) -> set[int]:
-    """Tokens that end a text, by the target's generation settings."""
-    ends: Any = models.decoder.target.generation_config.eos_token_id
-    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)

@@ -16,6 +16,7 @@ from eagle_decoding.config import TreeConfig
 from eagle_decoding.decoder import SpeculativeDecoder
 from eagle_decoding.drafts import load_draft
 from eagle_decoding.files import write_text
+from eagle_decoding.generation import at_temperature
 from eagle_decoding.stats import Stats
 from eagle_decoding.train.data import DataError
 from eagle_decoding.train.prompts import ChatFormat, Message
@@ -142,14 +143,11 @@ def evaluate(
                 if (file, key, arm.name) in results.answers or not fits:
                     report(1, 0)
                     continue
-                sampling: dict[str, Any] = {"do_sample": False}
-                if arm.temperature:
-                    sampling = {"do_sample": True, "temperature": arm.temperature, "top_k": 0}
                 decoder.generate(
                     torch.tensor([prompt], device=decoder.target.device),
                     max_new_tokens=max_new_tokens,
                     seed=len(keys[file]),
-                    **sampling,
+                    **at_temperature(arm.temperature),
                 )
                 results.add(file, key, arm, decoder.stats)
                 report(1, decoder.stats.tokens)
