@@ -39,7 +39,7 @@ def test_the_machine_is_told_without_names_and_folders():
 
 def test_every_writer_of_a_result_says_what_made_it():
     """Each file with a call of write_json, and the two of the package that write JSON results, name the machine."""
-    package = [ROOT / "python/eagle_decoding" / name for name in ("train/evaluate.py", "bench/run.py")]
+    package = [ROOT / "python/eagle_decoding" / name for name in ("train/results.py", "bench/run.py")]
     writers = [path for path in (ROOT / "bench").rglob("*.py") if " write_json(" in path.read_text()]
     silent = {path.name for path in writers + package if '"machine":' not in path.read_text()}
     assert silent == {"__main__.py", "results_file.py"}  # measure.py makes the first one's result

@@ -23,7 +23,7 @@ from eagle_decoding.generation import at_temperature, end_tokens
 from eagle_decoding.machine import machine, without_folders
 from eagle_decoding.terminal.console import err, notice, out
 from eagle_decoding.terminal.models import Models, bundled_head, load_models
-from eagle_decoding.train.evaluate import fingerprint
+from eagle_decoding.train.results import fingerprint
 
 BUNDLED = "SmolLM2-135M-Instruct"  # the target where none is given
 WARM_UP = 12  # tokens
