@@ -21,7 +21,7 @@ from bench.arms import BASELINES, Arm, Clock, baseline, parse_tree, speculative,
 from bench.console import console
 from bench.decode_report import decode_tables
 from bench.machine import machine
-from bench.questions import chat_prompt, read_questions
+from bench.prompts import chat_prompt, prompts_of
 from bench.results_file import write_json
 from bench.rounds import Acceptance, LoggedRound
 from eagle_decoding.stats import Stats
@@ -81,11 +81,8 @@ def main(
         raise ValueError(
             f"--new-tokens {new_tokens} leaves no room for a prompt: give fewer than {limit + new_tokens}."
         )
-    cases = [
-        (name, chat_prompt(tokenizer, question)[:, :limit].to(model.device))
-        for name, asked in read_questions(data, prompts).items()
-        for question in asked
-    ]
+    found, num_cut = prompts_of(tokenizer, data, prompts, limit)
+    cases = [(name, prompt.to(model.device)) for name, _, prompt in found]
     settings: dict[str, Any] = {"max_new_tokens": new_tokens, "do_sample": temperature > 0}
     settings |= {"temperature": temperature} if temperature > 0 else {}
     longest = max(prompt.shape[1] for _, prompt in cases) + new_tokens
@@ -109,6 +106,8 @@ def main(
         "trees": trees.split(","),
         "temperature": temperature,
         "new_tokens": new_tokens,
+        "prompts": len(cases),
+        "cut_prompts": num_cut,
         "notes": notes,
     }
     result = {

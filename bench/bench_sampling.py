@@ -18,8 +18,11 @@ from rich.progress import track
 from rich.table import Table
 from transformers import AutoTokenizer
 
-from bench.questions import chat_prompt, read_questions
+from bench.machine import machine
+from bench.prompts import chat_prompt
+from bench.results_file import write_json
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.drafts import load_draft
 from eagle_decoding.target import load_target
 
@@ -51,7 +54,7 @@ def main(
     settings = {"do_sample": True, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     settings |= {"max_new_tokens": new_tokens}
     facts = settings | {"dtype": dtype, "nodes": nodes, "depth": depth, "topk": topk, "longest": longest}
-    cases: dict[str, dict] = {}
+    made_by, cases = machine(model.device.type), dict[str, dict]()
     if out is not None and out.exists() and json.loads(out.read_text())["facts"] == facts:
         cases = json.loads(out.read_text())["cases"]
     questions = read_questions(data, prompts).items()
@@ -65,9 +68,8 @@ def main(
             counts = {"rounds": stats.rounds, "accepted_by_depth": stats.accepted_by_depth}
             case[way] = counts | {"text": text[0, prompt.shape[1] :].tolist()}
         if out is not None:
-            partial = out.with_suffix(".partial")
-            partial.write_text(json.dumps({"facts": facts, "summary": summary(cases, chosen), "cases": cases}))
-            partial.replace(out)
+            result = {"machine": made_by, "facts": facts, "summary": summary(cases, chosen), "cases": cases}
+            write_json(result, out)
     found = summary(cases, chosen)
     Console().print(table(found, chosen))
     equal = all(case["likeliest"]["text"] == case["coupled"]["text"] for case in cases.values() if "coupled" in case)

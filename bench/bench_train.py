@@ -4,15 +4,17 @@ python -m bench.bench_train --target MODEL --head DIRECTORY --tokens ROWS.safete
 """
 
 import argparse
-import json
 import multiprocessing
 import time
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.machine import machine
+from bench.results_file import write_json
 from eagle_decoding.checkpoint import read_head
 from eagle_decoding.train.attention import rope_tables, rotate
 from eagle_decoding.train.config import load_config
@@ -151,8 +153,9 @@ def main() -> None:
     parser.add_argument("--pack-tokens", type=int, default=2048)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     spawn, best = multiprocessing.get_context("spawn"), {}
     for name in list(FLOORS) * options.rounds:
         receive, send = spawn.Pipe(duplex=False)
@@ -169,9 +172,8 @@ def main() -> None:
         cells = "".join(f"{value:>10.0f}{value / best['plain PyTorch'][key]:>8.2f}" for key, value in speeds.items())
         print(f"{name:<28}{cells}")
     if options.json:
-        settings = {key: value for key, value in vars(options).items() if key in ("steps", "packs", "threads")}
-        with open(options.json, "w") as file:
-            json.dump(settings | {"pack_tokens": options.pack_tokens, "best": best}, file, indent=1)
+        settings = {key: value for key, value in vars(options).items() if key in ("steps", "packs", "pack_tokens")}
+        write_json({"machine": machine("cpu"), **settings, "best": best}, options.json)
 
 
 if __name__ == "__main__":

@@ -18,8 +18,11 @@ from rich.progress import track
 from torch import Tensor
 from transformers import AutoTokenizer
 
-from bench.questions import chat_prompt, read_questions
+from bench.machine import machine
+from bench.prompts import chat_prompt
+from bench.results_file import write_json
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.bench.questions import read_questions
 from eagle_kernels import gumbel_noise
 
 TIE = 1e-4
@@ -48,7 +51,7 @@ def main(
     if seeds:
         settings |= {"temperature": temperature, "seed": list(range(seeds))}
     facts = {"new_tokens": new_tokens, "seeds": seeds, "temperature": temperature, "tree": vars(tree)}
-    cases: dict[str, dict] = {}
+    made_by, cases = machine(decoder.target.device.type), dict[str, dict]()
     if out is not None and out.exists() and json.loads(out.read_text())["facts"] == facts:
         cases = json.loads(out.read_text())["cases"]
     asked = {
@@ -60,7 +63,7 @@ def main(
         if name not in cases:
             cases[name] = compare(decoder, prompt.expand(max(seeds, 1), -1), settings)
             if out is not None:
-                save(out, {"facts": facts, **summary(cases), "cases": cases})
+                write_json({"machine": made_by, "facts": facts, **summary(cases), "cases": cases}, out)
     raise typer.Exit(report(summary(cases)))
 
 
@@ -114,12 +117,6 @@ def summary(cases: dict[str, dict]) -> dict:
         total[kind] = [{"prompt": name} | case for name, found in cases.items() for case in found[kind]]
     rounds, accepted = (sum(case[name] for case in cases.values()) for name in ("rounds", "accepted"))
     return total | {"rounds": rounds, "accepted": accepted, "tokens_per_round": 1 + accepted / max(1, rounds)}
-
-
-def save(out: Path, result: dict) -> None:
-    partial = out.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=1))
-    partial.replace(out)
 
 
 def report(result: dict) -> int:

@@ -6,7 +6,6 @@ Decodes held-out training rows, and at each root compares log_softmax(draft_logi
 token that was emitted over a grid of weights; tokens outside the draft's vocabulary are left out.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +14,8 @@ import typer
 from torch import Tensor
 
 import eagle_kernels
+from bench.machine import machine
+from bench.results_file import write_json
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.target import load_target
 from eagle_decoding.train.data import read_token_rows, split_rows
@@ -64,7 +65,7 @@ def main(
         result[temperature] = {"tokens": len(losses)} | dict(zip(WEIGHTS, mean.tolist(), strict=True))
         print(temperature, len(losses), " ".join(f"{s}: {m:.3f}" for s, m in zip(WEIGHTS, mean, strict=True)))
     if out is not None:
-        out.write_text(json.dumps(result, indent=1))
+        write_json({"machine": machine(model.device.type), "losses": result}, out)
 
 
 def target_ids(d2t: Tensor) -> Tensor:

@@ -20,10 +20,11 @@ from transformers import AutoTokenizer
 from bench.arms import parse_tree
 from bench.console import console
 from bench.machine import machine
-from bench.questions import chat_prompt, read_questions
+from bench.prompts import chat_prompt
 from bench.results_file import write_json
 from bench.spread import spread
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.drafts import Commit, load_draft
 from eagle_decoding.drafts.layer_draft import LayerDraft
 from eagle_decoding.drafts.matrix import FP8, Matrix

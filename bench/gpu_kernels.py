@@ -16,6 +16,7 @@ from bench.__main__ import numbers
 from bench.gpu.after_logits import add_compaction, add_sample_and_walk
 from bench.gpu.attention import TREE, add_attention
 from bench.gpu.draft import add_draft_forward
+from bench.gpu.kernel_names import KernelNames
 from bench.gpu.products import add_products
 from bench.gpu.rows import Rows
 from bench.machine import gpu_state, machine
@@ -40,17 +41,34 @@ def main(
     torch.manual_seed(0)
     facts = machine(device)
     rows = Rows(Stopwatch(device), measure_ceilings(torch.bfloat16, device))
+    result = {"machine": facts, "ceilings": asdict(rows.ceilings), "kernels": rows.rows}
+    timed = []
     for add in groups(sizes(model, num_nodes=TREE), numbers(contexts), numbers(batches)):
-        try:
-            add(rows)
-        except Exception as error:  # the other groups are measured all the same, and the exit status tells
-            rows.failed(error)
-        result: dict[str, Any] = {"machine": facts, "ceilings": asdict(rows.ceilings), "kernels": rows.rows}
-        if device == "cuda":
-            result["gpu_state_after"] = gpu_state()
-        write_json(result, out)
+        if succeeds(add, rows):
+            timed.append(add)
+        keep(result, out, device)
+    for add in timed:
+        succeeds(add, KernelNames(rows))
+        keep(result, out, device)
     if any("error" in row for row in rows.rows):
         raise typer.Exit(1)
+
+
+def succeeds(add: Callable[[Rows], None], rows: Rows) -> bool:
+    """Whether a group could be measured; the others are in any case, and the exit status tells."""
+    try:
+        add(rows)
+    except Exception as error:
+        rows.failed(error)
+        return False
+    return True
+
+
+def keep(result: dict[str, Any], out: Path, device: str) -> None:
+    """Writes what was measured so far."""
+    if device == "cuda":
+        result["gpu_state_after"] = gpu_state()
+    write_json(result, out)
 
 
 def groups(of_model: Sizes, contexts: list[int], batches: list[int]) -> Iterator[Callable[[Rows], None]]:

@@ -7,8 +7,9 @@ import typer
 
 from bench.decode_report import all_tables, footnotes
 from bench.growth import growth_lines
-from bench.results_file import read_json, write_text
+from bench.results_file import read_json
 from bench.table import markdown, markdown_table
+from eagle_decoding.files import write_text
 
 PICTURES = {  # by the key that tells kinds of results apart
     "rows": ("share-of-ceiling",),
@@ -27,7 +28,7 @@ def main(
         lines = [line for link in links for line in ("", link)]
         parts += ["", f"## {file.stem}", "", f"Raw: [{file.name}]({file.name}).", *lines, ""]
         parts += section(result)
-    write_text("\n".join(parts) + "\n", out)
+    write_text(out, "\n".join(parts) + "\n")
     print(out)
 
 

@@ -1,7 +1,6 @@
-"""Result files: JSON, written to a temporary name first, and read back into rows."""
+"""Result files: JSON with rounded numbers, and read back into rows."""
 
 import json
-import os
 import re
 import statistics
 from pathlib import Path
@@ -9,20 +8,13 @@ from typing import Any
 
 from bench.measure import Row
 from bench.timing import Samples
+from eagle_decoding.files import write_text
 from eagle_decoding.floor.ceilings import Ceilings
 
 
 def write_json(result: dict[str, Any], path: Path) -> None:
     """Numbers to four digits, whole or not at all."""
-    write_text(on_few_lines(json.dumps(rounded(result), indent=1, ensure_ascii=False)) + "\n", path)
-
-
-def write_text(text: str, path: Path) -> None:
-    """Writes under a temporary name and renames."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, on_few_lines(json.dumps(rounded(result), indent=1, ensure_ascii=False)) + "\n")
 
 
 def on_few_lines(text: str) -> str:

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 import yaml
 
+from bench.machine import machine
+from bench.results_file import write_json
+from eagle_decoding.files import write_text
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError, TrainConfig, load_config
-from eagle_decoding.train.files import write_whole
 from eagle_decoding.train.plot import COLOURS, dress, new_figure, plot_runs
 from eagle_decoding.train.process import settle_process
 from eagle_decoding.train.progress import RunLog
@@ -89,10 +91,10 @@ def run_study(study: Study, out: Path, more: list[str]) -> list[dict[str, Any]]:
         file = Path(config.out) / "result.json"
         if not file.exists():
             result = train_one(study, name, config)
-            write_whole(file, lambda path, result=result: path.write_text(json.dumps(result)))
+            write_json(result, file)
         results.append(json.loads(file.read_text()))
-        write_whole(out / "results.json", lambda path: path.write_text(json.dumps(results, indent=1) + "\n"))
-        write_whole(out / "results.md", lambda path: path.write_text(table(study, results)))
+        write_json({"machine": machine("cpu"), "runs": results}, out / "results.json")
+        write_text(out / "results.md", table(study, results))
         draw(study, results, out)
     return results
 

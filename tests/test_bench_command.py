@@ -9,11 +9,12 @@ import pytest
 from command_line import run
 
 from eagle_decoding.bench.journal import Journal
-from eagle_decoding.bench.measure import CHECK, Key, Record, trim
+from eagle_decoding.bench.measure import CHECK, Key, Record
 from eagle_decoding.bench.methods import catalogue, choose
 from eagle_decoding.bench.picture import draw, saved_rows
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.summary import MEAN, complete, summarise
+from eagle_decoding.generation import until_end
 from eagle_decoding.terminal.models import device_named
 
 METHODS = ("transformers", "plain", "suffix")
@@ -69,8 +70,8 @@ def test_what_can_be_compared_of_an_unfinished_benchmark():
 
 
 def test_texts_end_with_the_end_token():
-    assert trim([5, 6, 2, 7, 2], {2, 9}) == [5, 6, 2]
-    assert trim([5, 6], {2}) == [5, 6]
+    assert until_end([5, 6, 2, 7, 2], {2, 9}) == [5, 6, 2]
+    assert until_end([5, 6], {2}) == [5, 6]
 
 
 def test_a_journal_resumes(tmp_path):
@@ -104,7 +105,7 @@ def test_questions_are_checked(tmp_path):
     with pytest.raises(ValueError, match="question file in"):
         read_questions(tmp_path, 3)
     (tmp_path / "a.jsonl").write_text('{"turns": ["one", "more"]}\n\n{"turns": ["two"]}\n{"turns": ["three"]}\n')
-    assert read_questions(tmp_path, 2) == [("a", 0, "one"), ("a", 1, "two")]
+    assert read_questions(tmp_path, 2) == {"a": ["one", "two"]}
     (tmp_path / "b.jsonl").write_text('{"turns": []}\n')
     with pytest.raises(ValueError, match="question 1 is not a JSON object"):
         read_questions(tmp_path, 2)
@@ -138,7 +139,9 @@ def test_the_whole_command(saved, questions, tmp_path):
     for row in rows:
         if row["temperature"] == "0.0" or "transformers" not in row["method"]:
             assert float(row["same_text"]) == 1, row
-    assert json.loads((out / "table.json").read_text())["facts"]["runs"] == 1
+    facts = json.loads((out / "table.json").read_text())["facts"]
+    assert facts["runs"] == 1 and facts["target"] == Path(target).name and facts["machine"]["command"]
+    assert str(Path(target).parent) not in json.dumps(facts)
     assert (out / "table.png").read_bytes().startswith(b"\x89PNG")
     assert draw(saved_rows(out / "table.json")) == (out / "table.png").read_bytes()
     lines = (out / "measurements.jsonl").read_text()

@@ -145,6 +145,19 @@ def test_decode_command(saved, capsys):
     assert "n-alpha" in capsys.readouterr().out
 
 
+def test_prompts_that_are_cut_are_told_of_and_counted(saved, tmp_path, capsys):
+    (tmp_path / "long.jsonl").write_text(json.dumps({"turns": ["w5 " * 400]}) + "\n" + json.dumps({"turns": ["w5"]}))
+    out, context = tmp_path / "decode.json", tiny_target().config.max_position_embeddings
+    bench_decode.main(
+        str(saved / "target"), str(saved / "head"), tmp_path, new_tokens=12, dtype="float32", trees="4/3/1",
+        baselines="plain", device="cpu", out=out,
+    )  # fmt: skip
+    told = " ".join(capsys.readouterr().err.split())
+    assert f"1 of 2 prompts have more than {context - 12} tokens" in told and "ask for fewer new tokens." in told
+    facts = read_json(out)["machine"]
+    assert (facts["prompts"], facts["cut_prompts"]) == (2, 1)
+
+
 def test_answers_as_long_as_the_context_are_refused(saved):
     target, head = str(saved / "target"), str(saved / "head")
     with pytest.raises(ValueError, match="--new-tokens 300 leaves no room for a prompt"):

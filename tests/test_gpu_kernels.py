@@ -1,6 +1,9 @@
 """The GPU benchmark of kernels, on a CPU: rivals compute what the op does; full sizes without memory; its rows."""
 
+import gzip
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +11,9 @@ import torch
 import typer
 
 from bench import gpu_kernels
+from bench.gpu import kernel_names
 from bench.gpu import rows as rows_module
+from bench.gpu.kernel_names import KernelNames
 from bench.gpu.rows import Rows, copied, sets_of
 from bench.results_file import read_json
 from bench.shapes import MODELS, ModelShape, sizes
@@ -43,7 +48,7 @@ def test_every_kernel_beside_its_rivals(tiny, tmp_path):
     }  # fmt: skip
     for row in rows:
         assert row["floor_seconds"] == max(row["bytes_seconds"], row["flops_seconds"]), row
-        assert row["seconds"] > 0 and not row["captured"]
+        assert row["seconds"] > 0 and not row["captured"] and row["kernels"] == []
         for rival in row["rivals"].values():
             assert rival["seconds"] > 0, rival
             assert rival.get("difference", 0) < 0.02, row
@@ -93,11 +98,35 @@ def test_a_group_that_fails_does_not_end_the_run(tiny, tmp_path, monkeypatch):
     def fails(rows: Rows) -> None:
         raise ValueError("wrong shape")
 
-    monkeypatch.setattr(gpu_kernels, "groups", lambda *_: [fails, lambda rows: rows.rows.append({"name": "next"})])
+    def succeeds(rows: Rows) -> None:
+        rows.add("next", [lambda: None], Work(1, 1), {})
+
+    monkeypatch.setattr(gpu_kernels, "groups", lambda *_: [fails, succeeds])
     with pytest.raises(typer.Exit) as stopped:
         gpu_kernels.main(tmp_path / "k.json", tiny, "32", "1", "cpu")
     assert stopped.value.exit_code == 1
-    assert read_json(tmp_path / "k.json")["kernels"] == [{"error": "ValueError: wrong shape"}, {"name": "next"}]
+    failed, measured = read_json(tmp_path / "k.json")["kernels"]
+    assert failed == {"error": "ValueError: wrong shape"} and measured["name"] == "next"
+
+
+def test_a_row_names_the_kernels_of_its_call(monkeypatch):
+    """Of its own call, once each in order, in a pass of its own; what has not been timed gets no row."""
+    launched = {"tree": ["tensor_kernel", "merge_kernel", "tensor_kernel"], "chain": ["plain_kernel"]}
+
+    def write_trace(call: Callable[[], str], activity: object, trace: Path) -> None:
+        """As if the call had launched these, and copied something."""
+        kernels = [{"cat": "kernel", "name": name, "ts": at} for at, name in enumerate(launched[call()])]
+        events = [*reversed(kernels), {"cat": "gpu_memcpy", "name": "Memcpy", "ts": 0}]
+        with gzip.open(trace, "wt") as file:
+            json.dump({"traceEvents": events}, file)
+
+    monkeypatch.setattr(kernel_names, "profiled", write_trace)
+    rows = Rows(Stopwatch("cpu"), CEILINGS)
+    for collected in (rows, KernelNames(rows)):
+        for name in launched:
+            collected.add("op", [lambda name=name: name], Work(1, 1), {}, shape=name)
+    KernelNames(rows).add("op", [lambda: "tree"], Work(1, 1), {}, shape="failed")
+    assert [row["kernels"] for row in rows.rows] == [["tensor_kernel", "merge_kernel"], ["plain_kernel"]]
 
 
 def test_sets_in_turn_exceed_the_cache_and_keep_their_layout(monkeypatch):

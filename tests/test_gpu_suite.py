@@ -29,6 +29,7 @@ def test_claims_follow_from_the_parts():
     attention = {"batch": 1, "nodes": 60, "rivals": {"sdpa": {"seconds": 3e-5}, "flex": {"error": "none"}}}
     parts = {
         "kernels": {
+            "machine": {},
             "kernels": [
                 kernel("tree_attention", 2e-5, context=8192, share_of_bandwidth=0.7, **attention),
                 kernel("tree_attention", 2e-5, context=1024, share_of_bandwidth=0.2, batch=1, nodes=60),
@@ -37,7 +38,7 @@ def test_claims_follow_from_the_parts():
                 kernel("sample and walk", 14e-6, settings="greedy", nodes=60),
                 kernel("compact_kv", 9e-6, rows=8, layers=33),
                 {"error": "not measured"},
-            ]
+            ],
         },
         "rounds-8b": {
             "machine": {"model": "Llama-3.1-8B"},
@@ -62,9 +63,46 @@ def test_claims_follow_from_the_parts():
     assert Claim("speed", 12.0).line().endswith("12")
 
 
+def claims_of(compute_capability: list[int] | None, *rows: dict[str, Any]) -> dict[str, bool | None]:
+    """What the kernels' rows show, measured on a GPU of this capability."""
+    facts = {"compute_capability": compute_capability} if compute_capability else {}
+    return {claim.what: claim.holds for claim in claims({"kernels": {"machine": facts, "kernels": rows}})}
+
+
+WARPGROUP = "void eagle::cuda::warpgroup_attention_kernel<__nv_bfloat16, 128>(eagle::TreeAttentionParams)"
+
+
+@pytest.mark.parametrize(
+    ("launched", "holds"),
+    [
+        ({"kernels": [WARPGROUP, "merge_kernel"]}, True),
+        ({"kernels": ["void eagle::cuda::tensor_attention_kernel<__nv_bfloat16, 128, 2>()"]}, False),
+        ({}, False),  # nothing was profiled
+    ],
+)
+def test_hopper_must_run_attention_by_warpgroups(launched, holds):
+    shape = {"context": 8192, "batch": 1, "share_of_bandwidth": 0.8}
+    tree = kernel("tree_attention", 2e-5, nodes=60, rows_per_key_head=240, head_dim=128, **shape, **launched)
+    claim = "tree_attention, nodes 60, context 8192, batch 1: ran warpgroup_attention_kernel"
+    assert claims_of([9, 0], tree)[claim] is holds
+    chain = tree | {"nodes": 16, "rows_per_key_head": 64}  # so few rows go by mma.sync
+    assert not any(
+        "ran" in what for what in (*claims_of([9, 0], chain), *claims_of([8, 0], tree), *claims_of(None, tree))
+    )
+
+
+@pytest.mark.parametrize(("difference", "holds"), [(0.004, True), (0.3, False), (float("nan"), False)])
+def test_a_wrong_result_shows(difference, holds):
+    compared, bare = {"seconds": 1e-5, "difference": difference}, {"seconds": 1e-5}
+    rivals = {"torch": compared, "flex": {"error": "none"}, "sdpa": bare}
+    row = kernel("linear", 1e-5, product="qkv", rows=10, rivals=rivals)
+    assert claims_of([9, 0], row) == {"linear, product qkv, rows 10: difference from torch": holds}
+
+
 def test_what_was_measured_is_collected(tmp_path):
     (tmp_path / "phases.txt").write_text("build 0 70\nkernels 124 90\n")
-    (tmp_path / "kernels.json").write_text(json.dumps({"kernels": [kernel("compact_kv", 1.2e-5, rows=8, layers=33)]}))
+    kernels = {"machine": {}, "kernels": [kernel("compact_kv", 1.2e-5, rows=8, layers=33)]}
+    (tmp_path / "kernels.json").write_text(json.dumps(kernels))
     (claim,) = collect(tmp_path, tmp_path / "out.json.partial")
     result = json.loads((tmp_path / "out.json.partial").read_text())
     assert not claim.holds and result["claims"][0]["at_most"] == 10 and "kernels" in result

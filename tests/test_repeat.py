@@ -28,7 +28,7 @@ def draft_head_arguments(head: DraftHead) -> dict[str, list[Any]]:
     x, query = head.random(batch, rows, 2 * hidden), head.random(batch, heads, rows, head_dim)
     mlp = head.weight(2 * head.intermediate, hidden), head.weight(hidden, head.intermediate)
     norm, lm_head = head.random(hidden), head.weight(head.vocabulary, hidden)
-    context_len = torch.tensor([200, 3], dtype=torch.int32, device=head.device)
+    context_len = torch.tensor([200, 3][:batch], dtype=torch.int32, device=head.device)
     mask = random_tree_mask(batch, rows).to(head.device)
     return {
         "linear": [head.hidden_states(), head.weight(hidden, hidden), norm],
@@ -149,3 +149,12 @@ def test_gives_the_same_bits_with_fp8_weights(name, device, way):
     arguments = draft_head_arguments(DraftHead(torch.bfloat16, device, **SIZES))[name]
     arguments, scales = with_fp8_weights(name, tuple(arguments))
     assert_repeats(partial(getattr(eagle_kernels, name), **scales), list(arguments), way)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@cases(["tree_attention"])
+def test_a_tall_tree_gives_the_same_bits(name, device, way, head_dim):
+    """60 nodes with four query heads a key head are 240 packed rows: two blocks of the kernel for Hopper."""
+    tall = SIZES | {"batch": 1, "rows": 60, "heads": 8, "head_dim": head_dim}
+    arguments = draft_head_arguments(DraftHead(torch.bfloat16, device, **tall))[name]
+    assert_repeats(getattr(eagle_kernels, name), arguments, way)

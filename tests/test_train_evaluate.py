@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 from eagle_decoding.cli import app
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.stats import Stats
+from eagle_decoding.train.acceptances import Acceptances, mean_over_files, summary
 from eagle_decoding.train.agreement import Agreement, compare, rounds_of
 from eagle_decoding.train.data import DataError
-from eagle_decoding.train.evaluate import Acceptances, Arm, Results, arms, mean_over_files, summary
+from eagle_decoding.train.evaluate import arms
+from eagle_decoding.train.results import Results
 
 SETTINGS = {"target": "t", "max_new_tokens": 8}
 
@@ -68,6 +70,7 @@ def test_eval_measures_every_file_and_resumes(place, tmp_path):
     assert "one: rounds" in result.stdout and "mean of 2 files" in result.stdout
     assert "tau_sim" in result.stdout and second["agreement"]["rows"] == 3
     assert plot.read_bytes().startswith(b"\x89PNG")
+    assert second["machine"]["command"] and second["settings"]["target"] == "target"
     must(*arguments)
     assert len(json.loads(out.read_text())["answers"]) == 12, "answers of files that were not named are kept"
     changed = run(*arguments[:-2], "--topk", 3)
@@ -130,15 +133,20 @@ def test_rounds_follow_accepted_paths():
 
 
 def test_results_of_other_settings_are_refused(tmp_path):
-    results = Results(tmp_path / "r.json", SETTINGS)
-    results.add(
-        "file", "q", Arm("chain", 0.0, TreeConfig(3, 2, 1)), Stats(rounds=2, tokens=5, accepted_by_depth=[2, 1])
-    )
-    again = Results(tmp_path / "r.json", SETTINGS)
+    results = Results(tmp_path / "r.json", SETTINGS, {})
+    results.add("file", "q", "chain, T=0", Stats(rounds=2, tokens=5, accepted_by_depth=[2, 1]))
+    again = Results(tmp_path / "r.json", SETTINGS, {})
     table = again.table({"file": ["q"], "other": ["q"]})
     assert table == {"file": {"chain, T=0": Acceptances(2, 5, [2, 1])}} and again.table({"file": []}) == {}
     with pytest.raises(DataError, match="other max_new_tokens"):
-        Results(tmp_path / "r.json", SETTINGS | {"max_new_tokens": 9})
+        Results(tmp_path / "r.json", SETTINGS | {"max_new_tokens": 9}, {})
+
+
+@pytest.mark.parametrize("damaged", ["", '{"settings": {}', "[]", '{"settings": {}, "answers": [{"file": "a"}]}'])
+def test_damaged_results_are_refused_in_a_sentence(tmp_path, damaged):
+    (tmp_path / "r.json").write_text(damaged)
+    with pytest.raises(DataError, match=r"r\.json does not hold results of this command .*; remove it or give another"):
+        Results(tmp_path / "r.json", SETTINGS, {})
 
 
 def test_means_weigh_files_equally():

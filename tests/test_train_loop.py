@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from train_runs import config_for, make_workplace
 
 from eagle_decoding.checkpoint import CheckpointError, read_head
+from eagle_decoding.files import DiskFullError
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.capture import capture
 from eagle_decoding.train.config import dump_config
@@ -100,7 +101,7 @@ def test_a_full_disk_leaves_whole_shards_and_says_so(workplace, tmp_path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr("eagle_decoding.train.files.save_file", save)
-        with pytest.raises(DataError, match=r"The disk is full: .*00001.safetensors was not written"):
+        with pytest.raises(DiskFullError, match=r"The disk is full: .*00001.safetensors was not written"):
             capture(target, data, tmp_path, max_gb=1.0)
     assert [path.name for path in tmp_path.glob("0*")] == ["00000.safetensors"]
     usage = shutil.disk_usage(tmp_path)

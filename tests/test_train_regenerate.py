@@ -14,10 +14,11 @@ from typer.testing import CliRunner
 from eagle_decoding import SpeculativeDecoder
 from eagle_decoding.cli import app
 from eagle_decoding.drafts import NoDraft
+from eagle_decoding.generation import end_tokens
 from eagle_decoding.slots import Request, SlotDecoder
 from eagle_decoding.target import Target
 from eagle_decoding.train import regenerate as regenerate_module
-from eagle_decoding.train.answering import PlainAnswering, SpeculativeAnswering, eos_tokens
+from eagle_decoding.train.answering import PlainAnswering, SpeculativeAnswering
 from eagle_decoding.train.data import DataError, read_token_rows
 from eagle_decoding.train.prompts import ChatFormat, read_prompts
 from eagle_decoding.train.regenerate import AnswerOptions, regenerate, without_answered
@@ -225,4 +226,4 @@ def test_files_and_models_that_cannot_be_used(target, tmp_path):
     tokenizer.chat_template = None
     with pytest.raises(DataError, match="no chat template"):
         ChatFormat(tokenizer)
-    assert eos_tokens(load_models_of(target).decoder.target)
+    assert end_tokens(load_models_of(target).decoder.target)

@@ -20,10 +20,11 @@ from bench.atlas.page import render
 from bench.console import console
 from bench.machine import machine
 from bench.metrics import average_acceptance_length
-from bench.questions import chat_prompt, read_questions
-from bench.results_file import write_json, write_text
+from bench.prompts import prompts_of
+from bench.results_file import write_json
 from bench.rounds import LoggedRound, RoundLog
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.files import write_text
 
 
 def main(
@@ -43,18 +44,22 @@ def main(
     decoder = SpeculativeDecoder.from_pretrained(target, head, tree=parse_tree(tree), dtype=getattr(torch, dtype))
     decoder.draft = RoundLog(decoder.draft)
     tokenizer = AutoTokenizer.from_pretrained(target)
-    asked = [(name, text) for name, texts in read_questions(questions, prompts).items() for text in texts]
     limit = decoder.target.config.max_position_embeddings - new_tokens
+    asked, num_cut = prompts_of(tokenizer, questions, prompts, limit)
     answers = []
-    for name, text in track(asked, description="decoding", transient=True):
-        prompt = chat_prompt(tokenizer, text)[:, :limit]
+    for name, text, prompt in track(asked, description="decoding", transient=True):
         decoder.generate(prompt, max_new_tokens=new_tokens, do_sample=False)
         answers.append(Answer(name, text, prompt.shape[1], decoder.draft.finish(decoder.stats)))
-    facts = machine(decoder.target.device.type) | {"target": Path(target).name, "head": Path(head).name, "tree": tree}
+    facts = machine(decoder.target.device.type) | {
+        "target": Path(target).name,
+        "head": Path(head).name,
+        "tree": tree,
+        "cut_prompts": num_cut,
+    }
     atlas = build_atlas(answers, tokenizer, facts)
     write_json(atlas, out)
     page = page or out.with_suffix(".html")
-    write_text(render(atlas), page)
+    write_text(page, render(atlas))
     console().print(*axis_tables(atlas))
     print(f"{out} and {page} written.")
 

@@ -48,6 +48,8 @@ def add_attention(rows: Rows, sizes: Sizes) -> None:
         batch=sizes.batch,
         context=sizes.context_len,
         nodes=sizes.num_nodes,
+        rows_per_key_head=sizes.num_nodes * sizes.num_heads // sizes.num_kv_heads,
+        head_dim=sizes.head_dim,
     )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 Part = dict[str, Any]  # what one command of the suite wrote
+LARGEST_DIFFERENCE = 0.02  # of two results over their norm: several times what rounding to bfloat16 leaves
+WARPGROUP_KERNEL = "warpgroup_attention_kernel"  # of csrc/cuda/attention_warpgroup.cuh
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,12 @@ class Claim:
 
 def claims(parts: dict[str, Part]) -> Iterator[Claim]:
     """All claims that the parts, by name, have numbers for."""
-    for row in parts.get("kernels", {}).get("kernels", []):
+    kernels = parts.get("kernels", {})
+    for row in kernels.get("kernels", []):
         yield from of_kernel(row)
+        yield from of_results(row)
+        if kernels["machine"].get("compute_capability", [0])[0] == 9:
+            yield from of_warpgroups(row)
     for name, part in parts.items():
         if "graph_rounds" in part:
             yield from of_rounds(part)
@@ -42,25 +48,44 @@ def claims(parts: dict[str, Part]) -> Iterator[Claim]:
             yield from of_decoding(name, part)
 
 
+def title(row: dict[str, Any]) -> str:
+    """A row's name and what tells it from others of that name; what could not be measured has no name."""
+    told = ("product", "weights", "settings", "rows", "nodes", "context", "batch", "layers")
+    return ", ".join([row.get("name", ""), *(f"{name} {row[name]}" for name in told if name in row)])
+
+
 def of_kernel(row: dict[str, Any]) -> Iterator[Claim]:
-    microseconds = 1e6 * row.get("seconds", 0.0)
+    what, microseconds = f"{title(row)}: ", 1e6 * row.get("seconds", 0.0)
     match row:
-        case {"name": "tree_attention", "batch": batch, "context": context, "nodes": 60}:
-            what = f"tree_attention, 60 nodes, context {context}, batch {batch}: "
+        case {"name": "tree_attention", "context": context, "nodes": 60}:
             yield Claim(what + "share of bandwidth", row["share_of_bandwidth"], 0.75 if context >= 8192 else None)
             yield Claim(what + "time over the floor", row["times_floor"])
             for rival, taken in row["rivals"].items():
                 if "seconds" in taken:
                     yield Claim(what + f"times faster than {rival}", taken["seconds"] / row["seconds"], 1.0)
-        case {"name": "draft forward", "weights": weights, "rows": rows}:
+        case {"name": "draft forward", "weights": weights}:
             bound = 1.25 if weights == "bfloat16" else 1.35
-            over = row["seconds"] / row["bytes_seconds"]
-            yield Claim(f"draft forward, {rows} rows, {weights}: time over its bytes' floor", over, at_most=bound)
-        case {"name": "sample and walk", "settings": settings, "nodes": nodes}:
-            bound = 15 if settings == "greedy" else 40
-            yield Claim(f"sample and walk, {nodes} nodes, {settings}: microseconds", microseconds, at_most=bound)
-        case {"name": "compact_kv", "rows": rows, "layers": layers}:
-            yield Claim(f"compaction, {rows} rows, {layers} layers: microseconds", microseconds, at_most=10)
+            yield Claim(what + "time over its bytes' floor", row["seconds"] / row["bytes_seconds"], at_most=bound)
+        case {"name": "sample and walk", "settings": settings}:
+            yield Claim(what + "microseconds", microseconds, at_most=15 if settings == "greedy" else 40)
+        case {"name": "compact_kv"}:
+            yield Claim(what + "microseconds", microseconds, at_most=10)
+
+
+def of_results(row: dict[str, Any]) -> Iterator[Claim]:
+    """A wrong result must not carry a good time."""
+    for rival, taken in row.get("rivals", {}).items():
+        if "difference" in taken:
+            yield Claim(f"{title(row)}: difference from {rival}", taken["difference"], at_most=LARGEST_DIFFERENCE)
+
+
+def of_warpgroups(row: dict[str, Any]) -> Iterator[Claim]:
+    """Attention that csrc/cuda/tree_attention.cu hands to wgmma must have run there, not in what takes its place."""
+    match row:
+        case {"name": "tree_attention", "rows_per_key_head": rows, "head_dim": 64 | 128} if rows > 64:
+            launched = row.get("kernels", [])
+            found = any(WARPGROUP_KERNEL in name for name in launched)
+            yield Claim(f"{title(row)}: ran {WARPGROUP_KERNEL}", float(found), at_least=1)
 
 
 def of_rounds(part: Part) -> Iterator[Claim]:

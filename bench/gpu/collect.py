@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.gpu.claims import Claim, claims
+from eagle_decoding.files import write_text
 
 
 def read_parts(folder: Path) -> dict[str, Any]:
@@ -28,9 +29,7 @@ def main(folder: Path, out: Path) -> list[Claim]:
     found = list(claims(parts))
     held = [asdict(claim) | {"holds": claim.holds} for claim in found]
     result = {"phases": read_phases(folder / "phases.txt"), "claims": held, **parts}
-    partial = out.with_name(out.name + ".partial")
-    partial.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    partial.replace(out)
+    write_text(out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
     return found
 
 

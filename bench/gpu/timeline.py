@@ -33,13 +33,23 @@ def profiled(call: Callable[[], object], activity: ProfilerActivity, trace: Path
 
 
 def read_activities(trace: Path) -> list[Activity]:
-    with gzip.open(trace, "rt") as file:
-        events = json.load(file)["traceEvents"]
     return [
         Activity(event["ts"], event["ts"] + event["dur"], event["args"]["correlation"])
-        for event in events
+        for event in read_events(trace)
         if event.get("cat") in ON_DEVICE
     ]
+
+
+def read_kernels(trace: Path) -> list[str]:
+    """Names of the kernels that ran, each once, in the order in which they first began."""
+    kernels = [event for event in read_events(trace) if event.get("cat") == "kernel"]
+    return list(dict.fromkeys(event["name"] for event in sorted(kernels, key=lambda event: event["ts"])))
+
+
+def read_events(trace: Path) -> list[dict[str, Any]]:
+    with gzip.open(trace, "rt") as file:
+        events: list[dict[str, Any]] = json.load(file)["traceEvents"]
+    return events
 
 
 def idle_shares(activities: Iterable[Activity]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle_decoding.bench.measure import Key, Record
-from eagle_decoding.train.files import write_whole
+from eagle_decoding.files import write_text
 
 NAME = "measurements.jsonl"
 
@@ -23,7 +23,7 @@ class Journal:
         self.records: dict[Key, Record] = {}
         lines = whole_lines(self.path)
         if not lines:
-            self.path.write_text(json.dumps(settings) + "\n")
+            write_text(self.path, json.dumps(settings) + "\n")
             return
         before = json.loads(lines[0])
         changed = [name for name in settings if before.get(name) != settings[name]]
@@ -36,7 +36,7 @@ class Journal:
             fields = json.loads(line)
             record = Record(**{**fields, "key": Key(**fields["key"])})
             self.records[record.key] = record
-        write_whole(self.path, lambda temporary: temporary.write_text("".join(line + "\n" for line in lines)))
+        write_text(self.path, "".join(line + "\n" for line in lines))
 
     def known(self, key: Key, spec: str) -> bool:
         """Whether this was measured already. Raises ValueError when it was, with another draft under the same name."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers.generation.streamers import BaseStreamer
 
 from eagle_decoding.bench.methods import RIVALS, Method
+from eagle_decoding.generation import until_end
 
 
 class Clock(BaseStreamer):
@@ -65,12 +66,12 @@ class Record:
     text: str
 
 
-def measure(method: Method, key: Key, prompt: Tensor, settings: dict[str, Any], end_tokens: set[int]) -> Record:
+def measure(method: Method, key: Key, prompt: Tensor, settings: dict[str, Any], ends: frozenset[int]) -> Record:
     """Generates once.
 
-    prompt:     [1, tokens] int64
-    settings:   arguments of generate
-    end_tokens: what ends a text; nothing after one counts
+    prompt:   [1, tokens] int64
+    settings: arguments of generate
+    ends:     tokens that end a text; nothing after one counts
     """
     seed = max(key.run, 0)
     torch.manual_seed(seed)
@@ -79,7 +80,7 @@ def measure(method: Method, key: Key, prompt: Tensor, settings: dict[str, Any], 
         torch.cuda.synchronize()  # the clock starts on an idle device; it stops at tokens that have reached the host
     clock = Clock()
     output = method.generate(prompt, streamer=clock, **settings, **own)
-    new = trim(output[0, prompt.shape[1] :].tolist(), end_tokens)
+    new = until_end(output[0, prompt.shape[1] :].tolist(), ends)
     stats = method.stats()
     return Record(
         key=key,
@@ -91,16 +92,3 @@ def measure(method: Method, key: Key, prompt: Tensor, settings: dict[str, Any], 
         accepted=stats.accepted if stats else 0,
         text=hashlib.sha256(str(new).encode()).hexdigest()[:16],
     )
-
-
-def trim(tokens: list[int], end_tokens: set[int]) -> list[int]:
-    """Tokens up to and including the first that ends the text."""
-    end = next((i for i, token in enumerate(tokens) if token in end_tokens), len(tokens))
-    return tokens[: end + 1]
-
-
-def sampling(temperature: float, new_tokens: int) -> dict[str, Any]:
-    """Arguments of generate: greedy at temperature 0, else sampling from the whole vocabulary."""
-    if temperature == 0:
-        return {"do_sample": False, "max_new_tokens": new_tokens}
-    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0, "max_new_tokens": new_tokens}

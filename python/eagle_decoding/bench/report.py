@@ -10,6 +10,7 @@ from typing import Any
 from rich.table import Table
 
 from eagle_decoding.bench.summary import MEAN, Row
+from eagle_decoding.files import write_bytes
 
 CAPTION = """medians over runs, in brackets the lowest and the highest; tokens per round: accepted drafts + 1
 same text: as plain decoding with the same seed; greedy fp32: as transformers' generate, each file's first question"""
@@ -30,9 +31,7 @@ def write_reports(folder: Path, rows: list[Row], facts: dict[str, Any]) -> list[
         "table.png": draw(rows),
     }
     for name, content in contents.items():
-        partial = folder / f"{name}.partial"
-        partial.write_bytes(content)
-        partial.replace(folder / name)
+        write_bytes(folder / name, content)
     return [folder / name for name in contents]
 
 

@@ -2,30 +2,30 @@
 
 import hashlib
 import math
-import platform
 import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-import transformers
 from rich.measure import Measurement
 from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 from torch import Tensor
 
 from eagle_decoding.bench.journal import Journal
-from eagle_decoding.bench.measure import CHECK, Key, measure, sampling
+from eagle_decoding.bench.measure import CHECK, Key, measure
 from eagle_decoding.bench.methods import catalogue, choose, load_method
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.report import tables, write_reports
 from eagle_decoding.bench.summary import complete, summarise
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.generation import at_temperature, end_tokens
+from eagle_decoding.machine import machine, without_folders
 from eagle_decoding.terminal.console import err, notice, out
 from eagle_decoding.terminal.models import Models, bundled_head, load_models
-from eagle_decoding.train.evaluate import fingerprint
+from eagle_decoding.train.results import fingerprint
 
+BUNDLED = "SmolLM2-135M-Instruct"  # the target where none is given
 WARM_UP = 12  # tokens
 
 
@@ -69,7 +69,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         torch.set_num_threads(settings.threads)
     files = b"".join(file.read_bytes() for file in sorted(data.glob("*.jsonl")))
     shared = {
-        "target": settings.target or "SmolLM2-135M-Instruct",
+        "target": settings.target or BUNDLED,
         "dtype": settings.dtype,
         "draft_dtype": settings.draft_dtype,
         "max_new_tokens": settings.max_new_tokens,
@@ -79,8 +79,8 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     }
     marks = {name: marked(spec) for name, spec in specs.items()}
     journal, deadline = Journal(folder, shared), time.monotonic() + 60 * (settings.minutes or math.inf)
-    checks, keys = plan(settings, questions, list(specs))
-    texts = {(file, question): text for file, question, text in questions}
+    texts = {(file, question): text for file, some in questions.items() for question, text in enumerate(some)}
+    checks, keys = plan(settings, list(texts), list(specs))
     for dtype, asked in (("float32", checks), (settings.dtype, keys)):
         missing = [key for key in asked if not journal.known(key, marks[key.method])]
         if missing:
@@ -96,30 +96,23 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         table.width = Measurement.get(out, out.options.update(max_width=1000), table).maximum
         out.print(table, crop=False)  # a narrow terminal wraps lines, and loses nothing
     facts = shared | {
-        "machine": hardware(settings.device),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        "target": without_folders(settings.target or BUNDLED),
+        "machine": machine(settings.device),
         "prompts": settings.prompts,
         "runs": settings.runs,
-        "methods": specs,
+        "methods": {name: without_folders(spec) for name, spec in specs.items()},
     }
     notice("Written: " + ", ".join(str(path) for path in write_reports(folder, rows, facts)))
 
 
-def hardware(device: str) -> str:
-    return torch.cuda.get_device_name() if device == "cuda" else platform.processor() or platform.machine()
-
-
-def plan(settings: Settings, questions: list[tuple[str, int, str]], methods: list[str]) -> tuple[list[Key], list[Key]]:
+def plan(settings: Settings, questions: list[tuple[str, int]], methods: list[str]) -> tuple[list[Key], list[Key]]:
     """What to generate: each file's first question in fp32, to compare texts; then everything that is timed."""
-    checks = [
-        Key(CHECK, 0.0, file, question, name) for file, question, _ in questions if not question for name in methods
-    ]
+    checks = [Key(CHECK, 0.0, file, question, name) for file, question in questions if not question for name in methods]
     timed = [
         Key(run, temperature, file, question, name)
         for run in range(settings.runs)
         for temperature in settings.temperatures
-        for file, question, _ in questions
+        for file, question in questions
         for name in methods
     ]
     return checks, timed
@@ -138,20 +131,22 @@ def fill(
     """Measures what is missing, after a short warm-up of each method, until the clock shows the deadline."""
     target, methods = models.decoder.target, dict.fromkeys(key.method for key in missing)
     loaded = {name: load_method(name, specs[name], target, settings.draft_dtype) for name in methods}
-    ends = end_tokens(models)
+    ends = end_tokens(target)
     prompts = fitting(models, texts, settings.max_new_tokens)
     hello = models.encode_prompt("Hello", None)["input_ids"]
+    short = at_temperature(0.0) | {"max_new_tokens": WARM_UP}
     columns = (*Progress.get_default_columns()[:2], MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err) as progress:
         task = progress.add_task("warming up", total=len(missing))
         for method in loaded.values():
-            measure(method, Key(0, 0.0, "", 0, method.name), hello, sampling(0.0, WARM_UP), ends)
+            measure(method, Key(0, 0.0, "", 0, method.name), hello, short, ends)
         for key in missing:
             if time.monotonic() > deadline:
                 return
             run = "fp32 check" if key.run == CHECK else f"run {key.run + 1}"
             progress.update(task, description=f"{run}, T={key.temperature:g}, {key.file}, {key.method}")
-            prompt, arguments = prompts[key.file, key.question], sampling(key.temperature, settings.max_new_tokens)
+            prompt = prompts[key.file, key.question]
+            arguments = at_temperature(key.temperature) | {"max_new_tokens": settings.max_new_tokens}
             journal.add(replace(measure(loaded[key.method], key, prompt, arguments, ends), spec=marks[key.method]))
             progress.advance(task)
 
@@ -173,9 +168,3 @@ def fitting(models: Models, texts: dict[tuple[str, int], str], max_new_tokens: i
                 f"are more than the target's {context}: shorten it or lower --max-new-tokens."
             )
     return prompts
-
-
-def end_tokens(models: Models) -> set[int]:
-    """Tokens that end a text, by the target's generation settings."""
-    ends: Any = models.decoder.target.generation_config.eos_token_id
-    return set() if ends is None else {ends} if isinstance(ends, int) else set(ends)

@@ -22,6 +22,7 @@ def numerics(
     from rich.console import Console
     from rich.table import Table
 
+    from eagle_decoding.files import write_text
     from eagle_decoding.numerics.audit import audit
     from eagle_decoding.numerics.report import HEADER, markdown, row
 
@@ -39,10 +40,7 @@ def numerics(
     console.print(table)
     if report is not None:
         hardware = torch.cuda.get_device_name() if device == "cuda" else f"a CPU ({platform.machine()})"
-        report.parent.mkdir(parents=True, exist_ok=True)
-        temporary = report.with_suffix(".partial")
-        temporary.write_text(markdown(findings, device, hardware))
-        temporary.replace(report)
+        write_text(report, markdown(findings, device, hardware))
     broken = sum(not finding.holds for finding in findings)
     console.print(f"{len(findings)} outputs measured, {broken} out of bounds.")
     raise typer.Exit(int(broken > 0))

@@ -13,7 +13,7 @@ COLOURS = ("#2a6fbb", "#d1662b", "#2d8a5f", "#a0489c")
 
 
 def file_tables(summary: dict[str, Any]) -> list[Table]:
-    """One table per file and one of the means. summary: as `eagle_decoding.train.evaluate.summary` gives it."""
+    """One table per file and one of the means. summary: as `eagle_decoding.train.acceptances.summary` gives it."""
     tables = [arm_table(f"{file}: rounds and survival by depth", arms) for file, arms in summary["files"].items()]
     return [*tables, arm_table(f"mean of {len(summary['files'])} files", summary["mean"])]
 

@@ -7,9 +7,10 @@ from itertools import groupby
 from typing import Protocol
 
 import torch
-from transformers import GenerationConfig, PreTrainedModel
+from transformers import GenerationConfig
 
 from eagle_decoding.decoder import SpeculativeDecoder
+from eagle_decoding.generation import at_temperature, end_tokens, until_end
 from eagle_decoding.slots import FollowUp, Request, SlotDecoder
 from eagle_decoding.target import Target
 
@@ -20,12 +21,6 @@ class Answering(Protocol):
     """Decodes requests and whatever follows from them; report(requests finished for good, new tokens)."""
 
     def __call__(self, requests: list[Request], follow_up: FollowUp, report: Report) -> None: ...
-
-
-def eos_tokens(target: PreTrainedModel) -> frozenset[int]:
-    """Token ids that end a text of this model."""
-    eos = target.generation_config.eos_token_id
-    return frozenset([eos] if isinstance(eos, int) else eos or [])
 
 
 class PlainAnswering:
@@ -41,7 +36,7 @@ class PlainAnswering:
             return following
 
         target = Target(self.decoder.target, (), self.decoder.fused)
-        slots = SlotDecoder(target, self.batch, eos_tokens(self.decoder.target), self.max_new_tokens)
+        slots = SlotDecoder(target, self.batch, end_tokens(self.decoder.target), self.max_new_tokens)
         with target.attached():
             slots.run(requests, finished, lambda tokens: report(0, tokens))
 
@@ -66,27 +61,22 @@ class SpeculativeAnswering:
             requests = following
 
     def answer(self, batch: list[Request], temperature: float) -> list[list[int]]:
-        """New tokens of each request, the closing eos included."""
-        target, eos = self.decoder.target, eos_tokens(self.decoder.target)
+        """New tokens of each request, the one that ends it included."""
+        target, ends = self.decoder.target, end_tokens(self.decoder.target)
         longest = max(len(request.prompt) for request in batch)
         padding = [longest - len(request.prompt) for request in batch]
         ids = [[0] * pad + request.prompt for pad, request in zip(padding, batch, strict=True)]
         mask = [[0] * pad + [1] * (longest - pad) for pad in padding]
         settings = GenerationConfig(
-            max_new_tokens=self.max_new_tokens, eos_token_id=sorted(eos) or None, pad_token_id=0, do_sample=False
+            max_new_tokens=self.max_new_tokens,
+            eos_token_id=sorted(ends) or None,
+            pad_token_id=0,
+            **at_temperature(temperature),
         )
-        if temperature > 0:
-            settings.update(do_sample=True, temperature=temperature, top_k=0)
         sequences = self.decoder.generate(
             torch.tensor(ids, device=target.device),
             attention_mask=torch.tensor(mask, device=target.device),
             generation_config=settings,
             seed=[request.seed for request in batch],
         )
-        return [until_eos(row, eos) for row in sequences[:, longest:].tolist()]
-
-
-def until_eos(tokens: list[int], eos: frozenset[int]) -> list[int]:
-    """The tokens up to the first that ends a text."""
-    end = next((i for i, token in enumerate(tokens) if token in eos), len(tokens) - 1)
-    return tokens[: end + 1]
+        return [until_end(row, ends) for row in sequences[:, longest:].tolist()]

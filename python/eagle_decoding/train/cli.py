@@ -192,34 +192,35 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Measure a head: tokens per round and survival by depth, chain and tree, at T=0 and T=1. Run again to resume."""
+    from eagle_decoding.machine import machine, without_folders
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.console import out as console
     from eagle_decoding.terminal.evaluation import file_tables, plot_survival
     from eagle_decoding.terminal.models import device_named, load_models
-    from eagle_decoding.train import evaluate as evaluation
+    from eagle_decoding.train.acceptances import summary
     from eagle_decoding.train.agreement import compare
+    from eagle_decoding.train.evaluate import arms, decoders, evaluate
     from eagle_decoding.train.progress import row_progress
     from eagle_decoding.train.prompts import ChatFormat, read_questions
+    from eagle_decoding.train.results import Results, fingerprint
 
     where = device_named(device)
     tree = TreeConfig(num_nodes, max_depth, topk)
-    chosen = evaluation.arms(tree)
+    chosen = arms(tree)
     questions = read_questions(files, limit, notice)
     models = load_models(target, draft, dtype, tree, device=where)
-    decoders = evaluation.decoders(models.decoder.target, draft, chosen)
+    by_shape = decoders(models.decoder.target, draft, chosen)
     settings = {
-        "target": models.decoder.target.config._name_or_path,
-        "head": evaluation.fingerprint(draft),
+        "target": without_folders(models.decoder.target.config._name_or_path),
+        "head": fingerprint(draft),
         "dtype": dtype,
         "max_new_tokens": max_new_tokens,
         "tree": [num_nodes, max_depth, topk],
     }
-    results = evaluation.Results(out, settings)
+    results = Results(out, settings, machine(where))
     with row_progress(sum(map(len, questions.values())) * len(chosen)) as report:
-        table = evaluation.evaluate(
-            decoders, ChatFormat(models.tokenizer), questions, chosen, max_new_tokens, results, report
-        )
-    facts = {"summary": evaluation.summary(table)}
+        table = evaluate(by_shape, ChatFormat(models.tokenizer), questions, chosen, max_new_tokens, results, report)
+    facts = {"summary": summary(table)}
     results.write(**facts)
     for each in file_tables(facts["summary"]):
         console.print(each)

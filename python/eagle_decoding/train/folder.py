@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eagle_decoding.files import write_text
 from eagle_decoding.train.config import ConfigError, TrainConfig, dump_config, load_config
-from eagle_decoding.train.files import write_whole
 from eagle_decoding.train.state import StateError, TrainState, newest_state, save_state, sweep
 
 MAY_CHANGE = ("target", "out", "data.features", "optim", "log")
@@ -36,7 +36,7 @@ class RunFolder:
         if state:
             check_same_run(load_config(self.path / "config.yaml"), config)
         if self.writes:
-            write_whole(self.path / "config.yaml", lambda path: path.write_text(dump_config(config)))
+            write_text(self.path / "config.yaml", dump_config(config))
             sweep(self.checkpoints)
         return state
 

@@ -16,7 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from eagle_decoding.decoder import SpeculativeDecoder
-from eagle_decoding.train.answering import Answering, eos_tokens
+from eagle_decoding.generation import end_tokens
+from eagle_decoding.train.answering import Answering
 from eagle_decoding.train.data import DataError, TokenRows
 from eagle_decoding.train.dialogue import Dialogue, Dialogues
 from eagle_decoding.train.files import keep_plan, save_shard
@@ -77,7 +78,7 @@ def regenerate(
             continue
         chat = ChatFormat(tokenizer)
         dialogues = [_dialogue(key, prompts[key], options) for key in keys]
-        work = Dialogues(chat, dialogues, eos_tokens(decoder.target), options.max_new_tokens, options.max_length)
+        work = Dialogues(chat, dialogues, end_tokens(decoder.target), options.max_new_tokens, options.max_length)
         requests = work.requests()
         report(len(keys) - len(requests), 0)
         answering(requests, work.finished, report)

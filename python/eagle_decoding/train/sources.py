@@ -11,8 +11,8 @@ from importlib.metadata import PackageNotFoundError, metadata, packages_distribu
 from pathlib import Path
 from typing import Any
 
+from eagle_decoding.files import write_text
 from eagle_decoding.train.data import DataError
-from eagle_decoding.train.files import write_whole
 
 LONGEST_STUB = 60  # lines of a function's signature and docstring
 ASK = "Complete this Python function. Answer with the code and a short explanation.\n\n```python\n{stub}\n```"
@@ -114,5 +114,5 @@ def write_prompts(sources: Iterable[Iterable[Row]], out: str | Path, limit: int 
         raise DataError("The sources hold no prompt; name packages with documented functions.")
     draw.shuffle(rows)
     text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    write_whole(out, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(out, text)
     return len(rows)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from eagle_decoding.files import DiskFullError, write_whole
 from eagle_decoding.train.distributed import share_like, whole
 
 KEEP = 2
@@ -69,19 +69,13 @@ def save_state(folder: Path, state: TrainState) -> Path:
     for index, entries in state.optimizer.items():
         tensors |= {f"optimizer.{index}.{name}": value.contiguous() for name, value in entries.items()}
     path = folder / f"step-{state.progress['step']:08d}.safetensors"
-    temporary = path.with_suffix(".tmp")
     facts = {"progress": json.dumps(state.progress), "checksum": str(_checksum(tensors))}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, temporary, facts)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        write_whole(path, lambda temporary: save_file(tensors, temporary, facts))
     except (SafetensorError, OSError) as error:
-        temporary.unlink(missing_ok=True)
-        kept = _checkpoints(folder)
+        kept, reason = _checkpoints(folder), "the disk is full" if isinstance(error, DiskFullError) else error
         raise StateError(
-            f"The checkpoint {path} could not be written ({error}); "
+            f"The checkpoint {path} could not be written ({reason}); "
             + (f"{kept[-1].name} is the newest whole one." if kept else "there is none before it.")
         ) from error
     for old in _checkpoints(folder)[:-KEEP]:

@@ -1,0 +1,46 @@
+"""Files that are whole or not there: written under a temporary name, then renamed; a full disk is one sentence."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+class DiskFullError(OSError):
+    """A file that was not written because no space is left."""
+
+
+def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
+    """Calls write(temporary path) and renames what it wrote to `path`; folders are made as needed.
+
+    Raises DiskFullError when the disk is full; then, as after any other failure, nothing of the file stays.
+    """
+    path = Path(path)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if is_disk_full(error):
+            sentence = f"The disk is full: {path} was not written; make room and run the command again."
+            raise DiskFullError(sentence) from None
+        raise
+
+
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """A file of these bytes, whole or not there."""
+    write_whole(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """A text file, whole or not there."""
+    write_bytes(path, text.encode())
+
+
+def is_disk_full(error: BaseException) -> bool:
+    """Whether an OSError, or safetensors' own error around one, says that no space is left."""
+    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC).lower() in str(error).lower()
