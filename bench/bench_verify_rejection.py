@@ -11,14 +11,14 @@ from eagle_decoding.numerics.cases import Maker, Sizes
 CHILDREN = 3
 
 
-def case(s: Sizes, make: Maker) -> Case:
+def case(s: Sizes, make: Maker, settings: str = "temperature") -> Case:
     nodes = torch.arange(s.num_nodes, dtype=torch.int32)
     parent = nodes.sub(1).div(CHILDREN, rounding_mode="floor")
     parents = make.tensor(parent.repeat(s.batch, 1))
     target_logits = language_model_logits(make, s.batch, s.num_nodes, s.vocab_size)
     draft_logits = target_logits + 0.5 * torch.randn_like(target_logits)
     node_ids, context_len = make.tensor(nodes.repeat(s.batch, 1)), make.tensor([s.context_len] * s.batch)
-    requests = request_settings(make, s.batch, "temperature")
+    requests = request_settings(make, s.batch, settings)
     num_children = torch.full_like(node_ids, CHILDREN)
     children, _ = eagle_kernels.sample_children(draft_logits, node_ids, num_children, context_len, *requests, CHILDREN)
     draft_tokens = torch.zeros_like(node_ids)

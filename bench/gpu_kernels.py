@@ -13,7 +13,7 @@ import torch
 import typer
 
 from bench.__main__ import numbers
-from bench.gpu.after_logits import add_compaction, add_sample_and_walk
+from bench.gpu.after_logits import add_compaction, add_rejection, add_sample_and_walk
 from bench.gpu.attention import TREE, add_attention
 from bench.gpu.draft import add_draft_forward
 from bench.gpu.kernel_names import KernelNames
@@ -76,6 +76,8 @@ def groups(of_model: Sizes, contexts: list[int], batches: list[int]) -> Iterator
     yield partial(add_draft_forward, sizes=of_model)
     for settings in ("top-k, top-p", "greedy"):
         yield partial(add_sample_and_walk, sizes=of_model, settings=settings)
+    for settings in ("top-k, top-p", "temperature"):
+        yield partial(add_rejection, sizes=of_model, settings=settings)
     yield partial(add_compaction, sizes=of_model)
     for num_rows in (PLAIN, LEVEL, TREE):
         yield partial(add_products, sizes=of_model, num_rows=num_rows)

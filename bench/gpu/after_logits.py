@@ -1,11 +1,11 @@
-"""From logits to a compacted cache: sampling and the walk, greedy and filtered, and the move of the accepted rows."""
+"""From logits to a compacted cache: the walks over a tree, coupled and by rejection, and the move of accepted rows."""
 
 from dataclasses import replace
 
 import torch
 
 import eagle_kernels
-from bench import bench_compact_kv, bench_sample_tokens, bench_verify_tree
+from bench import bench_compact_kv, bench_sample_tokens, bench_verify_rejection, bench_verify_tree
 from bench.gpu.rows import DeviceMaker, Rows, in_turn, sets_of
 from eagle_decoding.floor.work import Work
 from eagle_decoding.numerics.cases import Sizes
@@ -30,6 +30,18 @@ def add_sample_and_walk(rows: Rows, sizes: Sizes, settings: str) -> None:
     work = Work(sampling.bytes + walk.bytes, sampling.flops)
     rivals = {"torch": lambda: in_turn(in_torch, sets)}
     rows.add("sample and walk", in_turn(ours, sets), work, rivals, settings=settings, nodes=sizes.num_nodes)
+
+
+def add_rejection(rows: Rows, sizes: Sizes, settings: str) -> None:
+    """The walk over a tree of sampled children, settings as above. The rival does not filter."""
+    make = DeviceMaker(torch.bfloat16, rows.watch.device)
+    walk = bench_verify_rejection.case(sizes, make, settings)
+    sets = sets_of(walk.arguments, sum(logits.nbytes for logits in walk.arguments[:2]))
+    rivals = {"torch, walked by the host": lambda: in_turn(walk.in_torch, sets)}
+    calls = in_turn(eagle_kernels.verify_rejection, sets)
+    unfiltered = settings == "temperature"
+    work, about = Work(walk.bytes, walk.flops), {"settings": settings, "nodes": sizes.num_nodes}
+    rows.add("verify_rejection", calls, work, rivals if unfiltered else {}, **about)
 
 
 def add_compaction(rows: Rows, sizes: Sizes) -> None:

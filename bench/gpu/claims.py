@@ -68,6 +68,8 @@ def of_kernel(row: dict[str, Any]) -> Iterator[Claim]:
             yield Claim(what + "time over its bytes' floor", row["seconds"] / row["bytes_seconds"], at_most=bound)
         case {"name": "sample and walk", "settings": settings}:
             yield Claim(what + "microseconds", microseconds, at_most=15 if settings == "greedy" else 40)
+        case {"name": "verify_rejection"}:
+            yield Claim(what + "microseconds", microseconds)
         case {"name": "compact_kv"}:
             yield Claim(what + "microseconds", microseconds, at_most=10)
 
