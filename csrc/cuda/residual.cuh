@@ -13,7 +13,7 @@ constexpr float kPossible = kNever / 2;
 struct RowLaw {
   float max;  // not finite: the row is invalid
   Keep keep;
-  int32_t top;       // lowest token with the maximum
+  int32_t top;       // of a greedy request: the lowest token with the maximum
   double log_total;  // of the weights of what is kept
 };
 

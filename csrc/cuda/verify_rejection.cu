@@ -90,7 +90,8 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
                               of_row.max,
                               summary.group_sum + r * groups}
                      .find_keep();
-    law.top = lowest_argmax(row, group_max, of_row.max);
+    else
+      law.top = lowest_argmax(row, group_max, of_row.max);
   }
   if (threadIdx.x == 0) laws[r] = law;
 }
