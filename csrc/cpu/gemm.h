@@ -15,8 +15,9 @@ struct ProductBlock;
 
 // output[row][o] = sum over k of input[row][k] * weight[o][k], in float32, times the scale of o if the weight is fp8.
 //
-// Every output is one chain of fused multiply-adds per vector lane over k, then one fixed tree over the lanes. Neither
-// depends on the number of rows, on the block of outputs or on the thread, so an output has the same bits in each.
+// Every output is one chain of fused multiply-adds, or of dot products of pairs, per vector lane over k, then one fixed
+// tree over the lanes. Neither depends on the number of rows, on the block of outputs or on the thread, so an output
+// has the same bits in each.
 class Product {
  public:
   static constexpr int64_t kMaxRows = 128;
@@ -54,7 +55,7 @@ class Product {
   const DType dtype_;
   const Weight weight_;
   const int64_t rows_, inner_, stride_;
-  std::unique_ptr<float[], Free> packed_;  // [rows, stride] float32, zero-padded, lanes in the weight's order
+  std::unique_ptr<float[], Free> packed_;  // [rows, stride], zero-padded, lanes in the weight's order
 };
 
 // What Product::multiply writes; lives on the stack.

@@ -1,0 +1,199 @@
+// How an instruction set multiplies a step of input rows by four weight rows: its vectors, loads, products and sums.
+#pragma once
+#include <cstdlib>
+#include <cstring>
+#include <type_traits>
+#include <utility>
+
+#include "cpu/gemm.h"
+#include "cpu/simd.h"
+
+namespace eagle::cpu {
+
+template <int kLanes>
+struct Lanes {
+  typedef float Float __attribute__((vector_size(4 * kLanes)));
+  typedef uint32_t Word __attribute__((vector_size(4 * kLanes)));
+  typedef uint16_t Short __attribute__((vector_size(2 * kLanes)));
+  typedef int16_t SignedShort __attribute__((vector_size(2 * kLanes)));
+};
+
+template <int kLanes>
+struct Pair {
+  typename Lanes<kLanes>::Float first, second;
+};
+
+template <class To, class T>
+EAGLE_INLINE To read(const T* p) {
+  To value;
+  std::memcpy(&value, p, sizeof value);
+  return value;
+}
+
+// Bits of float16 numbers, one a lane, to float32.
+template <int kLanes>
+EAGLE_INLINE typename Lanes<kLanes>::Float halves_to_floats(typename Lanes<kLanes>::Short bits) {
+  using Float = typename Lanes<kLanes>::Float;
+#ifdef __x86_64__
+  if constexpr (kLanes > 4) {  // GCC would convert _Float16 vectors lane by lane
+    Float value;
+    asm("vcvtph2ps %1, %0" : "=v"(value) : "vm"(bits));
+    return value;
+  }
+#endif
+  return half_bits_to_float<Float>(__builtin_convertvector(bits, typename Lanes<kLanes>::Word));
+}
+
+// The next 2 * kLanes elements as float32. Which vector holds which element is free, as long as inputs and weights
+// agree: bfloat16 and fp8 split into even and odd elements, which needs no moves between lanes.
+template <int kLanes>
+EAGLE_INLINE Pair<kLanes> load_pair(const float* p) {
+  using Float = typename Lanes<kLanes>::Float;
+  return {read<Float>(p), read<Float>(p + kLanes)};
+}
+template <int kLanes>
+EAGLE_INLINE Pair<kLanes> load_pair(const bfloat16* p) {
+  using Float = typename Lanes<kLanes>::Float;
+  const auto words = read<typename Lanes<kLanes>::Word>(p);
+  return {(Float)(words << 16), (Float)(words & 0xffff0000u)};
+}
+template <int kLanes>
+EAGLE_INLINE Pair<kLanes> load_pair(const float16* p) {
+  using Short = typename Lanes<kLanes>::Short;
+  return {halves_to_floats<kLanes>(read<Short>(p)), halves_to_floats<kLanes>(read<Short>(p + kLanes))};
+}
+
+// An fp8 number's bits, spread to the fields of a float16, are that number divided by 256 (the biases are 7 and 15),
+// subnormals too: no table, no case, and what is missing goes into the scale.
+constexpr float kFp8Factor = 256;
+template <int kLanes>
+EAGLE_INLINE Pair<kLanes> load_pair(const float8* p) {
+  using Short = typename Lanes<kLanes>::Short;
+  using Signed = typename Lanes<kLanes>::SignedShort;
+  constexpr int16_t kFields = static_cast<int16_t>(0xbf80);  // a shift keeps the sign and copies it into the exponent
+  const auto words = read<Signed>(p);
+  return {halves_to_floats<kLanes>((Short)(words << 8 >> 1 & kFields)),
+          halves_to_floats<kLanes>((Short)(words >> 1 & kFields))};
+}
+
+// Consecutive elements as even and odd ones.
+template <int kLanes, int... i>
+EAGLE_INLINE Pair<kLanes> split(const Pair<kLanes>& pair, std::integer_sequence<int, i...>) {
+  return {__builtin_shufflevector(pair.first, pair.second, 2 * i...),
+          __builtin_shufflevector(pair.first, pair.second, 2 * i + 1 ...)};
+}
+
+// The last elements of a row, zeros behind them; nothing past the row is read.
+template <int kLanes, class T>
+EAGLE_INLINE Pair<kLanes> load_rest(const T* p, int64_t count) {
+  T padded[2 * kLanes] = {};
+  std::memcpy(padded, p, count * sizeof(T));
+  return load_pair<kLanes>(padded);
+}
+
+// Lanes in groups of four: (a0, b0, a1, b1) and (a2, b2, a3, b3); likewise in pairs of lanes.
+template <class V, int... i>
+EAGLE_INLINE V add_interleaved(V a, V b, std::integer_sequence<int, i...>) {
+  constexpr int n = sizeof...(i);
+  return __builtin_shufflevector(a, b, (i / 4 * 4 + i % 4 / 2 + i % 2 * n)...) +
+         __builtin_shufflevector(a, b, (i / 4 * 4 + i % 4 / 2 + i % 2 * n + 2)...);
+}
+template <class V, int... i>
+EAGLE_INLINE V add_interleaved_pairs(V a, V b, std::integer_sequence<int, i...>) {
+  constexpr int n = sizeof...(i);
+  return __builtin_shufflevector(a, b, (i / 4 * 4 + i % 2 + i % 4 / 2 * n)...) +
+         __builtin_shufflevector(a, b, (i / 4 * 4 + i % 2 + i % 4 / 2 * n + 2)...);
+}
+
+// Four accumulators to their four sums, each by the same tree.
+template <int kLanes>
+EAGLE_INLINE void store_sums(const typename Lanes<kLanes>::Float* acc, float* out) {
+  constexpr auto lanes = std::make_integer_sequence<int, kLanes>();
+  const auto groups =
+      add_interleaved_pairs(add_interleaved(acc[0], acc[1], lanes), add_interleaved(acc[2], acc[3], lanes), lanes);
+  if constexpr (kLanes == 4) {
+    std::memcpy(out, &groups, 16);
+  } else {
+    using Quarter = typename Lanes<4>::Float;
+    Quarter part[kLanes / 4];
+    std::memcpy(part, &groups, sizeof part);
+    Quarter sum;
+    if constexpr (kLanes == 8) sum = part[0] + part[1];
+    if constexpr (kLanes == 16) sum = (part[0] + part[2]) + (part[1] + part[3]);
+    std::memcpy(out, &sum, 16);
+  }
+}
+
+template <int kLanes, int kRows>
+using Accumulators = typename Lanes<kLanes>::Float[kRows][Product::kTileOutputs];
+
+// 2 * kLanes elements at a time by fused multiply-adds; input rows are packed as float32. T: elements of the weight.
+template <int kVectorLanes, class T>
+struct FusedStep {
+  static constexpr int kLanes = kVectorLanes;
+  using Element = T;
+  using Packed = float;
+  using Weight = Pair<kLanes>;
+
+  // An input row as the lanes of a weight want it: of its own type, or of fp8.
+  template <class In>
+  static EAGLE_INLINE void pack(const In* row, int64_t inner, float* out) {
+    for (int64_t k = 0; k < inner; k += 2 * kLanes) {
+      auto pair = k + 2 * kLanes <= inner ? load_pair<kLanes>(row + k) : load_rest<kLanes>(row + k, inner - k);
+      if constexpr (std::is_same_v<T, float8> && !std::is_same_v<In, bfloat16>)
+        pair = split<kLanes>(pair, std::make_integer_sequence<int, kLanes>());
+      std::memcpy(out + k, &pair, sizeof pair);
+    }
+  }
+
+  static EAGLE_INLINE Weight load(const T* p) { return load_pair<kLanes>(p); }
+
+  template <int kRows>
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, int64_t stride,
+                                      const Weight* weight) {
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      const auto value = read<typename Lanes<kLanes>::Float>(x + r * stride);
+#pragma GCC unroll 4
+      for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] += value * weight[t].first;
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      const auto value = read<typename Lanes<kLanes>::Float>(x + r * stride + kLanes);
+#pragma GCC unroll 4
+      for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] += value * weight[t].second;
+    }
+  }
+};
+
+// 32 bfloat16 at a time by AVX-512's dot products of pairs: half the instructions, and nothing is converted.
+struct DotStep {
+  static constexpr int kLanes = 16;
+  using Element = bfloat16;
+  using Packed = bfloat16;
+  using Weight = Lanes<kLanes>::Word;
+
+  static EAGLE_INLINE void pack(const bfloat16* row, int64_t inner, bfloat16* out) {
+    std::memcpy(out, row, inner * sizeof *row);
+    const int64_t rest = -inner & (2 * kLanes - 1);
+    std::memset(static_cast<void*>(out + inner), 0, rest * sizeof *out);
+  }
+
+  static EAGLE_INLINE Weight load(const bfloat16* p) { return read<Weight>(p); }
+
+  template <int kRows>
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, int64_t stride,
+                                      const Weight* weight) {
+#ifdef __x86_64__
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) {
+      const auto pairs = read<Weight>(x + r * stride);
+#pragma GCC unroll 4
+      for (int t = 0; t < Product::kTileOutputs; ++t)
+        asm("vdpbf16ps %2, %1, %0" : "+v"(acc[r][t]) : "v"(pairs), "v"(weight[t]));
+    }
+#endif
+  }
+};
+
+}  // namespace eagle::cpu
