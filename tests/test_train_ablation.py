@@ -6,7 +6,8 @@ from train_runs import config_for, make_workplace
 from bench.train_ablation import Study, run_study
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError
-from eagle_decoding.train.data import DataError, limit_rows, read_token_rows
+from eagle_decoding.train.data import limit_rows, read_token_rows
+from eagle_decoding.train.errors import DataError
 
 STUDIES = ("choices", "eagle3_paper", "scaling")
 

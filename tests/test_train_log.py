@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from eagle_decoding.train.cli import app
 from eagle_decoding.train.config import ConfigError
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.plot import plot_runs, read_log
 from eagle_decoding.train.progress import RunLog
 
@@ -101,6 +101,20 @@ def test_curves_of_several_runs(tmp_path):
 def test_logs_that_cannot_be_drawn(tmp_path):
     with pytest.raises(DataError, match="no training log at"):
         plot_runs([tmp_path], tmp_path / "x.svg")
-    (tmp_path / "log.jsonl").write_text('{"kind": "note"}\n{"kin')
-    with pytest.raises(DataError, match="Line 2 of"):
-        read_log(tmp_path)
+    for damaged in ('{"kin', '{"step": 3}', "5", '{"kind": "eval"}'):
+        (tmp_path / "log.jsonl").write_text('{"kind": "note"}\n' + damaged + "\n")
+        with pytest.raises(DataError, match=r"Line 2 of .* is no report of a run \(.*\); remove it"):
+            read_log(tmp_path)
+
+
+def test_a_torn_last_line_is_passed_over_and_taken_away(tmp_path):
+    """As a kill leaves it: the next run's lines must not continue it."""
+    write_run(tmp_path)
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + '{"kind": "tra')
+    before = read_log(tmp_path)
+    with RunLog(tmp_path, Console(file=io.StringIO())) as report:
+        report({"kind": "note", "text": "went on"})
+    assert read_log(tmp_path) == before
+    assert log.read_text() == whole + json.dumps({"kind": "note", "text": "went on"}) + "\n"

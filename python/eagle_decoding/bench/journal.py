@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle_decoding.bench.measure import Key, Record
-from eagle_decoding.files import write_text
+from eagle_decoding.files import cut_torn_line, whole_lines, write_text
 
 NAME = "measurements.jsonl"
 
@@ -36,7 +36,7 @@ class Journal:
             fields = json.loads(line)
             record = Record(**{**fields, "key": Key(**fields["key"])})
             self.records[record.key] = record
-        write_text(self.path, "".join(line + "\n" for line in lines))
+        cut_torn_line(self.path)
 
     def known(self, key: Key, spec: str) -> bool:
         """Whether this was measured already. Raises ValueError when it was, with another draft under the same name."""
@@ -51,10 +51,3 @@ class Journal:
         self.records[record.key] = record
         with self.path.open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")
-
-
-def whole_lines(path: Path) -> list[str]:
-    """The lines of a file that were written to their end."""
-    if not path.exists():
-        return []
-    return [line[:-1] for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]

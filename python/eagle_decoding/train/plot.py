@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eagle_decoding.train.data import DataError
+from eagle_decoding.files import whole_lines
+from eagle_decoding.train.errors import DataError
 
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b")
 LINES = ("-", "--", ":")  # the next of them once all colours are taken
@@ -17,19 +18,20 @@ INK = "#808080"  # readable on white and on black
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The reports of a run in the order of their steps; of a step that was repeated after a resume, the last.
 
-    path: the run's folder or its log.jsonl. Raises DataError if there is no log or a line of it is not JSON.
+    path: the run's folder or its log.jsonl, whose last line may be torn. Raises DataError if there is no log or another
+    line of it is no report.
     """
     file = path / "log.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"There is no training log at {file}; name the out folder of a run or its log.jsonl.")
     reports: dict[tuple[str, int], dict[str, Any]] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(whole_lines(file), 1):
         try:
             report = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"Line {number} of {file} is not JSON ({error}); remove it.") from error
-        if report["kind"] != "note":
-            reports[report["kind"], report["step"]] = report
+            if report["kind"] != "note":
+                reports[report["kind"], report["step"]] = report
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"Line {number} of {file} is no report of a run ({error}); remove it.") from error
     return sorted(reports.values(), key=lambda report: report["step"])
 
 
