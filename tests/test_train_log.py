@@ -4,6 +4,7 @@ import builtins
 import errno
 import io
 import json
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -13,7 +14,7 @@ from typer.testing import CliRunner
 from eagle_decoding.train.cli import app
 from eagle_decoding.train.config import ConfigError
 from eagle_decoding.train.errors import DataError
-from eagle_decoding.train.plot import plot_runs, read_log
+from eagle_decoding.train.plot import new_figure, plot_runs, read_log
 from eagle_decoding.train.progress import RunLog
 
 
@@ -96,6 +97,20 @@ def test_curves_of_several_runs(tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert "</svg>" in picture.read_text()
+
+
+def test_bars_of_survival_stand_side_by_side(tmp_path, monkeypatch):
+    """Eight runs, two of which share the colour of another: none hides another, and depths stay apart."""
+    figure = new_figure(13, 4)
+    monkeypatch.setattr("eagle_decoding.train.plot.new_figure", lambda width, height: figure)
+    for run in range(8):
+        write_run(tmp_path / str(run))
+    plot_runs([tmp_path / str(run) for run in range(8)], tmp_path / "curves.svg")
+    bars = sorted(figure.axes[2].patches, key=lambda bar: bar.get_x())
+    assert [bar.get_height() for bar in bars] == [0.4] * 8 + [0.1] * 8
+    assert all(one.get_x() + one.get_width() < other.get_x() for one, other in pairwise(bars))
+    assert [round(bar.get_x() + bar.get_width() / 2) for bar in bars] == [1] * 8 + [2] * 8
+    assert len({(bar.get_edgecolor(), bar.get_facecolor()) for bar in bars}) == 8
 
 
 def test_logs_that_cannot_be_drawn(tmp_path):
