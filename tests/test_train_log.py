@@ -44,6 +44,17 @@ def test_the_screen_shows_speed_loss_acceptance_survival_and_notes(tmp_path):
     assert kinds == ["train", "eval", "note", "train", "eval"]
 
 
+def test_a_log_on_a_file_shows_nothing_before_the_first_figures_and_ends_its_last_line(tmp_path):
+    screen = io.StringIO()
+    with RunLog(tmp_path, Console(file=screen, width=120)) as log:
+        assert screen.getvalue() == ""
+        log(report("train", 5))
+    assert "50 tokens/s" in screen.getvalue() and screen.getvalue().endswith("\n")
+    with RunLog(tmp_path, Console(file=screen)):
+        before = screen.getvalue()
+    assert screen.getvalue() == before
+
+
 def test_a_full_disk_costs_a_log_line_only(tmp_path):
     class Full(io.StringIO):
         def flush(self):

@@ -68,7 +68,10 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        if self._live.is_started:
+            self._live.stop()
+            if not self._console.is_interactive:
+                self._console.print()  # rich leaves the last line of a file open
         if self._curves:
             self._curves.close()
         with suppress(OSError):  # a full disk was told of when the line was written
