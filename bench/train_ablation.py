@@ -20,7 +20,7 @@ import torch
 import yaml
 
 from bench.machine import machine
-from bench.results_file import write_json
+from bench.results_file import rounded, write_json
 from eagle_decoding.files import write_text
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError, TrainConfig, load_config
@@ -47,9 +47,14 @@ class Study:
     @classmethod
     def read(cls, path: Path) -> Study:
         """Raises ConfigError unless the file holds exactly these keys."""
-        values = yaml.safe_load(path.read_text())
-        if set(values) != set(cls.__annotations__):
-            raise ConfigError(f"The study {path} holds {sorted(values)}; it takes {sorted(cls.__annotations__)}.")
+        try:
+            values = yaml.safe_load(path.read_text())
+        except (OSError, yaml.YAMLError) as error:
+            reason = " ".join(str(error).split())
+            raise ConfigError(f"The study {path} cannot be read ({reason}); name one as in bench/studies.") from error
+        if not isinstance(values, dict) or set(values) != set(cls.__annotations__):
+            held = sorted(values) if isinstance(values, dict) else values
+            raise ConfigError(f"The study {path} holds {held}; it takes {sorted(cls.__annotations__)}.")
         return cls(**values)
 
     def config(self, name: str, out: Path, more: list[str]) -> TrainConfig:
@@ -83,16 +88,25 @@ def train_one(study: Study, name: str, config: TrainConfig) -> dict[str, Any]:
     }
 
 
+def finished(file: Path) -> dict[str, Any] | None:
+    """The result of a run, or None where there is none or it is damaged: the run then goes on, from its end at most."""
+    try:
+        return json.loads(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
 def run_study(study: Study, out: Path, more: list[str]) -> list[dict[str, Any]]:
     """Train what is not finished yet; the results are written again after every run."""
     results = []
     for name in study.runs:
         config = study.config(name, out, more)
         file = Path(config.out) / "result.json"
-        if not file.exists():
-            result = train_one(study, name, config)
+        result = finished(file)
+        if result is None:
+            result = rounded(train_one(study, name, config))
             write_json(result, file)
-        results.append(json.loads(file.read_text()))
+        results.append(result)
         write_json({"machine": machine("cpu"), "runs": results}, out / "results.json")
         write_text(out / "results.md", table(study, results))
         draw(study, results, out)
@@ -126,17 +140,22 @@ def draw(study: Study, results: list[dict[str, Any]], out: Path) -> None:
     figure.savefig(out / "results.svg", transparent=True)
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("study", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("overrides", nargs="*", help="section.key=value for every run, such as where the data are")
-    options = parser.parse_intermixed_args()  # overrides may stand behind options
+    options = parser.parse_intermixed_args(arguments)  # overrides may stand behind options
     torch.set_num_threads(options.threads)
     settle_process()
-    study = Study.read(options.study)
-    print(table(study, run_study(study, options.out, options.overrides)))
+    try:
+        study = Study.read(options.study)
+        print(table(study, run_study(study, options.out, options.overrides)))
+    except ValueError as error:
+        parser.exit(1, f"Error: {error}\n")
+    except KeyboardInterrupt:
+        parser.exit(130, "Interrupted. Finished runs are kept: the same command goes on from there.\n")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,26 @@ def test_a_journal_resumes(tmp_path):
         Journal(tmp_path, {**settings, "threads": 2})
 
 
+@pytest.mark.parametrize(
+    ("number", "damaged", "remedy"),
+    [
+        (1, '{"threads', "delete the file"),
+        (1, "5", "delete the file"),
+        (2, '{"key', "delete the line, which is then measured again"),
+        (3, '{"key": 5}', "delete the line, which is then measured again"),
+    ],
+)
+def test_a_damaged_line_of_the_journal_is_named(tmp_path, number, damaged, remedy):
+    journal = Journal(tmp_path, {"threads": 1})
+    for method in ("plain", "suffix"):
+        journal.add(record(0, "a", method, 5, 1.0))
+    lines = journal.path.read_text().splitlines()
+    lines[number - 1] = damaged
+    journal.path.write_text("".join(line + "\n" for line in lines))
+    with pytest.raises(ValueError, match=rf"Line {number} of .*measurements\.jsonl is damaged \(.*\): {remedy}"):
+        Journal(tmp_path, {"threads": 1})
+
+
 def test_choosing_methods():
     specs = catalogue({"eagle-3": "heads/x"})
     assert specs["suffix+eagle-3"] == "suffix+heads/x" and specs["auto:suffix+eagle-3"] == "auto:suffix+heads/x"

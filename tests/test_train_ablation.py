@@ -1,12 +1,18 @@
 """Several configurations trained and compared: finished ones are kept, one picture and one table result."""
 
+import json
+from unittest.mock import Mock
+
 import pytest
+import torch
 from train_runs import config_for, make_workplace
 
+from bench import train_ablation
 from bench.train_ablation import Study, run_study
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError
-from eagle_decoding.train.data import DataError, limit_rows, read_token_rows
+from eagle_decoding.train.data import limit_rows, read_token_rows
+from eagle_decoding.train.errors import DataError
 
 STUDIES = ("choices", "eagle3_paper", "scaling")
 
@@ -43,9 +49,12 @@ def test_a_study_is_resumed_run_by_run_and_written_as_table_and_picture(workplac
     assert "</svg>" in (tmp_path / "results.svg").read_text()
     first = tmp_path / "few-tokens" / "result.json"
     kept = first.stat().st_mtime_ns
-    (tmp_path / "all-tokens-3-steps" / "result.json").unlink()
-    again = run_study(study, tmp_path, ["optim.lr=1e-2"])
-    assert first.stat().st_mtime_ns == kept and again[1]["tau_sim"] == every["tau_sim"]
+    second = tmp_path / "all-tokens-3-steps" / "result.json"
+    whole = second.read_text()
+    for left in (0, len(whole) // 2):
+        second.write_text(whole[:left])  # damaged: measured again at the end of its run
+        assert run_study(study, tmp_path, ["optim.lr=1e-2"]) == results
+        assert first.stat().st_mtime_ns == kept and json.loads(second.read_text()) == every
 
 
 def test_a_token_limit_takes_part_of_what_a_larger_one_takes(workplace):
@@ -72,8 +81,26 @@ def test_a_malformed_study(tmp_path):
     (tmp_path / "study.yaml").write_text("title: x\n")
     with pytest.raises(ConfigError, match=r"holds \['title'\]; it takes \['axis', 'base', 'depth', 'runs', 'title'\]"):
         Study.read(tmp_path / "study.yaml")
+    (tmp_path / "study.yaml").write_text("title: [")
+    for unreadable in ("study.yaml", "missing.yaml"):
+        with pytest.raises(ConfigError, match=rf"The study .*{unreadable} cannot be read \(.*\); name one as in bench"):
+            Study.read(tmp_path / unreadable)
+    (tmp_path / "study.yaml").write_text("[]")
+    with pytest.raises(ConfigError, match=r"study\.yaml holds \[\]; it takes"):
+        Study.read(tmp_path / "study.yaml")
     with pytest.raises(ConfigError, match="axis is 'time'"):
         Study("", "time", 1, [], {})
+
+
+def test_mistakes_and_ctrl_c_end_the_command_with_a_sentence(tmp_path, monkeypatch, capsys):
+    command = [str(tmp_path / "none.yaml"), "--out", str(tmp_path), "--threads", str(torch.get_num_threads())]
+    monkeypatch.setattr(train_ablation, "settle_process", lambda: None)
+    for raised, status, sentence in ((None, 1, "Error: The study "), (KeyboardInterrupt, 130, "Interrupted. Finished")):
+        if raised:
+            monkeypatch.setattr(train_ablation.Study, "read", Mock(side_effect=raised))
+        with pytest.raises(SystemExit) as end:
+            train_ablation.main(command)
+        assert end.value.code == status and capsys.readouterr().err.startswith(sentence)
 
 
 def test_training_rows_without_an_answer_are_refused(workplace, tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from eagle_decoding.checkpoint import CheckpointError, read_head
 from eagle_decoding.train.cli import app
 from eagle_decoding.train.config import ConfigError
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 
 TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end> {% endfor %}"
@@ -73,3 +73,14 @@ def test_mistakes_are_single_sentences(target, tmp_path):
     (tmp_path / "run" / "config.yaml").write_text(f"target: {target}\n")
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         run("export", tmp_path / "run", tmp_path / "head")
+
+
+@pytest.mark.parametrize("verb", ["regenerate --out rows", "capture c", "train c", "eval head questions --out out"])
+def test_ctrl_c_ends_a_verb_with_a_sentence(verb, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("terminal.models.device_named", "train.config.load_config"):
+        monkeypatch.setattr(f"eagle_decoding.{name}", interrupted)
+    result = CliRunner().invoke(app, verb.split())
+    assert result.exit_code == 130 and "Interrupted. What was finished is kept: the same" in result.stderr

@@ -1,6 +1,7 @@
 """Configuration, token rows, packs, vocabulary, chat rendering and the figures of a run."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from safetensors.torch import save_file
 
 from eagle_decoding.train.assemble import Facts
 from eagle_decoding.train.config import ConfigError, TrainConfig, dump_config, load_config
-from eagle_decoding.train.data import DataError, draft_vocabulary, pack_rows, read_token_rows, split_rows
+from eagle_decoding.train.data import draft_vocabulary, pack_rows, read_token_rows, split_rows
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.features import FeatureShards, belonging
 from eagle_decoding.train.losses import TokenScores
 from eagle_decoding.train.metrics import Acceptance
@@ -90,6 +92,13 @@ def test_unusable_shards(tmp_path):
     save_file({"ids": torch.zeros(5), "length": torch.tensor([4]), "prompt_len": torch.tensor([1])}, tmp_path / "c")
     with pytest.raises(DataError, match="5 ids, but its row lengths add up to 4"):
         read_token_rows([tmp_path / "c"])
+    with pytest.raises(DataError, match=r"There is no token shard .*missing; name a file that"):
+        read_token_rows([tmp_path / "missing"])
+    torn = tmp_path / "torn.safetensors"
+    save_file({"ids": torch.arange(400)}, torn)
+    os.truncate(torn, 500)
+    with pytest.raises(DataError, match=r"torn\.safetensors is damaged .*; delete it and run the command that made it"):
+        read_token_rows([torn])
     with pytest.raises(DataError, match="No token shard"):
         read_token_rows([])
 

@@ -13,7 +13,7 @@ from eagle_decoding.config import TreeConfig
 from eagle_decoding.stats import Stats
 from eagle_decoding.train.acceptances import Acceptances, mean_over_files, summary
 from eagle_decoding.train.agreement import Agreement, compare, rounds_of
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.evaluate import arms
 from eagle_decoding.train.results import Results
 

@@ -4,6 +4,7 @@ import builtins
 import errno
 import io
 import json
+from itertools import pairwise
 
 import pytest
 from rich.console import Console
@@ -12,8 +13,8 @@ from typer.testing import CliRunner
 
 from eagle_decoding.train.cli import app
 from eagle_decoding.train.config import ConfigError
-from eagle_decoding.train.data import DataError
-from eagle_decoding.train.plot import plot_runs, read_log
+from eagle_decoding.train.errors import DataError
+from eagle_decoding.train.plot import new_figure, plot_runs, read_log
 from eagle_decoding.train.progress import RunLog
 
 
@@ -41,6 +42,17 @@ def test_the_screen_shows_speed_loss_acceptance_survival_and_notes(tmp_path):
     assert "held out" in screen and "The checkpoint was not written." in screen and "50.0%" in screen
     kinds = [json.loads(line)["kind"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert kinds == ["train", "eval", "note", "train", "eval"]
+
+
+def test_a_log_on_a_file_shows_nothing_before_the_first_figures_and_ends_its_last_line(tmp_path):
+    screen = io.StringIO()
+    with RunLog(tmp_path, Console(file=screen, width=120)) as log:
+        assert screen.getvalue() == ""
+        log(report("train", 5))
+    assert "50 tokens/s" in screen.getvalue() and screen.getvalue().endswith("\n")
+    with RunLog(tmp_path, Console(file=screen)):
+        before = screen.getvalue()
+    assert screen.getvalue() == before
 
 
 def test_a_full_disk_costs_a_log_line_only(tmp_path):
@@ -98,9 +110,37 @@ def test_curves_of_several_runs(tmp_path):
     assert "</svg>" in picture.read_text()
 
 
+def test_bars_of_survival_stand_side_by_side(tmp_path, monkeypatch):
+    """Eight runs, two of which share the colour of another: none hides another, and depths stay apart."""
+    figure = new_figure(13, 4)
+    monkeypatch.setattr("eagle_decoding.train.plot.new_figure", lambda width, height: figure)
+    for run in range(8):
+        write_run(tmp_path / str(run))
+    plot_runs([tmp_path / str(run) for run in range(8)], tmp_path / "curves.svg")
+    bars = sorted(figure.axes[2].patches, key=lambda bar: bar.get_x())
+    assert [bar.get_height() for bar in bars] == [0.4] * 8 + [0.1] * 8
+    assert all(one.get_x() + one.get_width() < other.get_x() for one, other in pairwise(bars))
+    assert [round(bar.get_x() + bar.get_width() / 2) for bar in bars] == [1] * 8 + [2] * 8
+    assert len({(bar.get_edgecolor(), bar.get_facecolor()) for bar in bars}) == 8
+
+
 def test_logs_that_cannot_be_drawn(tmp_path):
     with pytest.raises(DataError, match="no training log at"):
         plot_runs([tmp_path], tmp_path / "x.svg")
-    (tmp_path / "log.jsonl").write_text('{"kind": "note"}\n{"kin')
-    with pytest.raises(DataError, match="Line 2 of"):
-        read_log(tmp_path)
+    for damaged in ('{"kin', '{"step": 3}', "5", '{"kind": "eval"}'):
+        (tmp_path / "log.jsonl").write_text('{"kind": "note"}\n' + damaged + "\n")
+        with pytest.raises(DataError, match=r"Line 2 of .* is no report of a run \(.*\); remove it"):
+            read_log(tmp_path)
+
+
+def test_a_torn_last_line_is_passed_over_and_taken_away(tmp_path):
+    """As a kill leaves it: the next run's lines must not continue it."""
+    write_run(tmp_path)
+    log = tmp_path / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + '{"kind": "tra')
+    before = read_log(tmp_path)
+    with RunLog(tmp_path, Console(file=io.StringIO())) as report:
+        report({"kind": "note", "text": "went on"})
+    assert read_log(tmp_path) == before
+    assert log.read_text() == whole + json.dumps({"kind": "note", "text": "went on"}) + "\n"

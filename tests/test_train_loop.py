@@ -15,7 +15,8 @@ from eagle_decoding.files import DiskFullError
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.capture import capture
 from eagle_decoding.train.config import dump_config
-from eagle_decoding.train.data import DataError, read_token_rows
+from eagle_decoding.train.data import read_token_rows
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.export import export_head
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.loop import DivergedError
@@ -113,6 +114,24 @@ def test_a_full_disk_leaves_whole_shards_and_says_so(workplace, tmp_path, monkey
         *(f"0000{i}.safetensors" for i in range(3)),
         "plan.json",
     ]
+
+
+def test_damaged_features_are_told_of_and_captured_anew(workplace, tmp_path):
+    data, target = read_token_rows([workplace / "rows.safetensors"]), frozen_target(workplace / "target")
+    capture(target, data, tmp_path, max_gb=1.0)
+    first, plan = sorted(tmp_path.iterdir())[0], tmp_path / "plan.json"
+    whole = first.read_bytes()
+    for left in (0, len(whole) // 2):
+        first.write_bytes(whole[:left])
+        with pytest.raises(DataError, match=r"00000\.safetensors is damaged .*; run `eagle-decoding capture` again"):
+            FeatureShards(tmp_path, data, target)
+        capture(target, data, tmp_path, max_gb=1.0)
+        assert first.read_bytes() == whole
+    for damaged in ("", plan.read_text()[:9], "[1]"):
+        plan.write_text(damaged)
+        for reader in (lambda: FeatureShards(tmp_path, data, target), lambda: capture(target, data, tmp_path, 1.0)):
+            with pytest.raises(DataError, match=r"plan\.json is damaged .*; delete the folder .* and run the command"):
+                reader()
 
 
 def test_features_of_other_rows_or_another_target_are_neither_kept_nor_read(workplace, tmp_path):

@@ -1,6 +1,7 @@
 """Letting the target write its own training text: slots, conversations, resuming after a kill, excluded prompts."""
 
 import json
+import os
 from itertools import groupby
 from operator import itemgetter
 
@@ -19,7 +20,8 @@ from eagle_decoding.slots import Request, SlotDecoder
 from eagle_decoding.target import Target
 from eagle_decoding.train import regenerate as regenerate_module
 from eagle_decoding.train.answering import PlainAnswering, SpeculativeAnswering
-from eagle_decoding.train.data import DataError, read_token_rows
+from eagle_decoding.train.data import read_token_rows
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.prompts import ChatFormat, read_prompts
 from eagle_decoding.train.regenerate import AnswerOptions, regenerate, without_answered
 
@@ -187,6 +189,8 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(target, tmp_path, monk
             patch.setattr(regenerate_module, "save_shard", kill_at(part))
             answer_all(models, prompts, tmp_path / "out")
         assert not (tmp_path / "out").exists()
+    part = tmp_path / "out.parts" / "00000.safetensors"
+    os.truncate(part, part.stat().st_size // 2)  # damaged: its prompts are answered again
     with pytest.raises(DataError, match="other greedy"):
         answer_all(models, prompts, tmp_path / "out", greedy=0.1)
     answer_all(models, prompts, tmp_path / "out")

@@ -14,6 +14,7 @@ from train_runs import assert_same_bits, config_for, last_state, make_workplace,
 from eagle_decoding.train import state as states
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError
+from eagle_decoding.train.export import export_head
 from eagle_decoding.train.state import StateError, newest_state
 
 
@@ -128,11 +129,28 @@ def test_a_disk_that_is_full_at_the_end_ends_the_run_and_keeps_what_was_saved(wo
     assert_same_bits(run_to_the_end(config), whole)
 
 
+def test_a_run_at_its_end_says_so(workplace, whole):
+    reports: list[dict] = []
+    assert_same_bits(run_to_the_end(config_like_whole(workplace, workplace / "whole"), reports.append), whole)
+    note, figures = reports
+    assert "is at its end, step 16: raise the budget in optim" in note["text"] and figures["kind"] == "eval"
+
+
 def test_a_run_goes_on_with_its_own_data_and_head_only(workplace, whole):
     begun = config_like_whole(workplace, workplace / "whole")
     begun.unroll.steps = 2
     with pytest.raises(ConfigError, match=r"begun with unroll\.steps=3, not 2; give it the same again"):
         build_trainer(begun, lambda report: None)[0].run()
+    kept = workplace / "whole" / "config.yaml"
+    written = kept.read_text()
+    for damaged in ("", "a: [", "nothing"):
+        kept.write_text(damaged)
+        with pytest.raises(ConfigError, match=r"was begun with cannot be read from .*config\.yaml .*; put its config"):
+            run_to_the_end(begun)
+    kept.unlink()
+    with pytest.raises(ConfigError, match="was begun with cannot be read from"):
+        export_head(workplace / "whole", workplace / "head")
+    kept.write_text(written)
     longer = config_like_whole(workplace, workplace / "whole")
     longer.log.every, longer.optim.lr = 7, 1.0
     run_to_the_end(longer)

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from eagle_decoding.cli import app
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.prompts import read_prompts
 from eagle_decoding.train.sources import function_rows, package_license, sharegpt_rows, whole_objects, write_prompts
 

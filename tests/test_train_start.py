@@ -10,7 +10,7 @@ from train_runs import config_for, make_workplace
 from eagle_decoding.checkpoint import CheckpointError
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError, load_config
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.export import export_head
 
 

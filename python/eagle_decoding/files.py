@@ -1,4 +1,4 @@
-"""Files that are whole or not there: written under a temporary name, then renamed; a full disk is one sentence."""
+"""Files that are whole or not there: written under a temporary name, then renamed; and logs without torn lines."""
 
 import errno
 import os
@@ -39,6 +39,20 @@ def write_bytes(path: str | Path, content: bytes) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """A text file, whole or not there."""
     write_bytes(path, text.encode())
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that were written to their end; none of a file that is not there."""
+    if not path.exists():
+        return []
+    return [line[:-1] for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
+
+
+def cut_torn_line(path: Path) -> None:
+    """Takes away a last line that was not written to its end, so that the next one does not continue it."""
+    if path.exists():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
 
 
 def is_disk_full(error: BaseException) -> bool:

@@ -14,10 +14,11 @@ from eagle_decoding.checkpoint import Eagle1Config, Head, HeadConfig, read_head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.decoder import SpeculativeDecoder
 from eagle_decoding.drafts import load_draft
-from eagle_decoding.train.config import load_config
-from eagle_decoding.train.data import DataError, TokenRows, read_token_rows, split_rows
+from eagle_decoding.train.data import TokenRows, read_token_rows, split_rows
 from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.eagle3_head import Eagle3Head
+from eagle_decoding.train.errors import DataError
+from eagle_decoding.train.folder import begun_with
 from eagle_decoding.train.head import LayerHead
 from eagle_decoding.train.metrics import Acceptance
 from eagle_decoding.train.target import frozen_target, target_features
@@ -75,7 +76,7 @@ def compare(
     draft: head directory. run: the training run's `out` folder, which names target, rows and steps.
     Raises DataError if the run holds out no greedy row.
     """
-    config = load_config(Path(run) / "config.yaml")
+    config = begun_with(Path(run))
     data = read_token_rows(config.data.tokens)
     _, held_out = split_rows(data, config.data.held_out, config.seed)
     rows = [row for row in held_out if data.greedy[row]][:max_rows]

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from eagle_decoding.train.config import TrainConfig
-from eagle_decoding.train.data import DataError, TokenRows, draft_vocabulary, limit_rows, read_token_rows, split_rows
+from eagle_decoding.train.data import TokenRows, draft_vocabulary, limit_rows, read_token_rows, split_rows
 from eagle_decoding.train.distributed import Processes
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.head import DraftHead
 from eagle_decoding.train.initialise import random_init, start_from

@@ -11,9 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle_decoding.checkpoint import default_aux_layer_ids
-from eagle_decoding.train.data import DataError, TokenRows
+from eagle_decoding.train.data import TokenRows
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.features import PLAN, belonging, foreign_features, refuse_unplanned
-from eagle_decoding.train.files import keep_plan, save_shard
+from eagle_decoding.train.files import is_whole, keep_plan, save_shard
 from eagle_decoding.train.target import target_features
 
 ROWS_PER_SHARD = 64
@@ -37,8 +38,10 @@ def capture(
 ) -> None:
     """Write feature shards (bf16) for rows in random order, so that any number of shards is a fair sample.
 
-    max_gb: refuse to start if the features take more (1e9 bytes each). Shards already in the folder are kept: a
-    capture that was stopped goes on where it was. report: called with the tokens of every finished shard.
+    max_gb: refuse to start if the features take more (1e9 bytes each). Whole shards already in the folder are kept: a
+    capture that was stopped goes on where it was, and a damaged shard is written again. report: called with the tokens
+    of every finished shard.
+
     Raises DataError over the limit, if the folder holds features of other rows, of another target or in the order of
     another seed, where less is free on the disk than the missing shards need, and when the disk runs
     full after all; every shard that is there is whole.
@@ -62,7 +65,7 @@ def capture(
     for index, start in enumerate(range(0, len(order), ROWS_PER_SHARD)):
         rows = sorted(order[start : start + ROWS_PER_SHARD], key=data.length)
         path = folder / f"{index:05d}.safetensors"
-        if not path.exists():
+        if not is_whole(path):
             features = torch.cat([_features(target, data, batch, layer_ids) for batch in _batches(data, rows)])
             save_shard({"features": features, "row": torch.tensor(rows)}, path)
         report(sum(data.length(row) for row in rows))

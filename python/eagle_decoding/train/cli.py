@@ -1,8 +1,10 @@
 """The training verbs, from prompts to export. Heavy imports wait until a verb runs, so that help is quick."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import wraps
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +20,22 @@ Target = Annotated[
 Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
 Device = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, any number.")]
+
+
+def resumable(verb: Callable[..., None]) -> Callable[..., None]:
+    """Ctrl-C ends the verb with a sentence: whatever was finished is on disk, and the same command goes on from it."""
+
+    @wraps(verb)
+    def run(*arguments: Any, **options: Any) -> None:
+        try:
+            verb(*arguments, **options)
+        except KeyboardInterrupt:
+            from eagle_decoding.terminal.console import notice
+
+            notice("Interrupted. What was finished is kept: the same command goes on from there.")
+            raise typer.Exit(130) from None
+
+    return run
 
 
 @app.command()
@@ -61,6 +79,7 @@ def prompts(
 
 
 @app.command()
+@resumable
 def regenerate(
     out: Annotated[Path, typer.Option(help="Token shard to write (.safetensors).")],
     files: Annotated[list[str] | None, typer.Argument(help="JSONL files with prompt, turns or messages.")] = None,
@@ -106,6 +125,7 @@ def regenerate(
 
 
 @app.command()
+@resumable
 def capture(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -137,6 +157,7 @@ def capture(
 
 
 @app.command()
+@resumable
 def train(config: ConfigFile, overrides: Overrides = None) -> None:
     """Train a head; a run that was stopped goes on from its newest checkpoint. torchrun starts it on many devices."""
     from contextlib import nullcontext
@@ -173,6 +194,7 @@ def train_plot(
 
 
 @app.command(name="eval")
+@resumable
 def evaluate(
     draft: Annotated[str, typer.Argument(help="Head directory.")],
     files: Annotated[list[str], typer.Argument(help="JSONL files of questions: turns, prompt or messages.")],

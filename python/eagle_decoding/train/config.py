@@ -176,6 +176,8 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
 
 
 def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"There is no configuration {path}; name a YAML file, see docs/training.md.")
     values = _yaml(path.read_text(), f"The configuration {path}") or {}
     if not isinstance(values, dict):
         raise ConfigError(f"The configuration {path} must be a mapping of keys to values, not {values!r}.")

@@ -8,14 +8,11 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from eagle_decoding.train.errors import DataError
+from eagle_decoding.train.files import read_shard
 from eagle_decoding.train.rows import Documents
-
-
-class DataError(ValueError):
-    """Training data that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +54,11 @@ def read_token_rows(paths: Sequence[str | Path]) -> TokenRows:
 
     A shard is a safetensors file: `ids` [T] (uint16 or int32, rows end to end), `length` [N], and either `prompt_len`
     [N] (tokens from there on are supervised) or `supervised` [T] (bool); optionally `temperature` [N].
-    Raises DataError if a shard is malformed or no token is supervised.
+    Raises DataError if a shard is missing, damaged or malformed, or no token is supervised.
     """
     parts: dict[str, list[Tensor]] = {"ids": [], "supervised": [], "length": [], "greedy": []}
     for path in paths:
-        shard = load_file(path)
+        shard = read_shard(path)
         if "ids" not in shard or "length" not in shard or not {"prompt_len", "supervised"} & shard.keys():
             raise DataError(
                 f"{path} holds {sorted(shard)}; a token shard holds ids, length and prompt_len or supervised."

@@ -16,7 +16,7 @@ from eagle_decoding.drafts import load_draft
 from eagle_decoding.generation import at_temperature
 from eagle_decoding.stats import Stats
 from eagle_decoding.train.acceptances import Table
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.prompts import ChatFormat, Message
 from eagle_decoding.train.results import Results
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from eagle_decoding.checkpoint import CheckpointError, check_fits, depth_heads_files, read_head
-from eagle_decoding.train.config import load_config
+from eagle_decoding.train.folder import begun_with
 from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.objectives.depth import rewrite
 from eagle_decoding.train.state import newest_state
@@ -32,8 +32,8 @@ def export_head(
     dtype; None for heads that are compared tensor by tensor. Raises CheckpointError if the format cannot hold the head
     or if it does not read back.
     """
-    if (Path(source) / "config.yaml").exists():
-        config = load_config(Path(source) / "config.yaml")
+    if any((Path(source) / name).exists() for name in ("config.yaml", "checkpoints")):
+        config = begun_with(Path(source))
         state = newest_state(Path(source) / "checkpoints")
         if state is None:
             raise CheckpointError(f"There is no whole checkpoint in {Path(source) / 'checkpoints'}; train first.")

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle_decoding.train.data import DataError, TokenRows
+from eagle_decoding.train.data import TokenRows
+from eagle_decoding.train.errors import DataError
+from eagle_decoding.train.files import differing
 from eagle_decoding.train.target import target_fingerprint
 
 PLAN = "plan.json"
@@ -44,6 +45,16 @@ def refuse_unplanned(folder: str | Path) -> None:
         )
 
 
+def opened(path: Path) -> Any:
+    """A shard of which slices can be read. Raises DataError for a damaged one."""
+    try:
+        return safe_open(path, framework="pt")
+    except SafetensorError as error:
+        raise DataError(
+            f"The feature shard {path} is damaged ({error}); run `eagle-decoding capture` again, which replaces it."
+        ) from error
+
+
 class FeatureShards:
     """Features that `capture` wrote: per token the fused layers' inputs and the state after the final norm.
 
@@ -60,12 +71,11 @@ class FeatureShards:
         paths = sorted(Path(folder).glob("*.safetensors"))
         if not paths:
             raise DataError(f"The folder {folder} holds no feature shard; run `eagle-decoding capture` first.")
-        captured = json.loads((Path(folder) / PLAN).read_text())
-        different = [name for name, value in belonging(data, target).items() if captured.get(name) != value]
+        different = differing(Path(folder) / PLAN, belonging(data, target))
         if different:
             raise foreign_features(folder, different)
         for path in paths:
-            shard = safe_open(path, framework="pt")
+            shard = opened(path)
             start = 0
             for row in shard.get_tensor("row").tolist():
                 if row >= len(data.starts) - 1:

@@ -1,4 +1,4 @@
-"""What lies beside a training run's shards: the plan of what they are made from, and the shards themselves."""
+"""Shards and the plan beside them: whole or not there, and a sentence about those that cannot be read."""
 
 from __future__ import annotations
 
@@ -6,20 +6,54 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from eagle_decoding.files import write_text, write_whole
+from eagle_decoding.train.errors import DataError
 
 
 def keep_plan(path: Path, plan: dict[str, Any]) -> list[str]:
     """Writes down what the files beside `path` are made from; where that was done, the names of what differs now."""
     if not path.exists():
         write_text(path, json.dumps(plan, indent=2) + "\n")
-    other = json.loads(path.read_text())
-    return [name for name in plan if other.get(name) != plan[name]]
+    return differing(path, plan)
+
+
+def differing(path: Path, plan: dict[str, Any]) -> list[str]:
+    """Names of what a plan that was written down has otherwise. Raises DataError for a damaged one."""
+    try:
+        written = dict(json.loads(path.read_text()))
+    except (ValueError, TypeError) as error:
+        raise DataError(
+            f"{path} is damaged ({error}), so nothing says what the files beside it belong to; delete the folder "
+            f"{path.parent} and run the command that made it again."
+        ) from error
+    return [name for name in plan if written.get(name) != plan[name]]
 
 
 def save_shard(tensors: dict[str, Tensor], path: str | Path) -> None:
     """One safetensors file, whole or not there."""
     write_whole(path, lambda temporary: save_file(tensors, temporary))
+
+
+def read_shard(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a token shard. Raises DataError for a file that is missing or damaged."""
+    if not Path(path).is_file():
+        raise DataError(f"There is no token shard {path}; name a file that prepare or regenerate wrote.")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise DataError(
+            f"The token shard {path} is damaged ({error}); delete it and run the command that made it again."
+        ) from error
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a shard is there and as long as its header says."""
+    try:
+        with safe_open(path, framework="pt"):
+            return True
+    except (SafetensorError, FileNotFoundError):
+        return False

@@ -34,7 +34,7 @@ class RunFolder:
         """
         state = newest_state(self.checkpoints, self.note)
         if state:
-            check_same_run(load_config(self.path / "config.yaml"), config)
+            check_same_run(begun_with(self.path), config)
         if self.writes:
             write_text(self.path / "config.yaml", dump_config(config))
             sweep(self.checkpoints)
@@ -51,6 +51,21 @@ class RunFolder:
             self.save(state)
         except StateError as error:
             self.note(f"{error} Training goes on.")
+
+
+def begun_with(folder: Path) -> TrainConfig:
+    """The configuration of the run in a folder. Raises ConfigError, saying what to do, if it is missing or damaged."""
+    path = folder / "config.yaml"
+    try:
+        config = load_config(path)
+        if not config.target:
+            raise ConfigError("it names no target")
+    except (ConfigError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"What the run in {folder} was begun with cannot be read from {path} ({str(error).rstrip('.')}); put its "
+            "configuration there again, or start another run with another `out`."
+        ) from error
+    return config
 
 
 def check_same_run(begun: TrainConfig, now: TrainConfig) -> None:

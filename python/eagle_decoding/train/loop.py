@@ -71,6 +71,11 @@ class Trainer:
         since = Acceptance(self.config.unroll.steps)
         mark = time.perf_counter() - self.progress["seconds"]
         packs = self._packs()
+        if state and self._done(len(packs)) >= 1:
+            self._note(
+                f"The run in {self.config.out} is at its end, step {self.progress['step']}: raise the budget in optim "
+                "to train on, or give another `out`."
+            )
         while (done := self._done(len(packs))) < 1:
             lr = learning_rate(self.config.optim, done)
             first = self.progress["pack"]

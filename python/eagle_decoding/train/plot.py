@@ -7,34 +7,40 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from eagle_decoding.train.data import DataError
+from eagle_decoding.files import whole_lines
+from eagle_decoding.train.errors import DataError
 
 COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b")
 LINES = ("-", "--", ":")  # the next of them once all colours are taken
+ABREAST = 0.8  # of the distance between two depths: what the bars of all runs share
 INK = "#808080"  # readable on white and on black
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The reports of a run in the order of their steps; of a step that was repeated after a resume, the last.
 
-    path: the run's folder or its log.jsonl. Raises DataError if there is no log or a line of it is not JSON.
+    path: the run's folder or its log.jsonl, whose last line may be torn. Raises DataError if there is no log or another
+    line of it is no report.
     """
     file = path / "log.jsonl" if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"There is no training log at {file}; name the out folder of a run or its log.jsonl.")
     reports: dict[tuple[str, int], dict[str, Any]] = {}
-    for number, line in enumerate(file.read_text().splitlines(), 1):
+    for number, line in enumerate(whole_lines(file), 1):
         try:
             report = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"Line {number} of {file} is not JSON ({error}); remove it.") from error
-        if report["kind"] != "note":
-            reports[report["kind"], report["step"]] = report
+            if report["kind"] != "note":
+                reports[report["kind"], report["step"]] = report
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataError(f"Line {number} of {file} is no report of a run ({error}); remove it.") from error
     return sorted(reports.values(), key=lambda report: report["step"])
 
 
 def plot_runs(runs: Sequence[Path], out: Path) -> None:
-    """Draw the curves of runs into one picture with a transparent ground: thin lines training, dots held-out rows."""
+    """Draw the curves of runs into one picture with a transparent ground: thin lines training, dots held-out rows.
+
+    Survival is drawn as bars, the runs side by side at each depth, so that none hides another.
+    """
     figure = new_figure(13, 4)
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
@@ -51,7 +57,10 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
             tau.plot(tokens, [report["tau_sim"] for report in mine], **stroke, **style)
         last = next((report for report in reversed(reports) if report["kind"] == "eval"), None)
         if last:
-            survival.plot(range(1, len(last["survival"]) + 1), last["survival"], marker="o", ms=3, **stroke)
+            width = ABREAST / len(runs)
+            shift = (index + 0.5) * width - ABREAST / 2
+            depths = [depth + shift for depth in range(1, len(last["survival"]) + 1)]
+            survival.bar(depths, last["survival"], 0.8 * width, **_fill(index))
     for axes, x, y in (
         (loss, "answer tokens trained on", "cross-entropy of the first draft"),
         (tau, "answer tokens trained on", "tau_sim"),
@@ -87,3 +96,9 @@ def dress(axes: Any, x: str, y: str) -> None:
 def _stroke(index: int) -> dict[str, str]:
     """Colour and line of a run: no two of the first eighteen look alike."""
     return {"color": COLOURS[index % len(COLOURS)], "ls": LINES[index // len(COLOURS) % len(LINES)]}
+
+
+def _fill(index: int) -> dict[str, Any]:
+    """The bars of a run, in the colour of its line: filled, and where lines are broken hollow."""
+    colour = COLOURS[index % len(COLOURS)]
+    return {"edgecolor": colour, "lw": 0.8, "facecolor": colour if index < len(COLOURS) else "none"}

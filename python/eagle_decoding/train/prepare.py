@@ -10,7 +10,7 @@ import torch
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.files import save_shard
 from eagle_decoding.train.prompts import Message, chat_messages, usable_rows
 

@@ -18,7 +18,7 @@ from eagle_decoding.drafts import NoDraft
 from eagle_decoding.slots import Request
 from eagle_decoding.target import Target
 from eagle_decoding.train.answering import PlainAnswering
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.serving import serving_logits
 
 SHIFTS = (0, -1, 1)

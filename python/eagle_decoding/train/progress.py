@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from eagle_decoding.files import cut_torn_line
 from eagle_decoding.train.tensorboard import TensorBoardLog
 
 
@@ -49,6 +50,7 @@ class RunLog:
         """tensorboard: write the figures for TensorBoard into the folder, too."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         self._curves = TensorBoardLog(folder) if tensorboard else None
+        cut_torn_line(Path(folder) / "log.jsonl")
         self._file = open(Path(folder) / "log.jsonl", "a")  # noqa: SIM115
         self._console = console or Console()
         self._bar = Progress(
@@ -61,13 +63,15 @@ class RunLog:
         self._live = Live(self._bar, console=self._console, refresh_per_second=1)
 
     def __enter__(self) -> RunLog:
-        self._live.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._live.stop()
+        if self._live.is_started:
+            self._live.stop()
+            if not self._console.is_interactive:
+                self._console.print()  # rich leaves the last line of a file open
         if self._curves:
             self._curves.close()
         with suppress(OSError):  # a full disk was told of when the line was written
@@ -89,6 +93,7 @@ class RunLog:
             survival = " ".join(f"{value:.3f}" for value in report["survival"])
             self._console.print(f"step {report['step']:>6}  held out: {figures}  survival {survival}")
         else:
+            self._live.start()  # not before there is something to show
             speed = report["tokens"] / max(report["seconds"], 1e-9)
             self._bar.update(self._task, completed=report["done"], figures=f"{figures}  {speed:.0f} tokens/s")
             self._live.update(Group(self._bar, depth_table(report)))

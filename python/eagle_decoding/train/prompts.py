@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 PLACEHOLDER = "QUESTION"
@@ -76,6 +76,8 @@ def read_questions(paths: list[str], limit: int | None, warn: Callable[[str], No
 
 def usable_rows(path: str | Path, convert: Callable[[Any], T], warn: Callable[[str], None]) -> Iterator[T]:
     """convert(row) of every row of a JSONL file; rows that are no JSON or that convert refuses are told to `warn`."""
+    if not Path(path).is_file():
+        raise DataError(f"There is no file {path}; name a JSONL file.")
     skipped = 0
     with open(path, encoding="utf-8", errors="replace") as lines:
         for number, line in enumerate(lines, 1):

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from eagle_decoding.decoder import SpeculativeDecoder
 from eagle_decoding.generation import end_tokens
 from eagle_decoding.train.answering import Answering
-from eagle_decoding.train.data import DataError, TokenRows
+from eagle_decoding.train.data import TokenRows
 from eagle_decoding.train.dialogue import Dialogue, Dialogues
-from eagle_decoding.train.files import keep_plan, save_shard
+from eagle_decoding.train.errors import DataError
+from eagle_decoding.train.files import is_whole, keep_plan, read_shard, save_shard
 from eagle_decoding.train.prompts import ChatFormat, Message
 
 ROWS_PER_PART = 256
@@ -73,7 +73,7 @@ def regenerate(
     for start in range(0, len(order), ROWS_PER_PART):
         keys = order[start : start + ROWS_PER_PART]
         paths.append(folder / f"{len(paths):05d}.safetensors")
-        if paths[-1].exists():
+        if is_whole(paths[-1]):
             report(len(keys), 0)
             continue
         chat = ChatFormat(tokenizer)
@@ -141,7 +141,7 @@ def _shard(dialogues: list[Dialogue], vocab_size: int) -> dict[str, Tensor]:
 def _merge(paths: list[Path]) -> dict[str, Tensor]:
     """The rows of all parts in the order of the prompts; of rows with the same prompt the first stays."""
     rows, seen = [], set()
-    for part in map(load_file, paths):
+    for part in map(read_shard, paths):
         for row in _rows(part):
             prompt = tuple(row["ids"][: int(row["prompt_len"])].tolist())
             if prompt not in seen:

@@ -10,7 +10,7 @@ from typing import Any
 from eagle_decoding.files import write_text
 from eagle_decoding.stats import Stats
 from eagle_decoding.train.acceptances import Acceptances, Table
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 
 Key = tuple[str, str, str]  # file, question, way of decoding
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eagle_decoding.files import write_text
-from eagle_decoding.train.data import DataError
+from eagle_decoding.train.errors import DataError
 
 LONGEST_STUB = 60  # lines of a function's signature and docstring
 ASK = "Complete this Python function. Answer with the code and a short explanation.\n\n```python\n{stub}\n```"
