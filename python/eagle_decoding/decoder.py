@@ -17,7 +17,7 @@ from transformers import (
 from transformers.generation import UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts import Draft, NoDraft, load_draft
+from eagle_decoding.drafts import Draft, NoDraft, load_draft, read_spelling
 from eagle_decoding.graph import capture_for
 from eagle_decoding.loop import decode
 from eagle_decoding.memory import Memory, kind_of
@@ -78,10 +78,12 @@ class SpeculativeDecoder:
         fused, graph: as in the class
         kwargs: for the target's from_pretrained, for example dtype=torch.bfloat16
 
-        Raises ValueError when the head does not fit the target, naming what differs.
+        Raises ValueError when the head does not fit the target, naming what differs, and, before anything is loaded,
+        for a draft that is not there.
         """
+        spelling = read_spelling(draft)
         model = load_target(target, **kwargs)
-        return cls(model, load_draft(draft, model, tree, draft_dtype), fused=fused, graph=graph)
+        return cls(model, load_draft(spelling, model, tree, draft_dtype), fused=fused, graph=graph)
 
     def generate(
         self,
