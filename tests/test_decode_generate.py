@@ -23,6 +23,7 @@ from transformers.generation.streamers import BaseStreamer
 from transformers.models.llama import modeling_llama
 
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.drafts import NoDraft
 from eagle_decoding.target import Target
 
 
@@ -221,6 +222,21 @@ def test_a_cache_of_another_forward_is_refused(target):
         cache = target(ids, use_cache=True).past_key_values
         with pytest.raises(ValueError, match="1 tokens over 12 rows"):
             target(ids[:, :1], past_key_values=cache)
+
+
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # meta stands for every device that is no CPU
+@pytest.mark.parametrize("fused", [{}, {"fused": None}, {"fused": True}, {"fused": False}], ids=str)
+def test_fused_means_the_same_to_a_target_and_to_a_decoder(device, fused):
+    model = tiny_target().to(device)
+    decoder = SpeculativeDecoder(model, NoDraft(), **fused)
+    seen = []
+    for target in (Target(model, **fused), Target(model, fused=decoder.fused)):
+        with target.attached():
+            replaced = {type(module).__name__ for module in model.modules() if "forward" in vars(module)}
+        seen.append(replaced)
+    linear = fused.get("fused") or device == "cpu"
+    everything = {"LlamaRMSNorm", "LlamaMLP"} | ({"Linear"} if linear else set())
+    assert seen == [everything if fused.get("fused") is not False else set()] * 2
 
 
 def test_threads_take_turns():

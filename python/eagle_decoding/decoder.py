@@ -35,9 +35,9 @@ class SpeculativeDecoder:
 
     target: a causal language model of transformers
     draft:  a drafting method
-    fused:  run the target's norms, rope, gated MLPs and linear layers on this package's kernels while decoding, or none
-            of them. None leaves linear layers stock on a GPU; on a CPU these kernels make tree and plain decoding agree
-            bit for bit
+    fused:  run the target's norms, rope, gated MLPs, linear layers and experts on this package's kernels while decoding
+            (True), none of them (False), or all, but linear layers and experts on a CPU only (None): there they make
+            tree and plain decoding agree bit for bit
     graph:  on a GPU, replay rounds as one CUDA graph where they can be captured; a later call of the same kind (batch,
             sampling or not, draft) replays what an earlier one captured. False launches every kernel by itself
 

@@ -76,8 +76,8 @@ class Target:
 
     feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
                     that leaves the last layer, before the final norm, num_layers + 1 the same after it
-    fused:          run norms, rope, gated MLPs and linear layers on this package's kernels; None: linear layers on a
-                    CPU only
+    fused:          run norms, rope, gated MLPs, linear layers and experts on this package's kernels (True), none of
+                    them (False), or all, but linear layers and experts on a CPU only (None)
     role:           what an error calls the model
     """
 
@@ -85,7 +85,7 @@ class Target:
         self,
         model: PreTrainedModel,
         feature_layers: tuple[int, ...] = (),
-        fused: bool | None = True,
+        fused: bool | None = None,
         role: str = "Target",
     ):
         check_target(model, role)
