@@ -1,7 +1,5 @@
 """generate: the arguments and return types of transformers' generate."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import torch
@@ -20,7 +18,6 @@ from transformers import (
 )
 from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
-from transformers.models.llama import modeling_llama
 
 from eagle_decoding import SpeculativeDecoder
 from eagle_decoding.drafts import NoDraft
@@ -216,14 +213,6 @@ def test_padding_does_not_count_as_context(target, decoder):
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
 
 
-def test_a_cache_of_another_forward_is_refused(target):
-    ids = prompts(1)["input_ids"]
-    with torch.no_grad(), Target(target).attached():
-        cache = target(ids, use_cache=True).past_key_values
-        with pytest.raises(ValueError, match="1 tokens over 12 rows"):
-            target(ids[:, :1], past_key_values=cache)
-
-
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta stands for every device that is no CPU
 @pytest.mark.parametrize("fused", [{}, {"fused": None}, {"fused": True}, {"fused": False}], ids=str)
 def test_fused_means_the_same_to_a_target_and_to_a_decoder(device, fused):
@@ -237,36 +226,6 @@ def test_fused_means_the_same_to_a_target_and_to_a_decoder(device, fused):
     linear = fused.get("fused") or device == "cpu"
     everything = {"LlamaRMSNorm", "LlamaMLP"} | ({"Linear"} if linear else set())
     assert seen == [everything if fused.get("fused") is not False else set()] * 2
-
-
-def test_threads_take_turns():
-    """Two decoders of one kind, and one decoder twice: every text is right, and the models are stock again."""
-    targets = [tiny_target(), tiny_target()]
-    decoders = [eagle_decoder(target) for target in targets]
-    settings = {"do_sample": False, "max_new_tokens": 12}
-    expected = targets[0].generate(**prompts(1), **settings)
-    stock, before = modeling_llama.apply_rotary_pos_emb, targets[0].config._attn_implementation
-    with ThreadPoolExecutor(3) as pool:
-        jobs = [pool.submit(d.generate, **prompts(1), **settings) for _ in range(6) for d in (*decoders, decoders[0])]
-    assert all(torch.equal(job.result(), expected) for job in jobs)
-    assert modeling_llama.apply_rotary_pos_emb is stock
-    for target in targets:
-        assert target.config._attn_implementation == before
-        assert not any("forward" in vars(module) for module in target.modules())
-
-
-def test_a_decoder_that_is_called_while_another_one_works(decoder):
-    """A stopping criterion may decode with another target in the same thread."""
-    other = eagle_decoder(tiny_target("qwen3"))
-    settings = {"do_sample": False, "max_new_tokens": 6}
-    ids = prompts(1)["input_ids"]
-
-    def asks(input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
-        other.generate(ids, **settings)
-        return torch.zeros(len(input_ids), dtype=torch.bool)
-
-    expected = decoder.generate(ids, **settings)
-    assert torch.equal(decoder.generate(ids, stopping_criteria=[asks], **settings), expected)
 
 
 def test_loading_arguments_for_a_loaded_target_are_refused(target):

@@ -1,6 +1,7 @@
 """SpeculativeDecoder: a target, a draft and transformers' generate around them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from eagle_decoding.stats import Stats
 from eagle_decoding.target import TURN, Target, check_target, load_target
 from eagle_decoding.typical import TypicalAcceptance
 
+AT_WORK: list[Draft] = []  # the draft of the call that has its turn, and of those that its callbacks made
 PER_REQUEST = ("temperature", "top_k", "top_p", "min_p")
 
 
@@ -165,7 +167,8 @@ class SpeculativeDecoder:
 
         token_streamer: as generate's streamer, which transformers keeps from a decoding method of the caller's own
 
-        Calls from several threads take turns.
+        Calls from several threads take turns. A callback of one call may call another decoder, also one of the same
+        target, but needs a draft of its own for that.
         """
         if model is not self.target:
             raise ValueError("This decoder was made for another target: call generate on decoder.target.")
@@ -179,7 +182,7 @@ class SpeculativeDecoder:
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
-        with TURN:
+        with TURN, at_work(draft):
             self.stats = Stats()
             memory = self.memory_for(speculate, target, draft, sampler)
             with target.attached():
@@ -202,6 +205,24 @@ class SpeculativeDecoder:
             return Memory(kind, capture, sampler.params, target.new_cache(kind.batch))
         memory.adopt(sampler)
         return memory
+
+
+@contextmanager
+def at_work(draft: Draft) -> Iterator[None]:
+    """Holds a draft for one call; the caller has its turn.
+
+    Raises ValueError where the draft is at work already, for it keeps the state of one call: a callback wants it too.
+    """
+    if any(draft is other for other in AT_WORK):
+        raise ValueError(
+            "generate was called from a streamer, criterion or processor of a call that is still at work with the same "
+            "draft: wait until that returns, or call another SpeculativeDecoder that has a draft of its own."
+        )
+    AT_WORK.append(draft)
+    try:
+        yield
+    finally:
+        AT_WORK.pop()
 
 
 def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:

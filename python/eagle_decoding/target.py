@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
@@ -120,19 +120,17 @@ class Target:
             yield
 
     def _hook(self, boundary: int) -> Any:
-        layers = self.decoder.layers
+        layers, thread = self.decoder.layers, get_ident()  # another thread may run the model for itself meanwhile
+
+        def capture(states: Any) -> None:
+            if get_ident() == thread:
+                self._captured[boundary] = states[0] if isinstance(states, tuple) else states
+
         if boundary < len(layers):
-
-            def capture_input(module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-                self._captured[boundary] = args[0]
-
-            return layers[boundary].register_forward_pre_hook(capture_input)
-
-        def capture_output(module: torch.nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-            self._captured[boundary] = output[0] if isinstance(output, tuple) else output
+            return layers[boundary].register_forward_pre_hook(lambda module, args: capture(args))
 
         last = layers[-1] if boundary == len(layers) else self.decoder.norm
-        return last.register_forward_hook(capture_output)
+        return last.register_forward_hook(lambda module, args, output: capture(output))
 
     def prefill(self, prompt: Tensor, lengths: Tensor, cache: TreeCache) -> TargetOutput:
         """Runs right-padded prompts into an empty cache.
