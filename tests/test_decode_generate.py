@@ -127,14 +127,27 @@ def test_scores_and_logits(target, decoder, warpers):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, msg=f"step {step}")
 
 
+@pytest.mark.parametrize("from_the_other_side", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"num_return_sequences": 2, "do_sample": True, "seed": 1}], ids=len)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_streamer(decoder, batch):
-    streamer = Recorder()
-    inputs = prompts(batch)
-    output = decoder.generate(**inputs, do_sample=False, max_new_tokens=25, streamer=streamer)
+def test_streamer(target, decoder, batch, settings, from_the_other_side):
+    """It gets what transformers' generate gives one: the prompts as they are decoded, a column a step, the end."""
+    streamer, inputs = Recorder(), prompts(batch)
+    settings = {"do_sample": False, "max_new_tokens": 25, **settings}
+    if from_the_other_side:
+        output = target.generate(**inputs, **settings, custom_generate=decoder, token_streamer=streamer)
+    else:
+        output = decoder.generate(**inputs, **settings, streamer=streamer)
     assert streamer.ended
-    assert torch.equal(streamer.chunks[0], inputs["input_ids"])
+    assert torch.equal(streamer.chunks[0], output[:, : inputs["input_ids"].shape[1]])
     assert torch.equal(torch.stack(streamer.chunks[1:], dim=1), output[:, inputs["input_ids"].shape[1] :])
+
+
+def test_a_streamer_that_transformers_keeps_for_itself(target, decoder):
+    """Once this fails, transformers passes streamer= on, and token_streamer= need not be."""
+    streamer = Recorder()
+    target.generate(**prompts(1), max_new_tokens=8, custom_generate=decoder, streamer=streamer)
+    assert len(streamer.chunks) == 1 and not streamer.ended
 
 
 @pytest.mark.parametrize(

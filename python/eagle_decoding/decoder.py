@@ -114,8 +114,6 @@ class SpeculativeDecoder:
         if prompt is not None and prompt.numel() == 0:
             raise ValueError(f"generate needs at least one request with at least one token, got {tuple(prompt.shape)}.")
         self.move_stop_strings(kwargs)
-        if streamer is not None and prompt is not None:
-            streamer.put(prompt.cpu())
         per_request = {
             name: kwargs.pop(name) for name in PER_REQUEST if isinstance(kwargs.get(name), Sequence | Tensor)
         }
@@ -165,7 +163,8 @@ class SpeculativeDecoder:
     ) -> Any:
         """The decoding method that transformers' generate calls for `custom_generate=decoder`.
 
-        token_streamer: as generate's streamer, which transformers keeps from a decoding method of the caller's own
+        token_streamer: what `decoder.generate` calls streamer; transformers' generate hands its own `streamer=` the
+                        prompt and passes it on to no decoding method of the caller's own, so leave that one out
 
         Calls from several threads take turns. A callback of one call may call another decoder, also one of the same
         target, but needs a draft of its own for that.
