@@ -1,6 +1,5 @@
 """generate: the arguments and return types of transformers' generate."""
 
-import numpy as np
 import pytest
 import torch
 from models import PAD, VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
@@ -8,7 +7,6 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
-from torch.nn import functional
 from transformers import (
     GenerationConfig,
     MaxTimeCriteria,
@@ -150,37 +148,6 @@ def test_a_streamer_that_transformers_keeps_for_itself(target, decoder):
     assert len(streamer.chunks) == 1 and not streamer.ended
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda d: d.generate(torch.empty(0, 4, dtype=torch.long)), "at least one request"),
-        (lambda d: d.generate(torch.empty(1, 0, dtype=torch.long)), "at least one token"),
-        (lambda d: d.generate(torch.full((1, 300), 5), max_new_tokens=4), "The prompt has 300 tokens .* context 256"),
-        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=0), "max_new_tokens"),
-        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, num_beams=2), "beam search"),
-        (lambda d: d.generate(torch.full((2, 4), 5), max_new_tokens=4, seed=[1]), "one per request"),
-        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, stop_strings="x"), "tokenizer"),
-        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, guidance_scale=1.5), "guidance_scale"),
-        (lambda d: d.generate(inputs_embeds=torch.zeros(1, 4, 32), max_new_tokens=4), "pass input_ids"),
-        (
-            lambda d: d.generate(
-                torch.full((2, 4), 5), attention_mask=torch.tensor([[1] * 4, [0] * 4]), max_new_tokens=4
-            ),
-            "attention_mask of request 1 is zero",
-        ),
-        (
-            lambda d: d.generate(
-                torch.full((1, 4), 5), max_new_tokens=4, return_dict_in_generate=True, output_hidden_states=True
-            ),
-            "output_hidden_states cannot be returned",
-        ),
-    ],
-)
-def test_errors(decoder, call, message):
-    with pytest.raises(ValueError, match=message):
-        call(decoder)
-
-
 @pytest.mark.parametrize("batch", [1, 2])
 def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target, decoder, batch):
     inputs = prompts(batch)
@@ -211,19 +178,6 @@ def test_stop_strings(monkeypatch, target, decoder, where):
     expected = target.generate(ids, tokenizer=tokenizer, **settings)
     assert expected.shape[1] < 31
     assert torch.equal(decoder.generate(ids, tokenizer=tokenizer, **settings), expected)
-
-
-@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3), np.array([3]), torch.tensor([3])])
-def test_seeds_of_other_types(decoder, seed):
-    settings = {"do_sample": True, "max_new_tokens": 6}
-    ids = prompts(1)["input_ids"]
-    assert torch.equal(decoder.generate(ids, seed=seed, **settings), decoder.generate(ids, seed=3, **settings))
-
-
-def test_padding_does_not_count_as_context(target, decoder):
-    inputs = {name: functional.pad(value, (250, 0)) for name, value in prompts(2).items()}
-    settings = {"do_sample": False, "max_new_tokens": 4}
-    assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta stands for every device that is no CPU
