@@ -2,6 +2,7 @@
 
 import io
 import re
+from errno import EPIPE
 from importlib.metadata import version
 from pathlib import Path
 
@@ -151,6 +152,19 @@ def test_chat_survives_ctrl_c(monkeypatch, capsys):
     assert "Stopped." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("interruption", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError(EPIPE, ""), 1)])
+def test_an_interrupted_answer_ends_without_a_word(saved, monkeypatch, interruption, code):
+    def interrupted(self, streamer, **inputs):
+        streamer.put(inputs["input_ids"])  # the prompt, which is not printed
+        streamer.put(torch.tensor([6]))
+        raise interruption
+
+    monkeypatch.setattr(SpeculativeDecoder, "generate", interrupted)
+    shown = run("generate", "w5", *saved, *TREE)
+    assert (shown.code, shown.err) == (code, "")
+    assert shown.out == ("w6\n" if interruption is KeyboardInterrupt else "")
+
+
 def test_info_names_versions():
     shown = run("info")
     assert shown.code == 0
@@ -167,6 +181,7 @@ def test_info_names_versions():
         (("generate", "hi", "--draft", "auto:some/head"), "some/head is no directory, and a draft is not fetched"),
         (("generate", "hi", "--dtype", "int8"), "--dtype int8 is unknown, choose one of bfloat16"),
         (("generate", " "), "The prompt is empty"),
+        (("generate", "\udcff"), "The prompt holds bytes that are no UTF-8 text"),
         (("demo", "--num-nodes", "1000"), "num_nodes must be between 2 and"),
     ],
 )

@@ -221,3 +221,32 @@ def test_sliding_windows_are_refused_before_a_decoder_is_made():
     target.config.sliding_window = 4096
     with pytest.raises(ValueError, match="sliding window of 4096 tokens"):
         SpeculativeDecoder.from_pretrained(target, "prompt-lookup")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda t: SpeculativeDecoder.from_pretrained("./nowhere", "suffix"), "^./nowhere does not exist: give a dir"),
+        (lambda t: SpeculativeDecoder.from_pretrained("no.gguf", "suffix"), "^no.gguf does not exist"),
+        (lambda t: SpeculativeDecoder("a/model", NoDraft()), "Target must be a loaded .* got a str"),
+        (lambda t: SpeculativeDecoder(torch.compile(t), NoDraft()), "Target must be .* got a OptimizedModule"),
+        (lambda t: SpeculativeDecoder(t, "suffix"), "draft must be a loaded draft, got 'suffix': .*from_pretrained"),
+        (lambda t: SpeculativeDecoder(t, None), "draft must be a loaded draft, got None"),
+        (lambda t: SpeculativeDecoder.from_pretrained(t, "suffix", tree=(8, 4, 4)), r"TreeConfig, got \(8, 4, 4\)"),
+        (lambda t: SpeculativeDecoder(tiny_target(dtype=torch.float64), NoDraft()), "torch.float64 weights: load it"),
+    ],
+)
+def test_decoders_that_cannot_be_made(target, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(target)
+
+
+def test_a_directory_that_holds_no_whole_model_is_no_target(saved, target, tmp_path):
+    head = saved[3]
+    with pytest.raises(ValueError, match=r"lacks .* weights of the LlamaForCausalLM .* a draft head goes with"):
+        SpeculativeDecoder.from_pretrained(head, "suffix")
+    weights = target.state_dict()
+    del weights["model.layers.1.mlp.up_proj.weight"], weights["lm_head.weight"]
+    target.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(ValueError, match=r"lacks 1 weights .* model.layers.1.mlp.up_proj.weight"):
+        SpeculativeDecoder.from_pretrained(tmp_path, "suffix")

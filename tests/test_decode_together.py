@@ -124,6 +124,16 @@ def test_a_draft_that_is_at_work_is_not_lent(target, decoder):
     assert torch.equal(decoder.generate(**prompts(1), **GREEDY), target.generate(**prompts(1), **GREEDY))
 
 
+def test_an_interrupted_call_leaves_nothing_behind(target, decoder):
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decoder.generate(**prompts(2), stopping_criteria=[calling(interrupt)], **GREEDY)
+    assert is_stock(target)
+    assert torch.equal(decoder.generate(**prompts(1), **GREEDY), target.generate(**prompts(1), **GREEDY))
+
+
 def test_a_forward_of_prompts_from_within_a_call(target, decoder):
     ids = prompts(3)["input_ids"]
     expected, seen = target(ids).logits, []

@@ -21,6 +21,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # who reads the output has enough, and that is no error to tell
+            raise
         except (ValueError, OSError) as error:
             from eagle_decoding.terminal.console import err
 
@@ -166,6 +168,8 @@ def generate(
     text = sys.stdin.read() if prompt is None else prompt
     if not text.strip():
         raise ValueError("The prompt is empty: give one as an argument or on the standard input.")
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("The prompt holds bytes that are no UTF-8 text: convert it to UTF-8.")
     settings = sampling(temperature, top_k, top_p, min_p, seed)
     settings |= {"max_new_tokens": max_new_tokens, "speculate": speculate}
     if typical_acceptance:
@@ -174,10 +178,13 @@ def generate(
     where = device_named(device)
     models = load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype, device=where)
     inputs = models.encode_prompt(text, chat)
+    streamer = TextStreamer(models.tokenizer, skip_prompt=True, skip_special_tokens=True)
     start = time.perf_counter()
-    models.decoder.generate(
-        **inputs, **settings, streamer=TextStreamer(models.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    )
+    try:
+        models.decoder.generate(**inputs, **settings, streamer=streamer)
+    except KeyboardInterrupt:
+        streamer.end()  # the words so far, on a line of their own
+        raise
     notice(summary(models.decoder.stats, time.perf_counter() - start))
 
 

@@ -52,6 +52,10 @@ class SpeculativeDecoder:
 
     def __init__(self, target: PreTrainedModel, draft: Draft, *, fused: bool | None = None, graph: bool = True):
         check_target(target)
+        if not hasattr(draft, "propose"):
+            raise ValueError(
+                f"draft must be a loaded draft, got {draft!r}: SpeculativeDecoder.from_pretrained takes one by name."
+            )
         self.target = target
         self.draft = draft
         self.graph = graph

@@ -17,8 +17,23 @@ from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 WINDOWED = ("mistral", "mixtral")  # kinds whose every layer has the window of the configuration, if there is one
 TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
+
+
+def existing_target(path: str | Path) -> str:
+    """Passes a path that exists and a hub id, which has one slash at most and no file extension of ours.
+
+    Raises ValueError for a path that does not exist.
+    """
+    written, expanded = str(path), Path(path).expanduser()
+    looks_local = written.startswith((".", "/", "~")) or written.count("/") > 1 or written.endswith(".gguf")
+    if looks_local and not expanded.exists():
+        raise ValueError(
+            f"{written} does not exist: give a directory, a .gguf file or a hub id like organisation/model."
+        )
+    return str(expanded) if expanded.exists() else written
 
 
 def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
@@ -26,28 +41,46 @@ def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrained
 
     kwargs: arguments of from_pretrained, for example dtype=torch.bfloat16.
 
-    Raises ValueError for such arguments along with a model.
+    Raises ValueError for such arguments along with a model, for a path that does not exist, and for a directory that
+    lacks weights of the model that its config.json describes.
     """
     if isinstance(path, PreTrainedModel):
         if kwargs:
             raise ValueError(f"{', '.join(kwargs)} say how to load a model and this one is loaded: leave them out.")
         return path
-    if str(path).endswith(".gguf"):
+    source = existing_target(path)
+    if source.endswith(".gguf"):
         from transformers import GgufConfig
 
-        folder, name = str(Path(path).parent), Path(path).name
+        folder, name = str(Path(source).parent), Path(source).name
         kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
         return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, **kwargs).eval()
-    return AutoModelForCausalLM.from_pretrained(path, **kwargs).eval()
+    model, found = AutoModelForCausalLM.from_pretrained(
+        source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+    )
+    lacking = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+    if lacking:
+        raise ValueError(
+            f"{source} lacks {len(lacking)} weights of the {type(model).__name__} in its config.json, one of them "
+            f"{min(lacking)}: give a whole model; a draft head goes with the target it was trained for."
+        )
+    return model.eval()
 
 
 def check_target(model: PreTrainedModel, role: str = "Target") -> None:
     """Raises ValueError when the model is of a kind that tree decoding was not made for; role: what it is used as."""
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"{role} must be a loaded transformers model, got a {type(model).__name__}: load one with "
+            "SpeculativeDecoder.from_pretrained, or unwrap it."
+        )
     config = model.config
     if config.model_type not in SUPPORTED:
         raise ValueError(
             f"{role} model type {config.model_type!r} is not supported, use one of {', '.join(SUPPORTED)}."
         )
+    if model.dtype not in DTYPES:
+        raise ValueError(f"{role} has {model.dtype} weights: load it in one of {', '.join(map(str, DTYPES))}.")
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise ValueError(
             f"{role} {config.model_type!r} has sliding-window layers, which tree attention does not support."

@@ -63,6 +63,8 @@ def load_draft(
     differs, and for a dtype that the method cannot be served in.
     """
     spelling = draft if isinstance(draft, Spelling) else read_spelling(draft)
+    if not isinstance(tree, TreeConfig | None):
+        raise ValueError(f"tree must be a TreeConfig, got {tree!r}: write TreeConfig(num_nodes, max_depth, topk).")
     if dtype not in (None, FP8):
         raise ValueError(f"A draft is served in {FP8} or, with None, in the target's dtype: {dtype} is neither.")
     if spelling.auto:

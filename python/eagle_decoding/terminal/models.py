@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.drafts import NoDraft, load_draft, read_spelling
-from eagle_decoding.target import load_target
+from eagle_decoding.target import existing_target, load_target
 from eagle_decoding.terminal.console import notice
 from eagle_decoding.terminal.gguf import converted
 
@@ -73,7 +73,7 @@ def load_models(
         raise ValueError(
             "--target needs the --draft head that was trained for it, --draft suffix (no weights), or --no-speculate."
         )
-    path = existing(target) if target is not None else str(bundled_target())
+    path = existing_target(target) if target is not None else str(bundled_target())
     spelling = read_spelling(draft if draft is not None else bundled_head()) if speculate else None
     if path.endswith(".gguf"):
         path = str(converted(Path(path), weights, notice))
@@ -100,15 +100,6 @@ def device_named(name: str | None) -> str:
     if name == "cuda" and not available:
         raise ValueError("--device cuda needs a GPU that torch can use, and there is none: leave it out.")
     return name
-
-
-def existing(path: str) -> str:
-    """Passes a path that exists and a hub id; a hub id has one slash at most and no file extension of ours."""
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".gguf")
-    expanded = Path(path).expanduser()
-    if looks_local and not expanded.exists():
-        raise ValueError(f"{path} does not exist: give a directory, a .gguf file or a hub id like organisation/model.")
-    return str(expanded) if expanded.exists() else path
 
 
 def bundled_target() -> Path:
