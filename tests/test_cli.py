@@ -193,6 +193,12 @@ def test_errors_are_one_sentence(arguments, sentence):
     assert shown.out == ""
 
 
+def test_a_target_without_a_tokenizer(saved, tmp_path):
+    tiny_target().save_pretrained(tmp_path)
+    shown = run("generate", "hi", "--target", str(tmp_path), "--draft", "suffix")
+    assert shown.code == 1 and f"Error: {tmp_path} has no tokenizer that" in shown.err
+
+
 def make_round() -> Round:
     scores = torch.tensor([[0.0, 0.5, 0.25, 0.125]]).log().where(torch.tensor([False, True, True, True]), 0.0)
     tree = DraftTree(

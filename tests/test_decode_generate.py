@@ -8,6 +8,7 @@ from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
 from transformers import (
+    AutoModelForCausalLM,
     GenerationConfig,
     MaxTimeCriteria,
     PreTrainedTokenizerFast,
@@ -250,3 +251,16 @@ def test_a_directory_that_holds_no_whole_model_is_no_target(saved, target, tmp_p
     target.save_pretrained(tmp_path, state_dict=weights)
     with pytest.raises(ValueError, match=r"lacks 1 weights .* model.layers.1.mlp.up_proj.weight"):
         SpeculativeDecoder.from_pretrained(tmp_path, "suffix")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"has weights that cannot be read .* fetch them again"):
+        SpeculativeDecoder.from_pretrained(tmp_path, "suffix")
+
+
+def test_a_hub_id_that_does_not_load_is_named(monkeypatch):
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect.\nCheck your internet connection.")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", offline)
+    with pytest.raises(OSError, match=r"no some/model here, and it did not come from the hub: We couldn't connect\.$"):
+        SpeculativeDecoder.from_pretrained("some/model", "suffix")

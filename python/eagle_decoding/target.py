@@ -8,6 +8,7 @@ from threading import RLock, get_ident
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -41,8 +42,8 @@ def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrained
 
     kwargs: arguments of from_pretrained, for example dtype=torch.bfloat16.
 
-    Raises ValueError for such arguments along with a model, for a path that does not exist, and for a directory that
-    lacks weights of the model that its config.json describes.
+    Raises ValueError for such arguments along with a model, for a path that does not exist, and for a directory whose
+    weights cannot be read or are not all of the model that its config.json describes; OSError for an unknown hub id.
     """
     if isinstance(path, PreTrainedModel):
         if kwargs:
@@ -55,16 +56,29 @@ def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrained
         folder, name = str(Path(source).parent), Path(source).name
         kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
         return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, **kwargs).eval()
-    model, found = AutoModelForCausalLM.from_pretrained(
-        source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
-    )
+    return load_whole(source, **kwargs).eval()
+
+
+def load_whole(source: str, **kwargs: Any) -> PreTrainedModel:
+    """A model from a directory or the hub, where transformers would make up the weights that are not there."""
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+    except SafetensorError as error:
+        raise ValueError(f"{source} has weights that cannot be read ({error}): fetch them again.") from error
+    except OSError as error:
+        if Path(source).exists():
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(f"There is no {source} here, and it did not come from the hub: {reason}") from error
     lacking = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
     if lacking:
         raise ValueError(
             f"{source} lacks {len(lacking)} weights of the {type(model).__name__} in its config.json, one of them "
             f"{min(lacking)}: give a whole model; a draft head goes with the target it was trained for."
         )
-    return model.eval()
+    return model
 
 
 def check_target(model: PreTrainedModel, role: str = "Target") -> None:

@@ -78,9 +78,20 @@ def load_models(
     if path.endswith(".gguf"):
         path = str(converted(Path(path), weights, notice))
     model = load_target(path, dtype=weights).to(device)
-    tokenizer = AutoTokenizer.from_pretrained(path)
+    tokenizer = load_tokenizer(path)
     drafting = NoDraft() if spelling is None else load_draft(spelling, model, tree, served)
     return Models(SpeculativeDecoder(model, drafting), tokenizer)
+
+
+def load_tokenizer(path: str) -> Any:
+    """Raises ValueError, in one sentence, where there is no tokenizer beside a model."""
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} has no tokenizer that transformers can load: put tokenizer.json and tokenizer_config.json of the "
+            "model there."
+        ) from error
 
 
 def element_type(name: str, option: str = "--dtype", known: Mapping[str, torch.dtype] = DTYPES) -> torch.dtype:
