@@ -14,6 +14,8 @@ from transformers import (
     PreTrainedTokenizerFast,
     StoppingCriteria,
     StoppingCriteriaList,
+    StopStringCriteria,
+    pipeline,
 )
 from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
@@ -179,6 +181,28 @@ def test_stop_strings(monkeypatch, target, decoder, where):
     expected = target.generate(ids, tokenizer=tokenizer, **settings)
     assert expected.shape[1] < 31
     assert torch.equal(decoder.generate(ids, tokenizer=tokenizer, **settings), expected)
+
+
+def test_stop_strings_from_the_other_side(target, decoder):
+    tokenizer, ids = letters(), prompts(1)["input_ids"]
+    settings = {"do_sample": False, "max_new_tokens": 20, "eos_token_id": None}
+    strings = [tokenizer.decode(target.generate(ids, **settings)[0, 20:21])]
+    criteria = [StopStringCriteria(tokenizer, strings)]
+    text = target.generate(ids, custom_generate=decoder, stopping_criteria=criteria, **settings)
+    assert text.shape[1] < 31
+    assert torch.equal(text, decoder.generate(ids, stop_strings=strings, tokenizer=tokenizer, **settings))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_pipeline_decodes_with_it(target, decoder, batch_size):
+    tokenizer = letters()
+    tokenizer.pad_token_id, tokenizer.padding_side = PAD, "left"
+    write = pipeline("text-generation", model=target, tokenizer=tokenizer)
+    texts, settings = ["abcdef", "xyz"], {"batch_size": batch_size, "do_sample": False, "max_new_tokens": 9}
+    expected = write(texts, **settings)
+    decoder.stats.tokens = 0
+    assert write(texts, custom_generate=decoder, **settings) == expected
+    assert decoder.stats.tokens > 0
 
 
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta stands for every device that is no CPU

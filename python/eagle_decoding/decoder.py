@@ -178,6 +178,8 @@ class SpeculativeDecoder:
         token_streamer: what `decoder.generate` calls streamer; transformers' generate hands its own `streamer=` the
                         prompt and passes it on to no decoding method of the caller's own, so leave that one out
 
+        Stop strings come as a StopStringCriteria among the stopping criteria: transformers keeps the tokenizer, too.
+
         Calls from several threads take turns. A callback of one call may call another decoder, also one of the same
         target, but needs a draft of its own for that.
         """
