@@ -75,6 +75,15 @@ def test_settings(decoder, settings, message):
         decoder.generate(TWO, **{"max_new_tokens": 4, **settings})
 
 
+def test_a_target_that_was_converted_after_its_draft_was_loaded():
+    target = tiny_target()
+    decoder = eagle_decoder(target)
+    target.bfloat16()
+    with pytest.raises(ValueError, match=r"torch.float32 on cpu, and the target is in torch.bfloat16 on cpu now"):
+        decoder.generate(IDS, max_new_tokens=4)
+    assert decoder.generate(IDS, max_new_tokens=4, speculate=False).shape[1] > 4
+
+
 def test_embeddings_and_caches(target, decoder):
     with pytest.raises(ValueError, match="pass input_ids"):
         decoder.generate(inputs_embeds=torch.zeros(1, 4, 32), max_new_tokens=4)

@@ -189,6 +189,7 @@ class SpeculativeDecoder:
             raise ValueError("This decoder was made for another target: call generate on decoder.target.")
         refuse_unsupported(logits_processor, generation_config, model_kwargs)
         draft = self.draft if speculate else self.plain
+        check_draft(draft, model)
         target = Target(model, draft.feature_layers, self.fused)
         attention_mask = model_kwargs.get("attention_mask")
         check_mask(input_ids, attention_mask, model_kwargs.get("position_ids"))
@@ -241,6 +242,16 @@ def at_work(draft: Draft) -> Iterator[None]:
         yield
     finally:
         AT_WORK.pop()
+
+
+def check_draft(draft: Draft, model: PreTrainedModel) -> None:
+    """Raises ValueError where the target was converted or moved after its draft was loaded."""
+    dtype, device = getattr(draft, "dtype", model.dtype), torch.device(getattr(draft, "device", model.device))
+    if dtype != model.dtype or device.type != model.device.type:
+        raise ValueError(
+            f"The draft was loaded for a target in {dtype} on {device}, and the target is in {model.dtype} on "
+            f"{model.device} now: load the draft again."
+        )
 
 
 def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
