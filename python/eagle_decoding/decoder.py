@@ -30,8 +30,14 @@ from eagle_decoding.typical import TypicalAcceptance
 
 AT_WORK: list[Draft] = []  # the draft of the call that has its turn, and of those that its callbacks made
 OTHER_MODES = (  # settings that ask transformers for anything else than greedy search or sampling
-    *("num_beams", "penalty_alpha", "dola_layers", "constraints", "force_words_ids"),
-    *("prompt_lookup_num_tokens", "assistant_early_exit", "use_mtp"),
+    "num_beams",
+    "penalty_alpha",
+    "dola_layers",
+    "constraints",
+    "force_words_ids",
+    "prompt_lookup_num_tokens",
+    "assistant_early_exit",
+    "use_mtp",
 )
 PER_REQUEST = ("temperature", "top_k", "top_p", "min_p")
 
@@ -260,8 +266,8 @@ def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig
     if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
         asked = [name for name in OTHER_MODES if getattr(config, name, None) not in (None, False, 1)]
         raise ValueError(
-            f"{' and '.join(asked)} asked for {mode.value.replace('_', ' ')}, and this decoder has a way of its own to "
-            "search greedily or to sample: leave out what asked."
+            f"{' and '.join(asked)} asked for {mode.value.replace('_', ' ')}, and this decoder searches greedily or "
+            "samples, in a way of its own: leave that out."
         )
     if any(isinstance(p, UnbatchedClassifierFreeGuidanceLogitsProcessor) for p in processors):
         raise ValueError(
