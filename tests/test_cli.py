@@ -2,6 +2,8 @@
 
 import io
 import re
+from errno import EPIPE
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,10 @@ def test_help_lists_the_commands():
     assert all(command in shown for command in ("demo", "generate", "chat", "info", "prepare", "capture", "export"))
 
 
+def test_version():
+    assert run("--version").out == f"eagle-decoding {version('eagle-kernels')}\n"
+
+
 def test_generate_gives_one_text_with_and_without_drafting(saved):
     command = ("generate", "w5 w9 w11", *saved, "--raw", "--max-new-tokens", "20")
     drafted, plain = run(*command, *TREE), run(*command, "--no-speculate")
@@ -39,6 +45,34 @@ def test_generate_samples_by_seed(saved):
     command = ("generate", "w5", *saved, *TREE, "--max-new-tokens", "20", "--temperature", "1.5", "--seed")
     first, again, other = run(*command, "1"), run(*command, "1"), run(*command, "2")
     assert first.out == again.out != other.out
+
+
+@pytest.mark.parametrize("option", [("--top-k", "1"), ("--top-p", "0"), ("--min-p", "1")])
+def test_filters_that_leave_one_token_make_sampling_greedy(saved, option):
+    command = ("generate", "w5", *saved, *TREE, "--max-new-tokens", "20")
+    sampled = (*command, "--temperature", "1.5", "--seed", "1")
+    assert run(*sampled, *option).out == run(*command).out != run(*sampled).out
+
+
+@pytest.mark.parametrize("command", ["generate", "chat"])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--temperature", "-1"), ("--top-k", "-1"), ("--top-p", "2"), ("--min-p", "-0.1"), ("--max-new-tokens", "0")],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_loaded(command, option, value):
+    shown = run(command, option, value, "--target", "./nowhere")
+    assert shown.code == 2
+    assert f"Invalid value for '{option}'" in shown.err
+
+
+def test_chat_hands_its_settings_to_generate(saved, monkeypatch):
+    given = []
+    monkeypatch.setattr(SpeculativeDecoder, "generate", lambda self, **settings: given.append(settings))
+    monkeypatch.setattr("eagle_decoding.terminal.chat.summary", lambda *_: "")
+    filters = ("--temperature", "0.5", "--top-k", "7", "--top-p", "0.9", "--min-p", "0.1")
+    assert run("chat", *saved, *TREE, *filters, "--seed", "3", "--max-new-tokens", "6", stdin="w5\n").code == 0
+    expected = {"do_sample": True, "temperature": 0.5, "top_k": 7, "top_p": 0.9, "min_p": 0.1, "seed": 3}
+    assert given[0].items() >= expected.items()
 
 
 def test_typical_acceptance_is_called_lossy(saved):
@@ -118,6 +152,19 @@ def test_chat_survives_ctrl_c(monkeypatch, capsys):
     assert "Stopped." in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("interruption", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError(EPIPE, ""), 1)])
+def test_an_interrupted_answer_ends_without_a_word(saved, monkeypatch, interruption, code):
+    def interrupted(self, streamer, **inputs):
+        streamer.put(inputs["input_ids"])  # the prompt, which is not printed
+        streamer.put(torch.tensor([6]))
+        raise interruption
+
+    monkeypatch.setattr(SpeculativeDecoder, "generate", interrupted)
+    shown = run("generate", "w5", *saved, *TREE)
+    assert (shown.code, shown.err) == (code, "")
+    assert shown.out == ("w6\n" if interruption is KeyboardInterrupt else "")
+
+
 def test_info_names_versions():
     shown = run("info")
     assert shown.code == 0
@@ -129,10 +176,12 @@ def test_info_names_versions():
     [
         (("generate", "hi", "--target", "./nowhere"), "--target needs the --draft head"),
         (("generate", "hi", "--target", "./nowhere", "--draft", "./head"), "./nowhere does not exist"),
+        (("generate", "hi", "--draft", "sufix"), "The draft 'sufix' needs a directory and 'sufix' is none"),
         (("generate", "hi", "--target", "no.gguf", "--no-speculate"), "no.gguf does not exist"),
         (("generate", "hi", "--draft", "auto:some/head"), "some/head is no directory, and a draft is not fetched"),
         (("generate", "hi", "--dtype", "int8"), "--dtype int8 is unknown, choose one of bfloat16"),
         (("generate", " "), "The prompt is empty"),
+        (("generate", "\udcff"), "The prompt holds bytes that are no UTF-8 text"),
         (("demo", "--num-nodes", "1000"), "num_nodes must be between 2 and"),
     ],
 )
@@ -144,9 +193,10 @@ def test_errors_are_one_sentence(arguments, sentence):
     assert shown.out == ""
 
 
-def test_a_missing_head_is_named(saved):
-    shown = run("generate", "hi", *saved[:2], "--draft", "/no/head")
-    assert shown.code == 1 and "/no/head does not exist" in shown.err
+def test_a_target_without_a_tokenizer(saved, tmp_path):
+    tiny_target().save_pretrained(tmp_path)
+    shown = run("generate", "hi", "--target", str(tmp_path), "--draft", "suffix")
+    assert shown.code == 1 and f"Error: {tmp_path} has no tokenizer that" in shown.err
 
 
 def make_round() -> Round:

@@ -1,8 +1,5 @@
 """generate: the arguments and return types of transformers' generate."""
 
-from concurrent.futures import ThreadPoolExecutor
-
-import numpy as np
 import pytest
 import torch
 from models import PAD, VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
@@ -10,19 +7,21 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import Fuse
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Split
-from torch.nn import functional
 from transformers import (
+    AutoModelForCausalLM,
     GenerationConfig,
     MaxTimeCriteria,
     PreTrainedTokenizerFast,
     StoppingCriteria,
     StoppingCriteriaList,
+    StopStringCriteria,
+    pipeline,
 )
 from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
-from transformers.models.llama import modeling_llama
 
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.drafts import NoDraft
 from eagle_decoding.target import Target
 
 
@@ -129,45 +128,27 @@ def test_scores_and_logits(target, decoder, warpers):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4, msg=f"step {step}")
 
 
+@pytest.mark.parametrize("from_the_other_side", [False, True])
+@pytest.mark.parametrize("settings", [{}, {"num_return_sequences": 2, "do_sample": True, "seed": 1}], ids=len)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_streamer(decoder, batch):
-    streamer = Recorder()
-    inputs = prompts(batch)
-    output = decoder.generate(**inputs, do_sample=False, max_new_tokens=25, streamer=streamer)
+def test_streamer(target, decoder, batch, settings, from_the_other_side):
+    """It gets what transformers' generate gives one: the prompts as they are decoded, a column a step, the end."""
+    streamer, inputs = Recorder(), prompts(batch)
+    settings = {"do_sample": False, "max_new_tokens": 25, **settings}
+    if from_the_other_side:
+        output = target.generate(**inputs, **settings, custom_generate=decoder, token_streamer=streamer)
+    else:
+        output = decoder.generate(**inputs, **settings, streamer=streamer)
     assert streamer.ended
-    assert torch.equal(streamer.chunks[0], inputs["input_ids"])
+    assert torch.equal(streamer.chunks[0], output[:, : inputs["input_ids"].shape[1]])
     assert torch.equal(torch.stack(streamer.chunks[1:], dim=1), output[:, inputs["input_ids"].shape[1] :])
 
 
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda d: d.generate(torch.empty(0, 4, dtype=torch.long)), "at least one request"),
-        (lambda d: d.generate(torch.empty(1, 0, dtype=torch.long)), "at least one token"),
-        (lambda d: d.generate(torch.full((1, 300), 5), max_new_tokens=4), "The prompt has 300 tokens .* context 256"),
-        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=0), "max_new_tokens"),
-        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, num_beams=2), "beam search"),
-        (lambda d: d.generate(torch.full((2, 4), 5), max_new_tokens=4, seed=[1]), "one per request"),
-        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, stop_strings="x"), "tokenizer"),
-        (lambda d: d.generate(torch.full((1, 4), 5), max_new_tokens=4, guidance_scale=1.5), "guidance_scale"),
-        (lambda d: d.generate(inputs_embeds=torch.zeros(1, 4, 32), max_new_tokens=4), "pass input_ids"),
-        (
-            lambda d: d.generate(
-                torch.full((2, 4), 5), attention_mask=torch.tensor([[1] * 4, [0] * 4]), max_new_tokens=4
-            ),
-            "attention_mask of request 1 is zero",
-        ),
-        (
-            lambda d: d.generate(
-                torch.full((1, 4), 5), max_new_tokens=4, return_dict_in_generate=True, output_hidden_states=True
-            ),
-            "output_hidden_states cannot be returned",
-        ),
-    ],
-)
-def test_errors(decoder, call, message):
-    with pytest.raises(ValueError, match=message):
-        call(decoder)
+def test_a_streamer_that_transformers_keeps_for_itself(target, decoder):
+    """Once this fails, transformers passes streamer= on, and token_streamer= need not be."""
+    streamer = Recorder()
+    target.generate(**prompts(1), max_new_tokens=8, custom_generate=decoder, streamer=streamer)
+    assert len(streamer.chunks) == 1 and not streamer.ended
 
 
 @pytest.mark.parametrize("batch", [1, 2])
@@ -202,55 +183,41 @@ def test_stop_strings(monkeypatch, target, decoder, where):
     assert torch.equal(decoder.generate(ids, tokenizer=tokenizer, **settings), expected)
 
 
-@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3), np.array([3]), torch.tensor([3])])
-def test_seeds_of_other_types(decoder, seed):
-    settings = {"do_sample": True, "max_new_tokens": 6}
-    ids = prompts(1)["input_ids"]
-    assert torch.equal(decoder.generate(ids, seed=seed, **settings), decoder.generate(ids, seed=3, **settings))
+def test_stop_strings_from_the_other_side(target, decoder):
+    tokenizer, ids = letters(), prompts(1)["input_ids"]
+    settings = {"do_sample": False, "max_new_tokens": 20, "eos_token_id": None}
+    strings = [tokenizer.decode(target.generate(ids, **settings)[0, 20:21])]
+    criteria = [StopStringCriteria(tokenizer, strings)]
+    text = target.generate(ids, custom_generate=decoder, stopping_criteria=criteria, **settings)
+    assert text.shape[1] < 31
+    assert torch.equal(text, decoder.generate(ids, stop_strings=strings, tokenizer=tokenizer, **settings))
 
 
-def test_padding_does_not_count_as_context(target, decoder):
-    inputs = {name: functional.pad(value, (250, 0)) for name, value in prompts(2).items()}
-    settings = {"do_sample": False, "max_new_tokens": 4}
-    assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_a_pipeline_decodes_with_it(target, decoder, batch_size):
+    tokenizer = letters()
+    tokenizer.pad_token_id, tokenizer.padding_side = PAD, "left"
+    write = pipeline("text-generation", model=target, tokenizer=tokenizer)
+    texts, settings = ["abcdef", "xyz"], {"batch_size": batch_size, "do_sample": False, "max_new_tokens": 9}
+    expected = write(texts, **settings)
+    decoder.stats.tokens = 0
+    assert write(texts, custom_generate=decoder, **settings) == expected
+    assert decoder.stats.tokens > 0
 
 
-def test_a_cache_of_another_forward_is_refused(target):
-    ids = prompts(1)["input_ids"]
-    with torch.no_grad(), Target(target).attached():
-        cache = target(ids, use_cache=True).past_key_values
-        with pytest.raises(ValueError, match="1 tokens over 12 rows"):
-            target(ids[:, :1], past_key_values=cache)
-
-
-def test_threads_take_turns():
-    """Two decoders of one kind, and one decoder twice: every text is right, and the models are stock again."""
-    targets = [tiny_target(), tiny_target()]
-    decoders = [eagle_decoder(target) for target in targets]
-    settings = {"do_sample": False, "max_new_tokens": 12}
-    expected = targets[0].generate(**prompts(1), **settings)
-    stock, before = modeling_llama.apply_rotary_pos_emb, targets[0].config._attn_implementation
-    with ThreadPoolExecutor(3) as pool:
-        jobs = [pool.submit(d.generate, **prompts(1), **settings) for _ in range(6) for d in (*decoders, decoders[0])]
-    assert all(torch.equal(job.result(), expected) for job in jobs)
-    assert modeling_llama.apply_rotary_pos_emb is stock
-    for target in targets:
-        assert target.config._attn_implementation == before
-        assert not any("forward" in vars(module) for module in target.modules())
-
-
-def test_a_decoder_that_is_called_while_another_one_works(decoder):
-    """A stopping criterion may decode with another target in the same thread."""
-    other = eagle_decoder(tiny_target("qwen3"))
-    settings = {"do_sample": False, "max_new_tokens": 6}
-    ids = prompts(1)["input_ids"]
-
-    def asks(input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
-        other.generate(ids, **settings)
-        return torch.zeros(len(input_ids), dtype=torch.bool)
-
-    expected = decoder.generate(ids, **settings)
-    assert torch.equal(decoder.generate(ids, stopping_criteria=[asks], **settings), expected)
+@pytest.mark.parametrize("device", ["cpu", "meta"])  # meta stands for every device that is no CPU
+@pytest.mark.parametrize("fused", [{}, {"fused": None}, {"fused": True}, {"fused": False}], ids=str)
+def test_fused_means_the_same_to_a_target_and_to_a_decoder(device, fused):
+    model = tiny_target().to(device)
+    decoder = SpeculativeDecoder(model, NoDraft(), **fused)
+    seen = []
+    for target in (Target(model, **fused), Target(model, fused=decoder.fused)):
+        with target.attached():
+            replaced = {type(module).__name__ for module in model.modules() if "forward" in vars(module)}
+        seen.append(replaced)
+    linear = fused.get("fused") or device == "cpu"
+    everything = {"LlamaRMSNorm", "LlamaMLP"} | ({"Linear"} if linear else set())
+    assert seen == [everything if fused.get("fused") is not False else set()] * 2
 
 
 def test_loading_arguments_for_a_loaded_target_are_refused(target):
@@ -279,3 +246,45 @@ def test_sliding_windows_are_refused_before_a_decoder_is_made():
     target.config.sliding_window = 4096
     with pytest.raises(ValueError, match="sliding window of 4096 tokens"):
         SpeculativeDecoder.from_pretrained(target, "prompt-lookup")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda t: SpeculativeDecoder.from_pretrained("./nowhere", "suffix"), "^./nowhere does not exist: give a dir"),
+        (lambda t: SpeculativeDecoder.from_pretrained("no.gguf", "suffix"), "^no.gguf does not exist"),
+        (lambda t: SpeculativeDecoder("a/model", NoDraft()), "Target must be a loaded .* got a str"),
+        (lambda t: SpeculativeDecoder(torch.compile(t), NoDraft()), "Target must be .* got a OptimizedModule"),
+        (lambda t: SpeculativeDecoder(t, "suffix"), "draft must be a loaded draft, got 'suffix': .*from_pretrained"),
+        (lambda t: SpeculativeDecoder(t, None), "draft must be a loaded draft, got None"),
+        (lambda t: SpeculativeDecoder.from_pretrained(t, "suffix", tree=(8, 4, 4)), r"TreeConfig, got \(8, 4, 4\)"),
+        (lambda t: SpeculativeDecoder(tiny_target(dtype=torch.float64), NoDraft()), "torch.float64 weights: load it"),
+    ],
+)
+def test_decoders_that_cannot_be_made(target, make, message):
+    with pytest.raises(ValueError, match=message):
+        make(target)
+
+
+def test_a_directory_that_holds_no_whole_model_is_no_target(saved, target, tmp_path):
+    head = saved[3]
+    with pytest.raises(ValueError, match=r"lacks .* weights of the LlamaForCausalLM .* a draft head goes with"):
+        SpeculativeDecoder.from_pretrained(head, "suffix")
+    weights = target.state_dict()
+    del weights["model.layers.1.mlp.up_proj.weight"], weights["lm_head.weight"]
+    target.save_pretrained(tmp_path, state_dict=weights)
+    with pytest.raises(ValueError, match=r"lacks 1 weights .* model.layers.1.mlp.up_proj.weight"):
+        SpeculativeDecoder.from_pretrained(tmp_path, "suffix")
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"has weights that cannot be read .* fetch them again"):
+        SpeculativeDecoder.from_pretrained(tmp_path, "suffix")
+
+
+def test_a_hub_id_that_does_not_load_is_named(monkeypatch):
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect.\nCheck your internet connection.")
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", offline)
+    with pytest.raises(OSError, match=r"no some/model here, and it did not come from the hub: We couldn't connect\.$"):
+        SpeculativeDecoder.from_pretrained("some/model", "suffix")

@@ -235,8 +235,3 @@ def test_it_is_loaded_by_name(spec):
 def test_lookahead_cannot_be_ranked():
     with pytest.raises(ValueError, match="auto:lookahead cannot rank its drafts"):
         load_draft("auto:lookahead", tiny_target())
-
-
-def test_auto_twice_is_refused():
-    with pytest.raises(ValueError, match="says auto: twice, write auto:suffix"):
-        load_draft("auto:auto:suffix", tiny_target())

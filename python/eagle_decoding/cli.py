@@ -3,6 +3,7 @@
 import re
 import sys
 import time
+from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
+        except BrokenPipeError:  # who reads the output has enough, and that is no error to tell
+            raise
         except (ValueError, OSError) as error:
             from eagle_decoding.terminal.console import err
 
@@ -69,9 +72,13 @@ MaxDepth = Annotated[int | None, typer.Option(help="Levels of a draft tree below
 TopK = Annotated[
     int | None, typer.Option(help="Children per expanded node of a draft tree; 1 drafts a chain.", show_default=OWN)
 ]
-MaxNewTokens = Annotated[int, typer.Option(help="Longest answer, in tokens.")]
-Temperature = Annotated[float, typer.Option(help="0 takes the likeliest token, more varies the text.")]
-TopP = Annotated[float, typer.Option(help="Share of the probability to sample from.")]
+MaxNewTokens = Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")]
+Temperature = Annotated[float, typer.Option(min=0, help="0 takes the likeliest token, more varies the text.")]
+SampleTopK = Annotated[int, typer.Option(min=0, help="Sample from so many of the likeliest tokens; 0 from all.")]
+TopP = Annotated[float, typer.Option(min=0, max=1, help="Share of the probability to sample from.")]
+MinP = Annotated[
+    float, typer.Option(min=0, max=1, help="Sample only tokens this probable, as a share of the likeliest one's.")
+]
 Seed = Annotated[int | None, typer.Option(help="The same seed gives the same text, with and without drafting.")]
 Speculate = Annotated[bool, typer.Option("--speculate/--no-speculate", help="Draft, or decode plainly.")]
 Typical = Annotated[
@@ -89,6 +96,21 @@ Chat = Annotated[
         show_default="chat where the model has a template",
     ),
 ]
+
+
+def show_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"eagle-decoding {version('eagle-kernels')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
 
 
 @app.command()
@@ -124,7 +146,9 @@ def generate(
     device: Device = None,
     max_new_tokens: MaxNewTokens = 256,
     temperature: Temperature = 0.0,
+    top_k: SampleTopK = 0,
     top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
     seed: Seed = None,
     speculate: Speculate = True,
     typical_acceptance: Typical = False,
@@ -144,17 +168,23 @@ def generate(
     text = sys.stdin.read() if prompt is None else prompt
     if not text.strip():
         raise ValueError("The prompt is empty: give one as an argument or on the standard input.")
-    settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise ValueError("The prompt holds bytes that are no UTF-8 text: convert it to UTF-8.")
+    settings = sampling(temperature, top_k, top_p, min_p, seed)
+    settings |= {"max_new_tokens": max_new_tokens, "speculate": speculate}
     if typical_acceptance:
         settings["typical_acceptance"] = TypicalAcceptance()
     tree = tree_shape(num_nodes, max_depth, topk)
     where = device_named(device)
     models = load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype, device=where)
     inputs = models.encode_prompt(text, chat)
+    streamer = TextStreamer(models.tokenizer, skip_prompt=True, skip_special_tokens=True)
     start = time.perf_counter()
-    models.decoder.generate(
-        **inputs, **settings, streamer=TextStreamer(models.tokenizer, skip_prompt=True, skip_special_tokens=True)
-    )
+    try:
+        models.decoder.generate(**inputs, **settings, streamer=streamer)
+    except KeyboardInterrupt:
+        streamer.end()  # the words so far, on a line of their own
+        raise
     notice(summary(models.decoder.stats, time.perf_counter() - start))
 
 
@@ -167,7 +197,9 @@ def chat(
     device: Device = None,
     max_new_tokens: MaxNewTokens = 512,
     temperature: Temperature = 0.0,
+    top_k: SampleTopK = 0,
     top_p: TopP = 1.0,
+    min_p: MinP = 0.0,
     seed: Seed = None,
     speculate: Speculate = True,
     num_nodes: NumNodes = None,
@@ -178,7 +210,8 @@ def chat(
     from eagle_decoding.terminal.chat import run_chat
     from eagle_decoding.terminal.models import device_named, load_models
 
-    settings = sampling(temperature, top_p, seed) | {"max_new_tokens": max_new_tokens, "speculate": speculate}
+    settings = sampling(temperature, top_k, top_p, min_p, seed)
+    settings |= {"max_new_tokens": max_new_tokens, "speculate": speculate}
     tree = tree_shape(num_nodes, max_depth, topk)
     where = device_named(device)
     models = load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype, device=where)
@@ -201,8 +234,9 @@ def tree_shape(num_nodes: int | None, max_depth: int | None, topk: int | None) -
     return TreeConfig(**given) if given else None
 
 
-def sampling(temperature: float, top_p: float, seed: int | None) -> dict[str, Any]:
-    """Arguments of generate: greedy at temperature 0, else sampling from everything that top_p leaves."""
+def sampling(temperature: float, top_k: int, top_p: float, min_p: float, seed: int | None) -> dict[str, Any]:
+    """Arguments of generate: greedy at temperature 0, else sampling from the tokens that the filters leave."""
     if temperature == 0:
         return {"do_sample": False}
-    return {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0, "seed": seed}
+    filters = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
+    return {"do_sample": True, "temperature": temperature, **filters, "seed": seed}

@@ -1,7 +1,7 @@
 """SpeculativeDecoder: a target, a draft and transformers' generate around them."""
 
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from transformers import (
     StoppingCriteriaList,
     StopStringCriteria,
 )
-from transformers.generation import UnbatchedClassifierFreeGuidanceLogitsProcessor
+from transformers.generation import GenerationMode, UnbatchedClassifierFreeGuidanceLogitsProcessor
 
 from eagle_decoding.config import TreeConfig
-from eagle_decoding.drafts import Draft, NoDraft, load_draft
+from eagle_decoding.drafts import Draft, NoDraft, load_draft, read_spelling
 from eagle_decoding.graph import capture_for
+from eagle_decoding.inputs import check_lengths, check_mask, check_prompt, check_tokens, request_seeds, strip_padding
 from eagle_decoding.loop import decode
 from eagle_decoding.memory import Memory, kind_of
 from eagle_decoding.output import Output
@@ -27,6 +28,17 @@ from eagle_decoding.stats import Stats
 from eagle_decoding.target import TURN, Target, check_target, load_target
 from eagle_decoding.typical import TypicalAcceptance
 
+AT_WORK: list[Draft] = []  # the draft of the call that has its turn, and of those that its callbacks made
+OTHER_MODES = (  # settings that ask transformers for anything else than greedy search or sampling
+    "num_beams",
+    "penalty_alpha",
+    "dola_layers",
+    "constraints",
+    "force_words_ids",
+    "prompt_lookup_num_tokens",
+    "assistant_early_exit",
+    "use_mtp",
+)
 PER_REQUEST = ("temperature", "top_k", "top_p", "min_p")
 
 
@@ -35,9 +47,9 @@ class SpeculativeDecoder:
 
     target: a causal language model of transformers
     draft:  a drafting method
-    fused:  run the target's norms, rope, gated MLPs and linear layers on this package's kernels while decoding, or none
-            of them. None leaves linear layers stock on a GPU; on a CPU these kernels make tree and plain decoding agree
-            bit for bit
+    fused:  run the target's norms, rope, gated MLPs, linear layers and experts on this package's kernels while decoding
+            (True), none of them (False), or all, but linear layers and experts on a CPU only (None): there they make
+            tree and plain decoding agree bit for bit
     graph:  on a GPU, replay rounds as one CUDA graph where they can be captured; a later call of the same kind (batch,
             sampling or not, draft) replays what an earlier one captured. False launches every kernel by itself
 
@@ -46,6 +58,10 @@ class SpeculativeDecoder:
 
     def __init__(self, target: PreTrainedModel, draft: Draft, *, fused: bool | None = None, graph: bool = True):
         check_target(target)
+        if not hasattr(draft, "propose"):
+            raise ValueError(
+                f"draft must be a loaded draft, got {draft!r}: SpeculativeDecoder.from_pretrained takes one by name."
+            )
         self.target = target
         self.draft = draft
         self.graph = graph
@@ -78,10 +94,12 @@ class SpeculativeDecoder:
         fused, graph: as in the class
         kwargs: for the target's from_pretrained, for example dtype=torch.bfloat16
 
-        Raises ValueError when the head does not fit the target, naming what differs.
+        Raises ValueError when the head does not fit the target, naming what differs, and, before anything is loaded,
+        for a draft that is not there.
         """
+        spelling = read_spelling(draft)
         model = load_target(target, **kwargs)
-        return cls(model, load_draft(draft, model, tree, draft_dtype), fused=fused, graph=graph)
+        return cls(model, load_draft(spelling, model, tree, draft_dtype), fused=fused, graph=graph)
 
     def generate(
         self,
@@ -104,14 +122,16 @@ class SpeculativeDecoder:
         temperature, top_k, top_p and min_p may be sequences, one value a request; these requests sample, and those with
         temperature 0 decode greedily.
 
-        Raises ValueError for an empty batch, a prompt that does not fit the context, and unsupported modes.
+        Raises ValueError for what are no token ids of the target, a prompt that does not fit the context, and modes of
+        generate that are not supported.
         """
         prompt = inputs if inputs is not None else kwargs.get("input_ids")
-        if prompt is not None and prompt.numel() == 0:
-            raise ValueError(f"generate needs at least one request with at least one token, got {tuple(prompt.shape)}.")
+        if prompt is not None:
+            check_prompt(prompt)
+        for name in ("assistant_model", "custom_generate"):
+            if kwargs.get(name) is not None:
+                raise ValueError(f"{name} is another way of decoding than this decoder's own: leave it out.")
         self.move_stop_strings(kwargs)
-        if streamer is not None and prompt is not None:
-            streamer.put(prompt.cpu())
         per_request = {
             name: kwargs.pop(name) for name in PER_REQUEST if isinstance(kwargs.get(name), Sequence | Tensor)
         }
@@ -161,23 +181,33 @@ class SpeculativeDecoder:
     ) -> Any:
         """The decoding method that transformers' generate calls for `custom_generate=decoder`.
 
-        token_streamer: as generate's streamer, which transformers keeps from a decoding method of the caller's own
+        token_streamer: what `decoder.generate` calls streamer; transformers' generate hands its own `streamer=` the
+                        prompt and passes it on to no decoding method of the caller's own, so leave that one out
 
-        Calls from several threads take turns.
+        Stop strings come as a StopStringCriteria among the stopping criteria: transformers keeps the tokenizer, too.
+
+        Calls from several threads take turns. A callback of one call may call another decoder, also one of the same
+        target, but needs a draft of its own for that.
         """
+        if not isinstance(typical_acceptance, TypicalAcceptance | None):
+            raise ValueError(f"typical_acceptance takes a TypicalAcceptance(), got {typical_acceptance!r}.")
         if model is not self.target:
             raise ValueError("This decoder was made for another target: call generate on decoder.target.")
         refuse_unsupported(logits_processor, generation_config, model_kwargs)
         draft = self.draft if speculate else self.plain
+        check_draft(draft, model)
         target = Target(model, draft.feature_layers, self.fused)
-        prompt, lengths = strip_padding(input_ids, model_kwargs.get("attention_mask"))
+        attention_mask = model_kwargs.get("attention_mask")
+        check_mask(input_ids, attention_mask, model_kwargs.get("position_ids"))
+        prompt, lengths = strip_padding(input_ids, attention_mask)
         check_lengths(lengths, model.config.max_position_embeddings)
+        check_tokens(prompt, model.get_input_embeddings().num_embeddings)
         output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
         seeds = request_seeds(seed, len(input_ids))
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
-        with TURN:
+        with TURN, at_work(draft):
             self.stats = Stats()
             memory = self.memory_for(speculate, target, draft, sampler)
             with target.attached():
@@ -202,10 +232,43 @@ class SpeculativeDecoder:
         return memory
 
 
+@contextmanager
+def at_work(draft: Draft) -> Iterator[None]:
+    """Holds a draft for one call; the caller has its turn.
+
+    Raises ValueError where the draft is at work already, for it keeps the state of one call: a callback wants it too.
+    """
+    if any(draft is other for other in AT_WORK):
+        raise ValueError(
+            "generate was called from a streamer, criterion or processor of a call that is still at work with the same "
+            "draft: wait until that returns, or call another SpeculativeDecoder that has a draft of its own."
+        )
+    AT_WORK.append(draft)
+    try:
+        yield
+    finally:
+        AT_WORK.pop()
+
+
+def check_draft(draft: Draft, model: PreTrainedModel) -> None:
+    """Raises ValueError where the target was converted or moved after its draft was loaded."""
+    dtype, device = getattr(draft, "dtype", model.dtype), torch.device(getattr(draft, "device", model.device))
+    if dtype != model.dtype or device.type != model.device.type:
+        raise ValueError(
+            f"The draft was loaded for a target in {dtype} on {device}, and the target is in {model.dtype} on "
+            f"{model.device} now: load the draft again."
+        )
+
+
 def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig, model_kwargs: dict[str, Any]) -> None:
     """Raises ValueError, in one sentence, for what generate can be asked for and this decoder cannot do."""
-    if config.num_beams > 1:
-        raise ValueError("Speculative decoding does not support beam search: set num_beams=1.")
+    mode = config.get_generation_mode()
+    if mode not in (GenerationMode.GREEDY_SEARCH, GenerationMode.SAMPLE):
+        asked = [name for name in OTHER_MODES if getattr(config, name, None) not in (None, False, 1)]
+        raise ValueError(
+            f"{' and '.join(asked)} asked for {mode.value.replace('_', ' ')}, and this decoder searches greedily or "
+            "samples, in a way of its own: leave that out."
+        )
     if any(isinstance(p, UnbatchedClassifierFreeGuidanceLogitsProcessor) for p in processors):
         raise ValueError(
             "guidance_scale runs the target once more for every token, with a cache of its own, which speculative "
@@ -213,36 +276,12 @@ def refuse_unsupported(processors: LogitsProcessorList, config: GenerationConfig
         )
     if model_kwargs.get("inputs_embeds") is not None:
         raise ValueError("inputs_embeds are not supported, for drafts read tokens: pass input_ids.")
+    cache = model_kwargs.get("past_key_values")
+    if cache is not None and cache.get_seq_length():
+        raise ValueError(
+            f"past_key_values hold {cache.get_seq_length()} tokens, and this decoder keeps caches of its own: leave "
+            "them out, and pass the whole text as input_ids."
+        )
     asked = [name for name in ("output_hidden_states", "output_attentions") if getattr(config, name)]
     if asked and config.return_dict_in_generate:
         raise ValueError(f"{' and '.join(asked)} cannot be returned by speculative decoding: leave this out.")
-
-
-def check_lengths(lengths: Tensor, limit: int) -> None:
-    """Raises ValueError for a request without a token, and for one that does not fit a context of `limit` tokens."""
-    shortest, longest = int(lengths.min()), int(lengths.max())
-    if shortest == 0:
-        request = int(lengths.argmin())
-        raise ValueError(f"The attention_mask of request {request} is zero everywhere: give it one token at least.")
-    if longest >= limit:
-        raise ValueError(f"The prompt has {longest} tokens and the target's context {limit}: shorten it.")
-
-
-def strip_padding(input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Turns left-padded prompts into right-padded ones and their lengths [batch] int32."""
-    if attention_mask is None:
-        return input_ids, input_ids.new_full((len(input_ids),), input_ids.shape[1], dtype=torch.int32)
-    lengths = attention_mask.sum(dim=1, dtype=torch.int32)
-    order = attention_mask.argsort(dim=1, descending=True, stable=True)
-    return input_ids.gather(1, order)[:, : int(lengths.max())], lengths
-
-
-def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int) -> list[int]:
-    """One seed per request; None draws them from torch's default generator, so torch.manual_seed governs them."""
-    if seed is None:
-        return torch.randint(2**62, (batch,)).tolist()
-    if isinstance(seed, int | Integral) or (isinstance(seed, Tensor) and seed.ndim == 0):
-        return [int(seed) + b for b in range(batch)]
-    if len(seed) != batch:
-        raise ValueError(f"seed must be one integer or one per request: got {len(seed)} for a batch of {batch}.")
-    return [int(one) for one in seed]

@@ -26,6 +26,8 @@ RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm",
 def fused_modules(model: PreTrainedModel, linear: bool = True) -> Iterator[None]:
     """Replaces the forward of the modules it knows, and puts the stock ones back at the end.
 
+    A forward that was replaced before stays: by a decoder that this one is called from, or by hooks of accelerate.
+
     linear: linear layers and experts as well
     """
     with ExitStack() as stack:
@@ -40,7 +42,7 @@ def fuse(model: PreTrainedModel, linear: bool) -> list[Any]:
     fused = []
     for module in model.modules():
         forward = fused_forward(module, linear)
-        if forward is not None:
+        if forward is not None and "forward" not in vars(module):
             module.forward = forward
             fused.append(module)
     return fused
@@ -52,7 +54,7 @@ def fused_rope(modeling: Any) -> Iterator[None]:
     stock = modeling.apply_rotary_pos_emb
 
     def apply(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
-        if query.shape[2] > MAX_ROWS or unsqueeze_dim != 1:
+        if query.shape[2] > MAX_ROWS or unsqueeze_dim != 1 or len(cos) != len(query):
             return stock(query, key, cos, sin, unsqueeze_dim)
         return eagle_kernels.rope(query, key, cos, sin)
 

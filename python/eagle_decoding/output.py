@@ -13,6 +13,7 @@ class Output:
     """Sequences of a batch, cut exactly where transformers would stop each of them.
 
     input_ids: [batch, tokens] int64, the prompt as given (left padding included)
+    streamer:  gets the prompt at once, then every step
     """
 
     def __init__(
@@ -36,6 +37,8 @@ class Output:
         self.other_criteria = StoppingCriteriaList(others)
         pad = generation_config._pad_token_tensor
         self.pad_token = 0 if pad is None else int(pad)
+        if streamer is not None:
+            streamer.put(input_ids.cpu())
 
     @property
     def done(self) -> bool:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import RLock
+from threading import RLock, get_ident
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -17,8 +18,23 @@ from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 WINDOWED = ("mistral", "mixtral")  # kinds whose every layer has the window of the configuration, if there is one
 TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
+
+
+def existing_target(path: str | Path) -> str:
+    """Passes a path that exists and a hub id, which has one slash at most and no file extension of ours.
+
+    Raises ValueError for a path that does not exist.
+    """
+    written, expanded = str(path), Path(path).expanduser()
+    looks_local = written.startswith((".", "/", "~")) or written.count("/") > 1 or written.endswith(".gguf")
+    if looks_local and not expanded.exists():
+        raise ValueError(
+            f"{written} does not exist: give a directory, a .gguf file or a hub id like organisation/model."
+        )
+    return str(expanded) if expanded.exists() else written
 
 
 def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrainedModel:
@@ -26,28 +42,59 @@ def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrained
 
     kwargs: arguments of from_pretrained, for example dtype=torch.bfloat16.
 
-    Raises ValueError for such arguments along with a model.
+    Raises ValueError for such arguments along with a model, for a path that does not exist, and for a directory whose
+    weights cannot be read or are not all of the model that its config.json describes; OSError for an unknown hub id.
     """
     if isinstance(path, PreTrainedModel):
         if kwargs:
             raise ValueError(f"{', '.join(kwargs)} say how to load a model and this one is loaded: leave them out.")
         return path
-    if str(path).endswith(".gguf"):
+    source = existing_target(path)
+    if source.endswith(".gguf"):
         from transformers import GgufConfig
 
-        folder, name = str(Path(path).parent), Path(path).name
+        folder, name = str(Path(source).parent), Path(source).name
         kwargs = {"quantization_config": GgufConfig(dequantize=True), **kwargs}
         return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, **kwargs).eval()
-    return AutoModelForCausalLM.from_pretrained(path, **kwargs).eval()
+    return load_whole(source, **kwargs).eval()
+
+
+def load_whole(source: str, **kwargs: Any) -> PreTrainedModel:
+    """A model from a directory or the hub, where transformers would make up the weights that are not there."""
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            source, output_loading_info=True, ignore_mismatched_sizes=True, **kwargs
+        )
+    except SafetensorError as error:
+        raise ValueError(f"{source} has weights that cannot be read ({error}): fetch them again.") from error
+    except OSError as error:
+        if Path(source).exists():
+            raise
+        reason = str(error).strip().partition("\n")[0]
+        raise OSError(f"There is no {source} here, and it did not come from the hub: {reason}") from error
+    lacking = [*found["missing_keys"], *(name for name, *_ in found["mismatched_keys"])]
+    if lacking:
+        raise ValueError(
+            f"{source} lacks {len(lacking)} weights of the {type(model).__name__} in its config.json, one of them "
+            f"{min(lacking)}: give a whole model; a draft head goes with the target it was trained for."
+        )
+    return model
 
 
 def check_target(model: PreTrainedModel, role: str = "Target") -> None:
     """Raises ValueError when the model is of a kind that tree decoding was not made for; role: what it is used as."""
+    if not isinstance(model, PreTrainedModel):
+        raise ValueError(
+            f"{role} must be a loaded transformers model, got a {type(model).__name__}: load one with "
+            "SpeculativeDecoder.from_pretrained, or unwrap it."
+        )
     config = model.config
     if config.model_type not in SUPPORTED:
         raise ValueError(
             f"{role} model type {config.model_type!r} is not supported, use one of {', '.join(SUPPORTED)}."
         )
+    if model.dtype not in DTYPES:
+        raise ValueError(f"{role} has {model.dtype} weights: load it in one of {', '.join(map(str, DTYPES))}.")
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise ValueError(
             f"{role} {config.model_type!r} has sliding-window layers, which tree attention does not support."
@@ -76,8 +123,8 @@ class Target:
 
     feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
                     that leaves the last layer, before the final norm, num_layers + 1 the same after it
-    fused:          run norms, rope, gated MLPs and linear layers on this package's kernels; None: linear layers on a
-                    CPU only
+    fused:          run norms, rope, gated MLPs, linear layers and experts on this package's kernels (True), none of
+                    them (False), or all, but linear layers and experts on a CPU only (None)
     role:           what an error calls the model
     """
 
@@ -85,7 +132,7 @@ class Target:
         self,
         model: PreTrainedModel,
         feature_layers: tuple[int, ...] = (),
-        fused: bool | None = True,
+        fused: bool | None = None,
         role: str = "Target",
     ):
         check_target(model, role)
@@ -120,19 +167,17 @@ class Target:
             yield
 
     def _hook(self, boundary: int) -> Any:
-        layers = self.decoder.layers
+        layers, thread = self.decoder.layers, get_ident()  # another thread may run the model for itself meanwhile
+
+        def capture(states: Any) -> None:
+            if get_ident() == thread:
+                self._captured[boundary] = states[0] if isinstance(states, tuple) else states
+
         if boundary < len(layers):
-
-            def capture_input(module: torch.nn.Module, args: tuple[Tensor, ...]) -> None:
-                self._captured[boundary] = args[0]
-
-            return layers[boundary].register_forward_pre_hook(capture_input)
-
-        def capture_output(module: torch.nn.Module, args: tuple[Tensor, ...], output: Any) -> None:
-            self._captured[boundary] = output[0] if isinstance(output, tuple) else output
+            return layers[boundary].register_forward_pre_hook(lambda module, args: capture(args))
 
         last = layers[-1] if boundary == len(layers) else self.decoder.norm
-        return last.register_forward_hook(capture_output)
+        return last.register_forward_hook(lambda module, args, output: capture(output))
 
     def prefill(self, prompt: Tensor, lengths: Tensor, cache: TreeCache) -> TargetOutput:
         """Runs right-padded prompts into an empty cache.

@@ -6,6 +6,7 @@ from eagle_decoding.drafts.eagle3 import Eagle3Draft
 from eagle_decoding.drafts.hydra import HydraDraft
 from eagle_decoding.drafts.load import NAMED, load_draft
 from eagle_decoding.drafts.medusa import MedusaDraft
+from eagle_decoding.drafts.spelling import Spelling, read_spelling
 
 __all__ = [
     "NAMED",
@@ -16,5 +17,7 @@ __all__ = [
     "HydraDraft",
     "MedusaDraft",
     "NoDraft",
+    "Spelling",
     "load_draft",
+    "read_spelling",
 ]

@@ -18,6 +18,7 @@ from eagle_decoding.drafts.hydra import HydraDraft
 from eagle_decoding.drafts.layer_draft import LayerDraft
 from eagle_decoding.drafts.matrix import FP8
 from eagle_decoding.drafts.medusa import MedusaDraft
+from eagle_decoding.drafts.spelling import Spelling, read_spelling
 from eagle_decoding.drafts.text import TextDraft
 
 
@@ -40,11 +41,14 @@ NAMED: dict[str, Callable[[TreeConfig | None], Draft]] = {
     "suffix": suffix_draft,
     "lookahead": lookahead_draft,
 }
-GRAFTED = {"prompt-lookup": prompt_lookup.TREE, "suffix": suffix.TREE}  # what may precede a directory: suffix+DIRECTORY
+GRAFTED = {"prompt-lookup": prompt_lookup.TREE, "suffix": suffix.TREE}
 
 
 def load_draft(
-    draft: str | Path, target: PreTrainedModel, tree: TreeConfig | None = None, dtype: torch.dtype | None = None
+    draft: str | Path | Spelling,
+    target: PreTrainedModel,
+    tree: TreeConfig | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Draft:
     """Loads a drafting method.
 
@@ -55,26 +59,28 @@ def load_draft(
     tree:  shape of the trees, for auto the largest; None takes the method's own
     dtype: torch.float8_e4m3fn serves the matrices of an EAGLE head in fp8; None in the target's dtype
 
-    Raises ValueError when what lies in the directory does not fit the target, naming what differs, and for a dtype that
-    the method cannot be served in.
+    Raises ValueError for a directory that is not there, when what lies in it does not fit the target, naming what
+    differs, and for a dtype that the method cannot be served in.
     """
-    spec = str(draft)
+    spelling = draft if isinstance(draft, Spelling) else read_spelling(draft)
+    if not isinstance(tree, TreeConfig | None):
+        raise ValueError(f"tree must be a TreeConfig, got {tree!r}: write TreeConfig(num_nodes, max_depth, topk).")
     if dtype not in (None, FP8):
         raise ValueError(f"A draft is served in {FP8} or, with None, in the target's dtype: {dtype} is neither.")
-    if spec.startswith("auto:"):
-        return auto_draft(spec.removeprefix("auto:"), target, tree, dtype)
-    if spec.startswith("static:"):
-        return static_draft(Path(spec.removeprefix("static:")), target, tree or TreeConfig(), dtype)
-    if spec in NAMED:
-        refuse_fp8(spec, dtype)
-        return NAMED[spec](tree)
-    name, plus, directory = spec.partition("+")
-    if plus and name in GRAFTED:
-        if tree and tree.drawn:
-            raise ValueError(f"{spec} cannot graft branches into a tree of drawn children, take likeliest or coupled.")
-        first, budget = load_directory(Path(directory), target, tree, dtype), (tree or TreeConfig()).num_nodes
-        return HybridDraft(first, NAMED[name](replace(GRAFTED[name], num_nodes=budget)), budget)
-    return load_directory(Path(draft), target, tree, dtype)
+    if spelling.auto:
+        return auto_draft(spelling, target, tree, dtype)
+    if spelling.directory is None:
+        refuse_fp8(spelling.source, dtype)
+        return NAMED[spelling.source](tree)
+    if spelling.static:
+        return static_draft(spelling.directory, target, tree or TreeConfig(), dtype)
+    if spelling.grafted is None:
+        return load_directory(spelling.directory, target, tree, dtype)
+    if tree and tree.drawn:
+        raise ValueError(f"{spelling} cannot graft branches into a tree of drawn children, take likeliest or coupled.")
+    first, budget = load_directory(spelling.directory, target, tree, dtype), (tree or TreeConfig()).num_nodes
+    second = NAMED[spelling.grafted](replace(GRAFTED[spelling.grafted], num_nodes=budget))
+    return HybridDraft(first, second, budget)
 
 
 def refuse_fp8(draft: str | Path, dtype: torch.dtype | None) -> None:
@@ -83,16 +89,14 @@ def refuse_fp8(draft: str | Path, dtype: torch.dtype | None) -> None:
 
 
 def auto_draft(
-    spec: str, target: PreTrainedModel, tree: TreeConfig | None, dtype: torch.dtype | None
+    spelling: Spelling, target: PreTrainedModel, tree: TreeConfig | None, dtype: torch.dtype | None
 ) -> auto.AutoDraft:
-    if spec.startswith("auto:"):
-        raise ValueError(f"auto:{spec} says auto: twice, write {spec}.")
-    bounds = tree or (auto.TEXT_TREE if spec in GRAFTED else auto.TREE)
-    if spec == "lookahead" or bounds.drawn:
+    bounds = tree or (auto.TREE if spelling.directory else auto.TEXT_TREE)
+    if spelling == Spelling("lookahead", auto=True) or bounds.drawn:
         raise ValueError(
-            f"auto:{spec} cannot rank its drafts: lookahead's have no scores, drawn ones must all be verified."
+            f"{spelling} cannot rank its drafts: lookahead's have no scores, drawn ones must all be verified."
         )
-    return auto.AutoDraft(load_draft(spec, target, bounds, dtype), bounds.num_nodes, target)
+    return auto.AutoDraft(load_draft(replace(spelling, auto=False), target, bounds, dtype), bounds.num_nodes, target)
 
 
 def static_draft(path: Path, target: PreTrainedModel, tree: TreeConfig, dtype: torch.dtype | None) -> LayerDraft:

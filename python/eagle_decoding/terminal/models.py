@@ -1,7 +1,6 @@
 """Finds and loads what a command decodes with: target, draft head and tokenizer."""
 
 import importlib.util
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +11,8 @@ from transformers import AutoTokenizer
 from transformers.utils import logging
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
-from eagle_decoding.drafts import NAMED, NoDraft
-from eagle_decoding.target import load_target
+from eagle_decoding.drafts import NoDraft, load_draft, read_spelling
+from eagle_decoding.target import existing_target, load_target
 from eagle_decoding.terminal.console import notice
 from eagle_decoding.terminal.gguf import converted
 
@@ -74,17 +73,25 @@ def load_models(
         raise ValueError(
             "--target needs the --draft head that was trained for it, --draft suffix (no weights), or --no-speculate."
         )
-    path = existing(target) if target is not None else str(bundled_target())
-    head = None
-    if speculate:
-        head = existing_draft(draft) if draft is not None else str(bundled_head())
+    path = existing_target(target) if target is not None else str(bundled_target())
+    spelling = read_spelling(draft if draft is not None else bundled_head()) if speculate else None
     if path.endswith(".gguf"):
         path = str(converted(Path(path), weights, notice))
     model = load_target(path, dtype=weights).to(device)
-    tokenizer = AutoTokenizer.from_pretrained(path)
-    if head is None:
-        return Models(SpeculativeDecoder(model, NoDraft()), tokenizer)
-    return Models(SpeculativeDecoder.from_pretrained(model, head, tree=tree, draft_dtype=served), tokenizer)
+    tokenizer = load_tokenizer(path)
+    drafting = NoDraft() if spelling is None else load_draft(spelling, model, tree, served)
+    return Models(SpeculativeDecoder(model, drafting), tokenizer)
+
+
+def load_tokenizer(path: str) -> Any:
+    """Raises ValueError, in one sentence, where there is no tokenizer beside a model."""
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} has no tokenizer that transformers can load: put tokenizer.json and tokenizer_config.json of the "
+            "model there."
+        ) from error
 
 
 def element_type(name: str, option: str = "--dtype", known: Mapping[str, torch.dtype] = DTYPES) -> torch.dtype:
@@ -104,29 +111,6 @@ def device_named(name: str | None) -> str:
     if name == "cuda" and not available:
         raise ValueError("--device cuda needs a GPU that torch can use, and there is none: leave it out.")
     return name
-
-
-def existing(path: str) -> str:
-    """Passes a path that exists and a hub id; a hub id has one slash at most and no file extension of ours."""
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1 or path.endswith(".gguf")
-    expanded = Path(path).expanduser()
-    if looks_local and not expanded.exists():
-        raise ValueError(f"{path} does not exist: give a directory, a .gguf file or a hub id like organisation/model.")
-    return str(expanded) if expanded.exists() else path
-
-
-def existing_draft(spec: str) -> str:
-    """Passes a draft as load_draft takes it, after a look whether the directory in it exists."""
-    methods, last = re.fullmatch(r"((?:auto:)?(?:static:|(?:suffix|prompt-lookup)\+)?)(.*)", spec).groups()  # type: ignore[union-attr]
-    if last in NAMED:
-        return spec
-    path = existing(last)
-    if not Path(path).exists():
-        raise ValueError(
-            f"{last} is no directory, and a draft is not fetched from the hub: download it, `hf download {last} "
-            "--local-dir DIRECTORY`, and give the directory."
-        )
-    return methods + path
 
 
 def bundled_target() -> Path:
