@@ -91,12 +91,16 @@ EAGLE_INLINE vfloat load(const float16* p) {
 }
 
 EAGLE_INLINE void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
-EAGLE_INLINE void store(bfloat16* p, vfloat v) {  // rounds as from_float
+// Bits of float32 numbers whose upper halves are those of bfloat16, rounded as from_float rounds.
+EAGLE_INLINE vuint bfloat16_above(vfloat v) {
   const vuint bits = __builtin_bit_cast(vuint, v);
-  const vuint rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
-  const vuint result = v != v ? (bits >> 16) | 0x40 : rounded;
-  const vshort half = __builtin_convertvector(result, vshort);
-  std::memcpy(p, &half, sizeof half);
+  return v != v ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1);
+}
+EAGLE_INLINE void store(bfloat16* p, vfloat v) {
+  typedef uint16_t halves __attribute__((vector_size(64)));
+  const halves h = __builtin_bit_cast(halves, bfloat16_above(v));
+  const vshort upper = __builtin_shufflevector(h, h, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
+  std::memcpy(p, &upper, sizeof upper);
 }
 EAGLE_INLINE void store(float16* p, vfloat v) {  // rounds as from_float
   const vuint bits = __builtin_bit_cast(vuint, v);
@@ -131,6 +135,14 @@ EAGLE_INLINE vfloat rounded(vfloat v) {
   T values[kLanes];
   store(values, v);
   return load(values);
+}
+template <>
+EAGLE_INLINE vfloat rounded<bfloat16>(vfloat v) {
+  return __builtin_bit_cast(vfloat, bfloat16_above(v) & 0xffff0000u);
+}
+template <>
+EAGLE_INLINE vfloat rounded<float>(vfloat v) {
+  return v;
 }
 
 // Sum of the lanes in a fixed order (pairwise), so that results do not depend on the instruction set's width.
