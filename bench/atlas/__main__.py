@@ -12,7 +12,6 @@ import torch
 import typer
 from rich.progress import track
 from rich.table import Table
-from transformers import AutoTokenizer
 
 from bench.arms import parse_tree
 from bench.atlas.counts import Answer, acceptance, atlas_counts
@@ -23,8 +22,8 @@ from bench.metrics import average_acceptance_length
 from bench.prompts import prompts_of
 from bench.results_file import write_json
 from bench.rounds import LoggedRound, RoundLog
-from eagle_decoding import SpeculativeDecoder
 from eagle_decoding.files import write_text
+from eagle_decoding.terminal.models import load_models
 
 
 def main(
@@ -41,9 +40,9 @@ def main(
 ) -> None:
     if threads:
         torch.set_num_threads(threads)
-    decoder = SpeculativeDecoder.from_pretrained(target, head, tree=parse_tree(tree), dtype=getattr(torch, dtype))
+    models = load_models(target, head, dtype, parse_tree(tree))
+    decoder, tokenizer = models.decoder, models.tokenizer
     decoder.draft = RoundLog(decoder.draft)
-    tokenizer = AutoTokenizer.from_pretrained(target)
     limit = decoder.target.config.max_position_embeddings - new_tokens
     asked, num_cut = prompts_of(tokenizer, questions, prompts, limit)
     answers = []
