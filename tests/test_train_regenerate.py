@@ -200,6 +200,14 @@ def test_a_killed_run_goes_on_and_ends_with_the_same_rows(target, tmp_path, monk
         answer_all(models, prompts, tmp_path / "out")
 
 
+def test_rows_end_with_the_targets_context(target, tmp_path):
+    models = load_models_of(target)
+    models.decoder.target.config.max_position_embeddings = 20
+    answer_all(models, [user("a b"), user("a b c d e f g h i j k l m n")], tmp_path / "rows")
+    (length,) = read_token_rows([tmp_path / "rows"]).starts.diff().tolist()  # the longer prompt leaves no room
+    assert length <= 20
+
+
 def test_self_asked_questions_follow_the_templates_user_turn(target, tmp_path):
     models = load_models_of(target)
     answer_all(models, [None] * 24, tmp_path / "rows")

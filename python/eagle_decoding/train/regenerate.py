@@ -31,7 +31,8 @@ class AnswerOptions:
     """How prompts are answered.
 
     max_new_tokens: longest answer. greedy: share of conversations answered at temperature 0; temperature: of the
-    others. max_length: longest row, in tokens; longer prompts are left out. seed: of order, shares and sampling.
+    others. max_length: longest row, in tokens, and never beyond the target's context; longer prompts are left out.
+    seed: of order, shares and sampling.
     """
 
     max_new_tokens: int = 256
@@ -63,6 +64,7 @@ def regenerate(
     """
     if not prompts:
         raise DataError("There is no prompt left to answer; give prompt files, or a number of --self-asked questions.")
+    longest = min(options.max_length, decoder.target.config.max_position_embeddings)
     out = Path(out)
     folder = out.with_name(out.name + ".parts")
     if out.exists() and not folder.exists():
@@ -78,7 +80,7 @@ def regenerate(
             continue
         chat = ChatFormat(tokenizer)
         dialogues = [_dialogue(key, prompts[key], options) for key in keys]
-        work = Dialogues(chat, dialogues, end_tokens(decoder.target), options.max_new_tokens, options.max_length)
+        work = Dialogues(chat, dialogues, end_tokens(decoder.target), options.max_new_tokens, longest)
         requests = work.requests()
         report(len(keys) - len(requests), 0)
         answering(requests, work.finished, report)
@@ -86,7 +88,8 @@ def regenerate(
     merged = _merge(paths)
     if not len(merged["length"]):
         raise DataError(
-            f"None of the {len(prompts)} prompts was answered; they may be over {options.max_length} tokens."
+            f"None of the {len(prompts)} prompts was answered: with answers of {options.max_new_tokens} tokens they "
+            f"may be over {longest}; ask for shorter ones."
         )
     save_shard(merged, out)
     shutil.rmtree(folder)
