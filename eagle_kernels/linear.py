@@ -21,6 +21,7 @@ def linear(
 
     The C++ kernel is row-invariant on the CPU: a row of the output has the same bits whatever other rows are in the
     batch, and on any number of threads. A token verified in a tree then scores as it does when decoded alone.
+    Where the CPU has dot products of bfloat16 (AVX-512 BF16), subnormal bfloat16 numbers count as zero.
 
     input:        [..., K] float32, bfloat16 or float16; rows may be strided views
     weight:       [O, K] same dtype or finite float8_e4m3fn, as in torch.nn.Linear
