@@ -96,6 +96,21 @@ def test_what_it_may_lose_is_limited():
             assert sum(losses[start:end]) <= INCOME * (end - start) + stake + dearest + 1e-6
 
 
+def test_a_debt_fades_with_the_requests_and_winnings_do_not():
+    """Five lost rounds, and answers of 48 tokens: it drafts again after some requests, and not at once."""
+    policy = Policy(RowCosts(dict(FORWARD)), max_depth=1)
+    policy.balance, requests = -5.0, 0
+    while policy.balance < 0:
+        policy.begin()
+        for _ in range(48):
+            policy.settle(1, 1.0)
+        requests += 1
+    assert 2 <= requests <= 4
+    won = policy.balance
+    policy.begin()
+    assert policy.balance == won > 0
+
+
 def test_winnings_are_staked_again():
     policy = Policy(RowCosts(dict(FORWARD)), max_depth=1)
     for _ in range(100):

@@ -9,6 +9,7 @@ PROBE_DEPTH = 2
 INCOME = 0.01  # of the time of plain decoding: what drafting may lose in the long run
 STAKE = 0.05  # of a request's usual time: what it may lose at once
 LEAST_STAKE = 2.0  # plain rounds; also what it may lose at the very start
+REMEMBERED = 0.5  # of a debt, by the next request: its text may suit the method better
 FULL_DEPTH_EVERY = 16  # drafting rounds: looks deeper than it pays now, lest that has changed
 PLAIN_EVERY = 32  # drafting rounds: what plain decoding costs changes with the context and the machine
 WARM_UP = 2  # plain rounds at the very start, to know what one costs
@@ -26,11 +27,11 @@ class Policy:
     The balance says how many plain rounds' worth of time may still be lost. Every token adds INCOME to it. A drafting
     round adds the tokens that it emitted and takes its own time and that of the rows the method had to read first, in
     plain rounds. Below zero nothing is drafted; winnings are kept up to STAKE of a request's usual length. So in any
-    stretch of n tokens, whatever the text and the method, the time is at most that of
+    stretch of n tokens of a request, whatever the text and the method, the time is at most that of
 
         n + INCOME * n + max(LEAST_STAKE, STAKE * length) + one drafting round
 
-    plain rounds: INCOME + STAKE / k more than plain decoding over k requests of usual length, and that last round.
+    plain rounds. A debt is halved where a request begins, lest one dear round keep the method from a dozen texts.
     Times are medians of what was measured; the bound is as good as they are.
 
     costs:     of verification, by rows
@@ -55,6 +56,7 @@ class Policy:
         if self.tokens:
             self.horizon += LENGTH_MEMORY * (self.tokens - self.horizon)
         self.tokens, self.spent = 0.0, 0.0
+        self.balance = max(self.balance, REMEMBERED * self.balance)
 
     def depth(self, rows_behind: int) -> int:
         """How deep to draft this round, 0 for not at all.
