@@ -93,7 +93,7 @@ def test_every_verb_that_runs_the_target_takes_a_device(place, tmp_path):
     must("eval", place / "head", prompts, *target, *out, *short)
     few = tmp_path / "few.jsonl"
     few.write_text(json.dumps({"prompt": "a b"}))
-    must("regenerate", *target, "--out", tmp_path / "rows", few, "--dtype", "float32", "--device", "cpu")
+    must("regenerate", *target, "--out", tmp_path / "rows", few, *short[:4], "--device", "cpu")
 
 
 def test_questions_and_heads_that_eval_cannot_use(place, tmp_path):
