@@ -1,6 +1,5 @@
 // How an instruction set multiplies a step of input rows by four weight rows: its vectors, loads, products and sums.
 #pragma once
-#include <cstdlib>
 #include <cstring>
 #include <type_traits>
 #include <utility>
