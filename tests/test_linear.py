@@ -77,8 +77,11 @@ def test_strided_rows_read_nothing_else(backend, device, dtype):
     dense = input.view(2, 3, 4, 45)
     expected = eagle_kernels.linear(dense, weight, bias)
     assert_bitwise(eagle_kernels.linear(strided(dense), weight, bias), expected)  # NaN around every row
-    transposed = eagle_kernels.linear(dense.transpose(0, 2), weight, bias)  # numpy's bits depend on a row's place
-    assert_close(transposed, expected.transpose(0, 2), rtol=torch.finfo(dtype).eps, atol=1e-5)
+    transposed = eagle_kernels.linear(dense.transpose(0, 2), weight, bias)
+    if (backend, device) == ("triton", "cpu"):  # interpreted: the bits of numpy's products depend on a row's place
+        assert_close(transposed, expected.transpose(0, 2), rtol=torch.finfo(dtype).eps, atol=1e-5)
+    else:
+        assert_bitwise(transposed, expected.transpose(0, 2))
     surrounded = poisoned((21 * 45,), dtype, device)
     surrounded[45 : 20 * 45] = weight.flatten()
     assert_bitwise(eagle_kernels.linear(dense, surrounded[45 : 20 * 45].view(19, 45), bias), expected)
