@@ -142,7 +142,7 @@ struct Residual {
 
   __device__ Weights at(int64_t token) const {
     Weights weights{target.log_weight(token), draft.log_weight(draft_token(token))};
-    for (int32_t i = 0; i < num_steps; ++i) follow(steps[i], token, weights);
+    for (int32_t i = 0; i < num_steps; ++i) follow(steps[i], token, weights.law, weights.proposal);
     return weights;
   }
 
@@ -198,7 +198,6 @@ struct Residual {
   __device__ void law_weights(int64_t first, float (&laws)[kOctet]) const {
     target.log_weights(first, laws);
     if (num_steps == 0) return;
-    Weights weights[kOctet];
     float proposals[kOctet];
     if (inverse == nullptr) {
       draft.log_weights(first, proposals);
@@ -206,13 +205,9 @@ struct Residual {
 #pragma unroll
       for (int i = 0; i < kOctet; ++i) proposals[i] = draft.log_weight(draft_token(first + i));
     }
-#pragma unroll
-    for (int i = 0; i < kOctet; ++i) weights[i] = {laws[i], proposals[i]};
     for (int32_t step = 0; step < num_steps; ++step)
 #pragma unroll
-      for (int i = 0; i < kOctet; ++i) follow(steps[step], first + i, weights[i]);
-#pragma unroll
-    for (int i = 0; i < kOctet; ++i) laws[i] = weights[i].law;
+      for (int i = 0; i < kOctet; ++i) follow(steps[step], first + i, laws[i], proposals[i]);
   }
 
   // Whether a token was that of a child with a step, after which the draft proposes it no more.
@@ -228,14 +223,14 @@ struct Residual {
   }
 
   // What a step leaves of a token's weights: log(p - q) = log p + log(1 - exp(log q - log p)).
-  static __device__ void follow(const Step& step, int64_t token, Weights& weights) {
+  static __device__ void follow(const Step& step, int64_t token, float& law, float& proposal) {
     if (step.subtracts) {
-      const float log_p = OneLane::add(weights.law, step.owed), log_q = OneLane::add(weights.proposal, step.taken);
+      const float log_p = OneLane::add(law, step.owed), log_q = OneLane::add(proposal, step.taken);
       const float ratio = exp<OneLane>(fminf(OneLane::add(log_q, -log_p), 0.0f));
       const float share = OneLane::add(1.0f, -ratio);  // of p that is left
-      weights.law = share > 0 && log_p > kPossible ? OneLane::add(log_p, log<OneLane>(share)) : kNever;
+      law = share > 0 && log_p > kPossible ? OneLane::add(log_p, log<OneLane>(share)) : kNever;
     }
-    if (token == step.token) weights.proposal = kNever;
+    if (token == step.token) proposal = kNever;
   }
 };
 
