@@ -1,5 +1,7 @@
 """The CUDA kernels, run on the CPU by tests/cuda_emulation, against the CPU kernels. Needs a C++ compiler, no GPU."""
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from compare import assert_bitwise, assert_close, strided
@@ -106,12 +108,20 @@ def test_sample_children(dtype, vocabulary):
     assert_close(actual[1], expected[1], rtol=1e-6, atol=1e-6, name="child_logprobs")
 
 
+@pytest.fixture(params=[80, 90], ids=["blocks", "clusters"])
+def code_version(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Code for sm_80 has no clusters."""
+    emulated.library().set_code_version(request.param)
+    yield
+    emulated.library().set_code_version(90)
+
+
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("rule", ["sampled", "hybrid", "traversal"])
-def test_verify_rejection(rule, mapped):
+def test_verify_rejection(rule, mapped, code_version):
     """The CPU kernel's walks: bushes with every kind of filter, invalid rows, equal laws and malformed nodes."""
-    parents, vocabulary = [-1, 0, 0, 0, 1, 1, 2, 4], 300
-    drafts = torch.randperm(vocabulary)[:270].sort().values if mapped else torch.arange(vocabulary)
+    parents, vocabulary = [-1, 0, 0, 0, 1, 1, 2, 4], 700
+    drafts = torch.randperm(vocabulary)[:630].sort().values if mapped else torch.arange(vocabulary)
     target = 2.5 * torch.randn(9, len(parents), vocabulary)
     draft = (target + torch.randn_like(target))[..., drafts].bfloat16()
     draft[0] = target[0, :, drafts].bfloat16()
@@ -291,6 +301,19 @@ def test_the_emulation_exposes_lanes_in_different_collectives():
 def test_the_emulation_exposes_a_thread_that_does_not_wait_for_earlier_kernels():
     with pytest.raises(RuntimeError, match="a thread does not wait for earlier kernels"):
         emulated.call("leave_early_64", torch.zeros(64, dtype=torch.int32))
+
+
+def test_the_emulation_exposes_mistakes_between_the_blocks_of_a_cluster():
+    told = torch.zeros(4, 3, dtype=torch.int32)
+    emulated.call("tell_next_block", told, 4, 0)
+    assert_bitwise(told, torch.tensor([3, 1, 2], dtype=torch.int32).expand(4, 3))
+    with pytest.raises(RuntimeError, match="before it has waited for it"):
+        emulated.call("tell_next_block", told, 4, 1)
+    told.zero_()
+    emulated.call("tell_next_block", told, 4, 2)
+    assert (told == 0).any()
+    with pytest.raises(RuntimeError, match="wait for one that has ended"):
+        emulated.call("tell_next_block", told, 4, 3)
 
 
 def test_the_emulation_exposes_mistakes_in_a_warpgroups_products():

@@ -27,36 +27,57 @@ inline bool early_launches() {
   return setting == nullptr || std::string_view(setting) != "0";
 }
 
+struct LaunchShape {
+  dim3 grid, block;
+  int64_t shared_bytes = 0;
+  unsigned cluster_blocks = 1;  // blocks for each of `grid`, as a cluster, where the GPU has clusters; else one
+};
+
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...) as an ordinary call, which any C++ compiler can read.
 // Raises the kernel's limit of dynamic shared memory, 48 KB at first, where it must, and to all there is: whatever
 // other threads do meanwhile, and whatever captured launches rely on, it never sinks. The kernel may take its place
-// while the one before it ends (dependent.cuh) where its code was compiled for sm_90 or later: older code that the
-// driver translated for a newer GPU does not wait by itself.
+// while the one before it ends (dependent.cuh), and has clusters (cluster.cuh), where its code was compiled for sm_90
+// or later: older code that the driver translated for a newer GPU knows neither.
 template <class... Parameters, class... Arguments>
-void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes, void* stream,
-                   Arguments&&... arguments) {
+void launch_shaped(void (*kernel)(Parameters...), const LaunchShape& shape, void* stream, Arguments&&... arguments) {
   cudaFuncAttributes of_kernel{};
   cudaFuncGetAttributes(&of_kernel, kernel);
   const int64_t limit = of_kernel.maxDynamicSharedSizeBytes, own = of_kernel.sharedSizeBytes;
-  if (limit < shared_bytes + own)
+  if (limit < shape.shared_bytes + own)
     cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                          static_cast<int>(max_shared_bytes() - own));
-  cudaLaunchAttribute early{};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
   cudaLaunchConfig_t config{};
-  config.gridDim = grid;
-  config.blockDim = block;
-  config.dynamicSmemBytes = shared_bytes;
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = as_stream(stream);
-  config.attrs = &early;
-  config.numAttrs = of_kernel.ptxVersion >= 90 && early_launches() ? 1 : 0;
+  config.attrs = attributes;
+  const bool for_hopper = of_kernel.ptxVersion >= 90;
+  if (for_hopper && early_launches()) {
+    cudaLaunchAttribute& early = attributes[config.numAttrs++];
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (for_hopper && shape.cluster_blocks > 1) {
+    cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim.x = shape.cluster_blocks;
+    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
+    config.gridDim.x *= shape.cluster_blocks;
+  }
   cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }
 
 template <class... Parameters, class... Arguments>
+void launch_shared(void (*kernel)(Parameters...), dim3 grid, dim3 block, int64_t shared_bytes, void* stream,
+                   Arguments&&... arguments) {
+  launch_shaped(kernel, {grid, block, shared_bytes}, stream, std::forward<Arguments>(arguments)...);
+}
+
+template <class... Parameters, class... Arguments>
 void launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, void* stream, Arguments&&... arguments) {
-  launch_shared(kernel, grid, block, 0, stream, std::forward<Arguments>(arguments)...);
+  launch_shaped(kernel, {grid, block}, stream, std::forward<Arguments>(arguments)...);
 }
 
 __host__ __device__ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

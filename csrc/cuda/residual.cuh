@@ -1,6 +1,7 @@
 // What a node's law still owes after its children were rejected, from the logits of any token: nothing is stored.
 // A residual is the chain of the rejections of a node's children so far, two numbers each.
 #pragma once
+#include "cuda/cluster_reduce.cuh"
 #include "cuda/keyed_noise.cuh"
 #include "cuda/row_filter.cuh"
 
@@ -24,7 +25,7 @@ struct Step {
   float owed, taken;  // these logarithms; in any case the token is proposed no more
 };
 
-// A sum of exponentials that goes on: of one thread, then of the block.
+// A sum of exponentials that goes on: of one thread, then of the cluster.
 struct LogSum {
   float top = kNever;
   double sum = 0;
@@ -44,9 +45,9 @@ struct LogSum {
   }
 
   // The logarithm of all threads' sums; kNever if nothing has a weight.
-  __device__ double of_block() const {
-    const float largest = block_reduce(top, kNever, Max{});
-    const double total = block_reduce(sum * ::exp(static_cast<double>(top) - largest), 0.0, Sum{});
+  __device__ double of_cluster() const {
+    const float largest = cluster_reduce(top, kNever, Max{});
+    const double total = cluster_reduce(sum * ::exp(static_cast<double>(top) - largest), 0.0, Sum{});
     return largest > kPossible ? largest + ::log(total) : kNever;
   }
 };
@@ -74,15 +75,15 @@ struct LawView {
     for (int i = 0; i < kOctet; ++i) weights[i] = first + i < vocabulary ? weigh(weights[i], first + i) : kNever;
   }
 
-  // Calls visit(first) for runs of eight tokens that may have a weight.
+  // Calls visit(first) for runs of eight tokens that may have a weight, each in one thread of the cluster.
   template <class Visit>
   __device__ void for_each_octet(const Visit& visit) const {
     const auto wanted = [&](float maximum) { return maximum >= law.keep.threshold; };
-    for_each_group(group_max, num_groups(vocabulary), wanted,
+    for_each_group(group_max, num_groups(vocabulary), cluster_warp_id(), num_cluster_warps(), wanted,
                    [&](int64_t group) { visit(group * kGroup + lane_id() * kOctet); });
   }
 
-  // The logarithm of the sum of all weights, by all threads of the block.
+  // The logarithm of the sum of all weights, by all threads of the cluster.
   __device__ double log_total() const {
     LogSum sum;
     for_each_octet([&](int64_t first) {
@@ -90,7 +91,7 @@ struct LawView {
       log_weights(first, weights);
       sum.add(weights);
     });
-    return sum.of_block();
+    return sum.of_cluster();
   }
 
  private:
@@ -146,7 +147,7 @@ struct Residual {
     return weights;
   }
 
-  // Logarithms of what the weights add up to, by all threads of the block.
+  // Logarithms of what the weights add up to, by all threads of the cluster.
   __device__ double law_total() const {
     if (num_steps == 0) return target.law.log_total;
     LogSum sum;
@@ -155,7 +156,7 @@ struct Residual {
       law_weights(first, laws);
       sum.add(laws);
     });
-    return sum.of_block();
+    return sum.of_cluster();
   }
 
   __device__ double proposal_total() const {
@@ -169,7 +170,7 @@ struct Residual {
         if (first + i < draft.vocabulary && was_tested(first + i + (d2t ? d2t[first + i] : 0))) proposals[i] = kNever;
       sum.add(proposals);
     });
-    return sum.of_block();
+    return sum.of_cluster();
   }
 
   // A token of the law: the largest log-weight plus noise, ties to the lowest; -1 if nothing has a weight.
@@ -189,7 +190,7 @@ struct Residual {
         }
       }
     });
-    best = block_reduce(best, uint64_t{0}, Max{});
+    best = cluster_reduce(best, uint64_t{0}, Max{});
     return best == 0 ? -1 : packed_token(best);
   }
 

@@ -17,7 +17,7 @@ struct RowSource {
   __device__ void operator()(Range range, const Emit& emit) const {
     const auto lowest_key = static_cast<uint32_t>(range.low >> ordinals.token_bits);
     const auto wanted = [&](float maximum) { return ordinals.key(maximum) >= lowest_key; };
-    for_each_group(group_max, num_groups(row.size), wanted, [&](int group) {
+    for_each_group(group_max, num_groups(row.size), warp_id(), num_warps(), wanted, [&](int group) {
       const int first = group * kGroup + lane_id() * kOctet;
       const Octet<T> octet = load_octet(row, first);
 #pragma unroll

@@ -35,14 +35,15 @@ __device__ inline float exp2_scale(float temperature) { return fminf(fmaxf(1.442
 // Fills group_max and group_sum.
 void summarize_rows(const SummaryParams& p, void* stream);
 
-// Calls visit(group) for each group that is wanted by its maximum, a warp for each in turn, which looks at 32
-// maxima at once. Whole warps only.
+// Calls visit(group) for each group that is wanted by its maximum, one of `warps` warps for each in turn, which looks
+// at 32 maxima at once. Whole warps only.
 template <class Wanted, class Visit>
-__device__ void for_each_group(const float* group_max, int64_t groups, const Wanted& wanted, const Visit& visit) {
-  for (int begin = warp_id(); begin < static_cast<int>(groups); begin += static_cast<int>(blockDim.x)) {
-    const int mine = begin + lane_id() * num_warps();
+__device__ void for_each_group(const float* group_max, int64_t groups, int warp, int warps, const Wanted& wanted,
+                               const Visit& visit) {
+  for (int begin = warp; begin < static_cast<int>(groups); begin += warps * kWarp) {
+    const int mine = begin + lane_id() * warps;
     unsigned left = __ballot_sync(kAllLanes, mine < static_cast<int>(groups) && wanted(group_max[mine]));
-    for (; left != 0; left &= left - 1) visit(begin + (__ffs(left) - 1) * num_warps());
+    for (; left != 0; left &= left - 1) visit(begin + (__ffs(left) - 1) * warps);
   }
 }
 

@@ -1,5 +1,5 @@
-// verify_rejection: the whole device summarizes the rows, a block per row finds what the filters keep, and a block per
-// request walks the tree, computing residuals on the fly.
+// verify_rejection: the whole device summarizes the rows, a block per row finds what the filters keep, and a cluster of
+// blocks per request walks the tree, computing residuals on the fly.
 #include "common/verify_rejection.h"
 #include "cuda/dependent.cuh"
 #include "cuda/residual.cuh"
@@ -29,7 +29,7 @@ struct Laws {
 
 struct Workspace {
   Laws target, draft;
-  Node* nodes;       // [batch, num_nodes], for trees of more than kMaxNodes
+  Node* nodes;       // [batch, kClusterBlocks, num_nodes], for trees of more than kMaxNodes
   Step* steps;       // the same
   int32_t* inverse;  // [vocabulary]
   int64_t bytes;
@@ -41,8 +41,9 @@ struct Workspace {
       place(laws->of_row, rows, base);
       place(laws->groups, 2 * rows * num_groups(laws->vocabulary), base);
     }
-    place(nodes, rows, base);
-    place(steps, rows, base);
+    const int64_t in_global = p.num_nodes > kMaxNodes ? rows * kClusterBlocks : 0;
+    place(nodes, in_global, base);
+    place(steps, in_global, base);
     place(inverse, p.d2t ? p.vocabulary : 0, base);
   }
 
@@ -107,14 +108,15 @@ __device__ bool has_children(const VerifyRejectionParams& p, int64_t row) {
   return block_reduce(found, 0, Max{}) != 0;
 }
 
-// grid: (batch * num_nodes, target and draft); before the walk, because all nodes' at once take no longer than one's.
+// grid: clusters for (batch * num_nodes, target and draft); before the walk, because all nodes' at once take no longer
+// than one's.
 __global__ void __launch_bounds__(kWalkThreads) sum_laws(const VerifyRejectionParams p, const Workspace w) {
   wait_for_earlier_kernels();
-  const int64_t row = blockIdx.x;
+  const int64_t row = blockIdx.x / cluster_size();
   const LawView law = (blockIdx.y == 0 ? w.target : w.draft).at(p, row);
   if (!law.valid() || law.temperature <= 0 || !has_children(p, row)) return;
   const double total = law.log_total();
-  if (threadIdx.x == 0) (blockIdx.y == 0 ? w.target : w.draft).of_row[row].log_total = total;
+  if (cluster_rank() == 0 && threadIdx.x == 0) (blockIdx.y == 0 ? w.target : w.draft).of_row[row].log_total = total;
 }
 
 constexpr int kMapThreads = 256;
@@ -133,7 +135,8 @@ __global__ void invert_map(const int32_t* d2t, int64_t draft_vocabulary, int32_t
   if (token >= 0 && token < vocabulary) inverse[token] = static_cast<int32_t>(id);
 }
 
-// One request, seen by all threads of its block: they compute the same decisions, and a few write them down.
+// One request, seen by all threads of its cluster: they compute the same decisions, and a few of each block write them
+// down for their block.
 struct Walk {
   const VerifyRejectionParams& p;
   const Workspace& w;
@@ -237,20 +240,20 @@ __device__ double acceptance_ratio(const Walk& walk, const Residual& residual, i
   return ::exp((weights.law - totals.law) - (weights.proposal - totals.proposal));
 }
 
-// grid: batch.
+// grid: a cluster for each request.
 __global__ void __launch_bounds__(kWalkThreads, 1) verify_requests(const VerifyRejectionParams p, const Workspace w) {
   wait_for_earlier_kernels();
   __shared__ Node shared_nodes[kMaxNodes];
   __shared__ Step shared_steps[kMaxNodes];
   __shared__ int32_t num_steps;
   const bool fits = p.num_nodes <= kMaxNodes;
-  const int64_t first = blockIdx.x * p.num_nodes;
-  Node* const nodes = fits ? shared_nodes : w.nodes + first;
-  const SamplingParams params = p.requests.of(blockIdx.x);
+  const int64_t b = blockIdx.x / cluster_size(), first = b * p.num_nodes, mine = blockIdx.x * p.num_nodes;
+  Node* const nodes = fits ? shared_nodes : w.nodes + mine;
+  const SamplingParams params = p.requests.of(b);
   const WalkedTree tree{nodes, static_cast<int32_t>(p.num_nodes)};
   tree.link(p.parent + first, p.draft_tokens + first, params.temperature <= 0 ? nullptr : p.num_fixed + first,
             p.max_depth);
-  const Walk walk{p, w, blockIdx.x, params, tree, nodes, fits ? shared_steps : w.steps + first, num_steps};
+  const Walk walk{p, w, b, params, tree, nodes, fits ? shared_steps : w.steps + mine, num_steps};
   const bool traversal = p.traversal && walk.params.temperature > 0;
   int32_t here = 0, tested = 0, rejected = -1, bonus_token = -1;
   while (true) {
@@ -306,7 +309,7 @@ __global__ void __launch_bounds__(kWalkThreads, 1) verify_requests(const VerifyR
     }
     if (following != kNone) here = tested = following;
   }
-  if (threadIdx.x == 0) walk.store(here, bonus_token);
+  if (cluster_rank() == 0 && threadIdx.x == 0) walk.store(here, bonus_token);
 }
 
 }  // namespace
@@ -324,13 +327,13 @@ void verify_rejection(const VerifyRejectionParams& p, void* workspace, void* str
       launch(&find_laws<decltype(element)>, rows, dim3(kSelectThreads), stream, p, summary, laws.of_row);
     });
   }
-  launch(&sum_laws, dim3(rows.x, 2), dim3(kWalkThreads), stream, p, w);
+  launch_shaped(&sum_laws, {dim3(rows.x, 2), dim3(kWalkThreads), 0, kClusterBlocks}, stream, p, w);
   if (p.d2t) {
     const dim3 tokens(ceil_div(p.vocabulary, kMapThreads)), ids(ceil_div(p.draft_vocabulary, kMapThreads));
     launch(&clear_inverse, tokens, dim3(kMapThreads), stream, w.inverse, p.vocabulary);
     launch(&invert_map, ids, dim3(kMapThreads), stream, p.d2t, p.draft_vocabulary, w.inverse, p.vocabulary);
   }
-  launch(&verify_requests, dim3(p.batch), dim3(kWalkThreads), stream, p, w);
+  launch_shaped(&verify_requests, {dim3(p.batch), dim3(kWalkThreads), 0, kClusterBlocks}, stream, p, w);
   check_launch("verify_rejection");
 }
 

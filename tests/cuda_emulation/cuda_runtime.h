@@ -3,9 +3,9 @@
 // The threads of a block are fibers of one thread. A barrier or a warp exchange hands over to the next fiber, in an
 // order that is shuffled every time, and now and then a warp falls behind the others, so that a missing barrier gives
 // wrong results sooner or later; lanes that meet in different collectives, and barriers that not all threads reach, are
-// errors. Blocks run one after another, also in shuffled order. Nothing here says anything about speed, nor about races
-// that need real concurrency. With CUDA_EMULATION_IN_ORDER threads take turns in order, which takes a fraction of the
-// time.
+// errors. Blocks run one after another, also in shuffled order, those of a cluster by turns, from one of its barriers
+// to the next. Nothing here says anything about speed, nor about races that need real concurrency. With
+// CUDA_EMULATION_IN_ORDER threads take turns in order, which takes a fraction of the time.
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -22,7 +22,7 @@
 #define __device__
 #define __host__
 #define __forceinline__ inline
-#define __shared__ static
+#define __shared__ static thread_local
 #define __grid_constant__
 #define __launch_bounds__(...)
 #define __CUDA_ARCH_FEAT_SM90_ALL
@@ -42,19 +42,24 @@ struct dim3 {
 };
 
 // Of the fiber that runs.
-inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+inline thread_local dim3 threadIdx, blockIdx;
+inline dim3 blockDim, gridDim;
 
 namespace cuda_emulation {
 
 using Where = std::source_location;
 
-// Runs `thread` once for every thread of the grid. One that begins early has to wait for earlier kernels, in every
-// thread and before the thread meets any other.
-void run(dim3 grid, dim3 block, bool begins_early, const std::function<void()>& thread);
+// Runs `thread` once for every thread of the grid, whose x is a multiple of the cluster's blocks. One that begins early
+// has to wait for earlier kernels, in every thread and before the thread meets any other.
+void run(dim3 grid, dim3 block, unsigned cluster, bool begins_early, const std::function<void()>& thread);
 // Does a launch's work: at once, or again whenever a graph is launched that captured it (tests/pretended_gpu).
 void submit(void* stream, std::function<void()> work);
 void note_wait();
 void wait_for_block(Where where);
+// Tells the other blocks of the cluster where this one's shared memory lies, and waits for them.
+void wait_for_cluster(char* shared_memory, Where where);
+char* shared_memory_of(int rank);    // of a block that this one has waited for
+inline unsigned cluster_blocks = 1;  // of the kernel that runs
 // Posts this lane's value and returns those of all 32 lanes, valid until the warp's next exchange.
 const uint64_t* exchange(uint64_t value, Where where);
 unsigned lane();
@@ -65,6 +70,7 @@ unsigned lane();
 #endif
 struct Device {
   int num_multiprocessors = 4, compute_capability_major = CUDA_EMULATION_COMPUTE_CAPABILITY_MAJOR;
+  int code_version = 90;  // what kernels were compiled for
   size_t max_dynamic_shared() const { return (compute_capability_major == 9 ? 227 : 99) << 10; }
 };
 inline Device device;
@@ -201,15 +207,20 @@ struct cudaFuncAttributes {
 };
 template <class Kernel>
 cudaError_t cudaFuncGetAttributes(cudaFuncAttributes* attributes, Kernel*) {
-  *attributes = {.sharedSizeBytes = 0, .ptxVersion = 90, .maxDynamicSharedSizeBytes = 48 << 10};
+  *attributes = {
+      .sharedSizeBytes = 0, .ptxVersion = cuda_emulation::device.code_version, .maxDynamicSharedSizeBytes = 48 << 10};
   return cudaSuccess;
 }
 
-enum cudaLaunchAttributeID { cudaLaunchAttributeProgrammaticStreamSerialization };
+enum cudaLaunchAttributeID {
+  cudaLaunchAttributeProgrammaticStreamSerialization = 1,
+  cudaLaunchAttributeClusterDimension
+};
 struct cudaLaunchAttribute {
   cudaLaunchAttributeID id;
   struct {
     int programmaticStreamSerializationAllowed;
+    dim3 clusterDim;
   } val;
 };
 struct cudaLaunchConfig_t {
@@ -224,10 +235,19 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
                                Arguments&&... arguments) {
   if (config->dynamicSmemBytes > cuda_emulation::device.max_dynamic_shared())
     throw std::runtime_error("cuda_emulation: more dynamic shared memory than a block can have");
-  auto work = [kernel, config = *config, arguments = std::tuple<Parameters...>(arguments...)] {
+  bool begins_early = false;
+  unsigned cluster = 1;
+  for (unsigned i = 0; i < config->numAttrs; ++i) {
+    const cudaLaunchAttribute& attribute = config->attrs[i];
+    if (attribute.id == cudaLaunchAttributeClusterDimension)
+      cluster = attribute.val.clusterDim.x;
+    else
+      begins_early = attribute.val.programmaticStreamSerializationAllowed != 0;
+  }
+  auto work = [=, config = *config, arguments = std::tuple<Parameters...>(arguments...)] {
     cuda_emulation::dynamic_shared_bytes = config.dynamicSmemBytes;
     std::memset(cuda_emulation::dynamic_shared, 0xff, sizeof cuda_emulation::dynamic_shared);
-    cuda_emulation::run(config.gridDim, config.blockDim, config.numAttrs > 0, [&] { std::apply(kernel, arguments); });
+    cuda_emulation::run(config.gridDim, config.blockDim, cluster, begins_early, [&] { std::apply(kernel, arguments); });
   };
   cuda_emulation::submit(config->stream, work);
   return cudaSuccess;

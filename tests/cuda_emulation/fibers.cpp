@@ -2,11 +2,14 @@
 #include <ucontext.h>
 
 #include <algorithm>
+#include <condition_variable>
 #include <cstring>
 #include <memory>
+#include <mutex>
 #include <random>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "cuda_runtime.h"
@@ -54,6 +57,7 @@ struct Fiber {
   Group* waits_for;
   uint64_t generation;
   bool started = false, finished = true, waited;
+  unsigned meetings;  // with the other blocks of its cluster
 
   bool runnable() const { return !finished && (waits_for == nullptr || waits_for->generation != generation); }
 };
@@ -61,12 +65,28 @@ struct Fiber {
 struct Block {
   std::vector<Group> warps;
   Group all;
+  unsigned meetings = 0;
 };
 
-std::vector<Fiber> fibers;
-Place scheduler;
-Block* block = nullptr;
-Fiber* current = nullptr;
+// The blocks that run at the same time, a thread for each; whoever holds the lock is the one that works.
+struct Cluster {
+  std::vector<char*> shared_memory;  // of each block
+  unsigned unfinished, arrived = 0;
+  uint64_t generation = 0;
+  std::mutex mutex;
+  std::condition_variable changed;
+
+  explicit Cluster(unsigned blocks) : shared_memory(blocks), unfinished(blocks) {}
+};
+
+// Of this block.
+thread_local std::vector<Fiber> fibers;
+thread_local Place scheduler;
+thread_local Block* block = nullptr;
+thread_local Fiber* current = nullptr;
+thread_local std::unique_lock<std::mutex> turn;
+// Of the kernel.
+Cluster* cluster = nullptr;
 const std::function<void()>* body = nullptr;
 bool must_wait = false;
 std::string error;
@@ -135,6 +155,7 @@ void start_fibers(unsigned threads) {
     fiber.waits_for = nullptr;
     if (!fiber.finished) fiber.started = false;  // an error left it in the middle of a kernel
     fiber.finished = fiber.waited = false;
+    fiber.meetings = 0;
     if (fiber.started) continue;
     getcontext(&fiber.start);
     fiber.start.uc_stack.ss_sp = fiber.stack.get();
@@ -172,6 +193,46 @@ void run_block(unsigned threads) {
   if (error.empty() && !finished) error = "some threads wait in a collective that the others never reach";
 }
 
+// Lets the other blocks of the cluster work until all are here.
+void meet_blocks() {
+  const uint64_t before = cluster->generation;
+  if (++cluster->arrived == cluster->unfinished) {
+    cluster->arrived = 0;
+    ++cluster->generation;
+    cluster->changed.notify_all();
+  } else {
+    cluster->changed.wait(turn, [&] { return cluster->generation != before || !error.empty(); });
+  }
+}
+
+void run_block_of_cluster(dim3 index, unsigned threads, std::vector<Fiber>& kept) {
+  turn = std::unique_lock(cluster->mutex);
+  blockIdx = index;
+  fibers.swap(kept);
+  for (Fiber& fiber : fibers) fiber.started = false;  // another thread started it
+  run_block(threads);
+  fibers.swap(kept);
+  if (--cluster->unfinished == cluster->arrived && cluster->arrived > 0 && error.empty())
+    error = "some blocks of a cluster wait for one that has ended";
+  cluster->changed.notify_all();
+  turn.unlock();
+}
+
+// Blocks first.x, first.x + 1, ...
+void run_cluster(dim3 first, unsigned threads) {
+  static std::vector<std::vector<Fiber>> kept;  // for their stacks
+  kept.resize(std::max<size_t>(kept.size(), cluster_blocks));
+  Cluster state(cluster_blocks);
+  cluster = &state;
+  std::vector<unsigned> ranks(cluster_blocks);
+  std::iota(ranks.begin(), ranks.end(), 0);
+  std::shuffle(ranks.begin(), ranks.end(), shuffler);
+  std::vector<std::thread> blocks;
+  for (const unsigned rank : ranks)
+    blocks.emplace_back(run_block_of_cluster, dim3(first.x + rank, first.y, first.z), threads, std::ref(kept[rank]));
+  for (std::thread& thread : blocks) thread.join();
+}
+
 }  // namespace
 
 void note_wait() { current->waited = true; }
@@ -180,6 +241,20 @@ unsigned lane() { return current->index.x % kWarp; }
 
 void wait_for_block(Where where) { wait(block->all, where); }
 
+void wait_for_cluster(char* shared_memory, Where where) {
+  wait(block->all, where);
+  if (cluster_blocks == 1 || ++current->meetings == block->meetings) return;
+  ++block->meetings;  // the first thread to go on goes for all
+  cluster->shared_memory[blockIdx.x % cluster_blocks] = shared_memory;
+  meet_blocks();
+}
+
+char* shared_memory_of(int rank) {
+  char* const found = cluster->shared_memory.at(rank);
+  if (found == nullptr) throw std::runtime_error("a block reaches into another before it has waited for it");
+  return found;
+}
+
 const uint64_t* exchange(uint64_t value, Where where) {
   Group& warp = warp_of(*current);
   warp.posted[lane()] = value;
@@ -187,20 +262,25 @@ const uint64_t* exchange(uint64_t value, Where where) {
   return warp.values;
 }
 
-void run(dim3 grid, dim3 block_size, bool begins_early, const std::function<void()>& thread) {
+void run(dim3 grid, dim3 block_size, unsigned blocks_of_cluster, bool begins_early,
+         const std::function<void()>& thread) {
   gridDim = grid;
   blockDim = block_size;
+  cluster_blocks = blocks_of_cluster;
   body = &thread;
   must_wait = begins_early;
   error.clear();
   std::vector<dim3> blocks;
   for (unsigned z = 0; z < grid.z; ++z)
     for (unsigned y = 0; y < grid.y; ++y)
-      for (unsigned x = 0; x < grid.x; ++x) blocks.emplace_back(x, y, z);
+      for (unsigned x = 0; x < grid.x; x += cluster_blocks) blocks.emplace_back(x, y, z);
   std::shuffle(blocks.begin(), blocks.end(), shuffler);
   for (const dim3& index : blocks) {
     blockIdx = index;
-    run_block(block_size.x);
+    if (cluster_blocks > 1)
+      run_cluster(index, block_size.x);
+    else
+      run_block(block_size.x);
     if (!error.empty()) throw std::runtime_error("cuda_emulation: " + error);
   }
 }

@@ -40,6 +40,8 @@ using namespace eagle;
 
 extern "C" {
 
+void set_code_version(int64_t version) { cuda_emulation::device.code_version = static_cast<int>(version); }
+
 const char* topk_logprobs(float* logprobs, int32_t* token_ids, bool* valid, const void* logits, int64_t dtype,
                           int64_t row_stride, const int32_t* d2t, int64_t rows, int64_t vocabulary, int64_t k) {
   const TopkLogprobsParams p{logprobs,   token_ids, valid, logits,     static_cast<DType>(dtype),

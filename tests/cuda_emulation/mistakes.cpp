@@ -1,6 +1,7 @@
 // Kernels with mistakes that the emulation must expose, for ctypes as in harness.cpp.
 #include <string>
 
+#include "cuda/cluster.cuh"
 #include "cuda/cp_async.cuh"
 #include "cuda/dependent.cuh"
 #include "cuda/dynamic_shared.cuh"
@@ -35,6 +36,22 @@ __global__ void leave_early(int32_t* out) {
   if (threadIdx.x == 63) return;
   wait_for_earlier_kernels();
   out[threadIdx.x] = 0;
+}
+
+enum ClusterMistake : int64_t { kGood, kNoBarrierBefore, kNoBarrierAfter, kOneBlockLeaves };
+
+// Each block of a cluster tells the next one its rank.
+__global__ void tell_next_block(int32_t* out, ClusterMistake mistake) {
+  wait_for_earlier_kernels();
+  __shared__ int32_t told;
+  if (mistake != kNoBarrierBefore) cluster_barrier();
+  if (mistake == kOneBlockLeaves && cluster_rank() == 0) return;
+  if (threadIdx.x == 0) *in_block(&told, (cluster_rank() + 1) % cluster_size()) = cluster_rank() + 1;
+  if (mistake == kNoBarrierAfter)
+    __syncthreads();
+  else
+    cluster_barrier();
+  if (threadIdx.x == 0) out[blockIdx.x] = told;
 }
 
 enum Mistake : int64_t { kNone, kNotShown, kNotBegun, kOperandChanged, kSumsChanged, kWaitsApart, kReadEarly };
@@ -89,6 +106,13 @@ const char* diverge_64(int32_t* out) {
 
 const char* leave_early_64(int32_t* out) {
   return message_of([&] { launch(&leave_early, dim3(1), dim3(64), nullptr, out); });
+}
+
+const char* tell_next_block(int32_t* out, int64_t clusters, int64_t mistake) {
+  return message_of([&] {
+    launch_shaped(&tell_next_block, {dim3(static_cast<unsigned>(clusters)), dim3(64), 0, kClusterBlocks}, nullptr, out,
+                  static_cast<ClusterMistake>(mistake));
+  });
 }
 
 const char* multiply_ones_128(int32_t* out, int64_t mistake) {
