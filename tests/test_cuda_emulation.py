@@ -240,17 +240,17 @@ def test_commit_step(dtype, hidden):
 
 @pytest.mark.parametrize("head_dim", [5, 64])
 def test_compact_kv(dtype, head_dim):
-    """Strided caches of unequal heads; paths of every length, one longer than the rows in flight."""
+    """Strided caches of unequal heads, more than a launch takes; paths of all lengths, one over the rows in flight."""
     accept_index = torch.full((3, 12), -1, dtype=torch.int32)
     accept_index[0, :12] = torch.tensor([0, 1, 3, 4, 6, 7, 8, 11, 12, 15, 18, 19])
     accept_index[1, 0], accept_index[2, :2] = 0, torch.tensor([0, 9])
     path = accept_index, torch.tensor([11, 0, 1], dtype=torch.int32), torch.tensor([5, 28, 0], dtype=torch.int32)
     actual = [strided(torch.randn(3, heads, 40, head_dim).to(dtype)) for heads in (2, 1)]
-    actual.append(torch.randn(3, 4, 40, head_dim).to(dtype))
+    actual += [torch.randn(3, 4, 40, head_dim).to(dtype), *torch.randn(128, 3, 1, 40, head_dim).to(dtype)]
     expected = [cache.clone() for cache in actual]
     emulated.compact_kv(actual, *path)
     eagle_kernels.compact_kv(expected, *path)
-    check_all(tuple(actual), tuple(expected), "first second third")
+    check_all(tuple(actual), tuple(expected), " ".join(map(str, range(len(actual)))))
 
 
 @pytest.mark.parametrize("head_dim", [5, 64, 80])

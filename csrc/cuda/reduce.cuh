@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "cuda/max_or_nan.cuh"
+
 namespace eagle::cuda {
 
 constexpr int kWarp = 32;
@@ -31,9 +33,8 @@ struct Min {
     return a < b ? a : b;
   }
 };
-// The larger one, or NaN if either is NaN.
 struct MaxOrNan {
-  __device__ float operator()(float a, float b) const { return a > b || a != a ? a : b; }
+  __device__ float operator()(float a, float b) const { return max_or_nan(a, b); }
 };
 
 template <class T, class Op>

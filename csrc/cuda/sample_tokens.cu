@@ -135,7 +135,9 @@ __global__ void __launch_bounds__(kDrawWarps* kWarp)
   atomicMax(&states[r].best, best);
   __threadfence();  // the maximum before the count
   if (atomicAdd(&states[r].finished, 1u) + 1 < gridDim.y) return;
-  p.token_ids[r] = packed_token(atomicMax(&states[r].best, 0ull));  // read where the other blocks wrote
+  // The last block: the count before the maxima, which are read where the other blocks wrote.
+  __threadfence();
+  p.token_ids[r] = packed_token(atomicMax(&states[r].best, 0ull));
 }
 
 }  // namespace

@@ -50,26 +50,28 @@ struct TileTopk {
     if (lane_id() == 0) *to = {maximum, sum};
   }
 
+  // A lane sorts its outputs; the best of all is then the first of a lane, the lowest of those with the largest key.
   __device__ void select_row(const float* logits, const GemmTile& tile, uint64_t* to) const {
-    uint32_t keys[kLaneValues];  // of outputs lane, lane + 32, ...; 0 once taken
+    uint64_t mine[kLaneValues + 1] = {};  // descending; 0 where there are no more
 #pragma unroll
     for (int i = 0; i < kLaneValues; ++i) {
-      const int o = i * kWarp + lane_id();
-      keys[i] = o < tile.outputs ? ordered(logits[o]) : 0;
+      const int o = lane_id() * kLaneValues + i;
+      if (o < tile.outputs) mine[i] = candidate(ordered(logits[o]), tile.first_output + o);
+#pragma unroll
+      for (int j = i; j > 0; --j) {
+        const uint64_t larger = max(mine[j - 1], mine[j]);
+        mine[j] = min(mine[j - 1], mine[j]);
+        mine[j - 1] = larger;
+      }
     }
+    const unsigned lower_lanes = (1u << lane_id()) - 1;
     for (int rank = 0; rank < k; ++rank) {
-      uint32_t largest = 0, lowest = ~0u;
+      const uint32_t key = static_cast<uint32_t>(mine[0] >> 32), largest = __reduce_max_sync(kAllLanes, key);
+      const unsigned holders = __ballot_sync(kAllLanes, key == largest);
+      if (key != largest || (holders & lower_lanes) != 0) continue;
+      to[rank] = mine[0];
 #pragma unroll
-      for (int i = 0; i < kLaneValues; ++i) largest = max(largest, keys[i]);
-      largest = __reduce_max_sync(kAllLanes, largest);
-#pragma unroll
-      for (int i = kLaneValues - 1; i >= 0; --i)
-        if (keys[i] == largest) lowest = i * kWarp + lane_id();
-      lowest = __reduce_min_sync(kAllLanes, lowest);
-#pragma unroll
-      for (int i = 0; i < kLaneValues; ++i)
-        if (i * kWarp + lane_id() == lowest) keys[i] = 0;
-      if (lane_id() == 0) to[rank] = largest == 0 ? 0 : candidate(largest, tile.first_output + lowest);
+      for (int i = 0; i < kLaneValues; ++i) mine[i] = mine[i + 1];
     }
   }
 };
