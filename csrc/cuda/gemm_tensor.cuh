@@ -12,11 +12,11 @@ namespace eagle::cuda {
 template <class T, class W, int kRowTiles>
 struct TensorGemm {
   static constexpr int kRows = 8 * kRowTiles;
-  static constexpr int kStages = 4;
+  static constexpr int kStages = sizeof(W) == 1 ? 6 : 4;  // half the bytes a stage, so more of them
   static constexpr int kWeightBytes = kGemmOutputs * kGemmStep * static_cast<int>(sizeof(W));
   static constexpr int kStageBytes = kWeightBytes + kRows * kGemmStep * 2;
   static constexpr int kSharedBytes = kStages * kStageBytes;
-  static_assert(sizeof(T) == 2);
+  static_assert(sizeof(T) == 2 && kSharedBytes <= 99 << 10, "what compute capability 8.6 gives a block");
   static_assert(kRows * kTilePitch * 4 <= kSharedBytes, "the finished tile reuses the stages");
 
   // How threads share out the rows of a stage: each takes 16 bytes of every kRowsPerCopy-th row.
