@@ -41,6 +41,7 @@ struct TensorGemm {
   struct WeightCopier : Share<W> {
     using Share<W>::kChunk, Share<W>::kRowsPerCopy, Share<W>::kStepBytes, Share<W>::row, Share<W>::chunk;
     static constexpr int kCopies = kGemmOutputs / kRowsPerCopy;
+    static constexpr int kSpan = 2 * kGemmStep * sizeof(W);  // of a row: this step's and the next one's
     static_assert(kGemmOutputs % kRowsPerCopy == 0);
 
     const W* weight[kCopies];
@@ -62,7 +63,7 @@ struct TensorGemm {
     __device__ void copy(int stage, int step) {
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
-        copy16_async(to + stage + i * kStepBytes, weight[i], step < end);
+        copy16_streamed<kSpan>(to + stage + i * kStepBytes, weight[i], step < end);
         weight[i] += kGemmStep;
       }
     }
