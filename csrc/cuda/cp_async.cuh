@@ -11,6 +11,18 @@ __device__ inline void copy16_async(uint32_t to, const void* from, bool read) {
   asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(read ? 16 : 0) : "memory");
 }
 
+// The same, with a hint to fetch all of the aligned kSpan bytes into the second-level cache, since they come next.
+template <int kSpan>
+__device__ void copy16_streamed(uint32_t to, const void* from, bool read) {
+  static_assert(kSpan == 128 || kSpan == 256);
+  if constexpr (kSpan == 128)
+    asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(read ? 16 : 0)
+                 : "memory");
+  else
+    asm volatile("cp.async.cg.shared.global.L2::256B [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(read ? 16 : 0)
+                 : "memory");
+}
+
 // 8 bytes. Both addresses are multiples of 8.
 __device__ inline void copy8_async(uint32_t to, const void* from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");

@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "cuda/element.cuh"
+#include "cuda/sign_extend.cuh"
 
 namespace eagle::cuda {
 
@@ -20,14 +21,14 @@ __device__ inline float to_float(Fp8 x) {
 // Bytes 2 * kPair and 2 * kPair + 1 of a word as two numbers of a 16-bit type side by side.
 template <class T, int kPair>
 __device__ uint32_t widen(uint32_t bytes) {
-  const uint32_t high = __byte_perm(bytes, 0, kPair == 0 ? 0x1404 : 0x3424);  // each byte over a byte of zeros
+  const uint32_t extended = sign_extended<kPair>(bytes);  // so that a shift leaves the sign on top
   if constexpr (std::is_same_v<T, __nv_bfloat16>) {
-    const uint32_t small = (high & 0x80008000u) | (high >> 4 & 0x07f007f0u);
+    const uint32_t small = extended << 4 & 0x87f087f0u;
     const __nv_bfloat162 pair = __hmul2(reinterpret_cast<const __nv_bfloat162&>(small), __float2bfloat162_rn(0x1p120f));
     return reinterpret_cast<const uint32_t&>(pair);
   } else {
     static_assert(std::is_same_v<T, __half>);
-    const uint32_t small = (high & 0x80008000u) | (high >> 1 & 0x3f803f80u);
+    const uint32_t small = extended << 7 & 0xbf80bf80u;
     const __half2 pair = __hmul2(reinterpret_cast<const __half2&>(small), __float2half2_rn(0x1p8f));
     return reinterpret_cast<const uint32_t&>(pair);
   }

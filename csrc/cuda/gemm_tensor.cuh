@@ -12,11 +12,11 @@ namespace eagle::cuda {
 template <class T, class W, int kRowTiles>
 struct TensorGemm {
   static constexpr int kRows = 8 * kRowTiles;
-  static constexpr int kStages = 4;
+  static constexpr int kStages = sizeof(W) == 1 ? 6 : 4;  // half the bytes a stage, so more of them
   static constexpr int kWeightBytes = kGemmOutputs * kGemmStep * static_cast<int>(sizeof(W));
   static constexpr int kStageBytes = kWeightBytes + kRows * kGemmStep * 2;
   static constexpr int kSharedBytes = kStages * kStageBytes;
-  static_assert(sizeof(T) == 2);
+  static_assert(sizeof(T) == 2 && kSharedBytes <= 99 << 10, "what compute capability 8.6 gives a block");
   static_assert(kRows * kTilePitch * 4 <= kSharedBytes, "the finished tile reuses the stages");
 
   // How threads share out the rows of a stage: each takes 16 bytes of every kRowsPerCopy-th row.
@@ -32,35 +32,39 @@ struct TensorGemm {
     static __device__ int chunk() { return threadIdx.x % kRowChunks; }
   };
 
+  // How many steps the elements from `begin` to before `end` of a row take.
+  static __device__ int steps(int64_t begin, int64_t end) {
+    return static_cast<int>((end - begin + kGemmStep - 1) / kGemmStep);
+  }
+
+  // Copiers take the steps of the tile one after another, so that pointers only move on.
   struct WeightCopier : Share<W> {
     using Share<W>::kChunk, Share<W>::kRowsPerCopy, Share<W>::kStepBytes, Share<W>::row, Share<W>::chunk;
     static constexpr int kCopies = kGemmOutputs / kRowsPerCopy;
+    static constexpr int kSpan = 2 * kGemmStep * sizeof(W);  // of a row: this step's and the next one's
     static_assert(kGemmOutputs % kRowsPerCopy == 0);
 
-    const W *origin, *weight;
-    int64_t row_step, column, end;
-    int rows;  // of the tile, counted from this thread's first row
+    const W* weight[kCopies];
+    int end;  // the first step that finds this thread's part behind the rows' end
     uint32_t to;
 
     __device__ WeightCopier(const GemmParams& g, const GemmTile& tile, uint32_t stages) {
-      origin = static_cast<const W*>(g.weight.data);
-      weight = origin + (tile.first_output + row()) * g.inner;
-      row_step = kRowsPerCopy * g.inner;
-      column = tile.inner_begin + chunk() * kChunk;
-      end = tile.inner_end;
-      rows = static_cast<int>(tile.outputs) - row();
+      const int64_t column = tile.inner_begin + chunk() * kChunk;
+#pragma unroll
+      for (int i = 0; i < kCopies; ++i) {
+        const int64_t wanted = row() + i * kRowsPerCopy, last = tile.outputs - 1;  // sums of others are not read
+        weight[i] = static_cast<const W*>(g.weight.data) + (tile.first_output + min(wanted, last)) * g.inner + column;
+      }
+      end = steps(column, tile.inner_end);
       to = stages + Stage<T, W>::weight_offset(row(), chunk());
     }
 
-    // The next kGemmStep elements of every row; zeros past the ends.
-    __device__ void copy(int stage, int64_t step) const {
-      const int64_t k = column + step * kGemmStep;
-      const bool inside = k < end;
-      const W* from = weight + (inside ? k : 0);
+    // The next kGemmStep elements of every row; zeros past the end.
+    __device__ void copy(int stage, int step) {
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
-        const bool read = inside && i * kRowsPerCopy < rows;
-        copy16_async(to + stage * kStageBytes + i * kStepBytes, read ? from + i * row_step : origin, read);
+        copy16_streamed<kSpan>(to + stage + i * kStepBytes, weight[i], step < end);
+        weight[i] += kGemmStep;
       }
     }
   };
@@ -70,38 +74,33 @@ struct TensorGemm {
     static constexpr int kCopies = (kRows + kRowsPerCopy - 1) / kRowsPerCopy;
 
     const T* input[kCopies];
-    int64_t column, end;
-    int rows;
+    int end[kCopies];  // as above; at once for rows that do not exist
     bool aligned;
     uint32_t to;
 
     __device__ InputCopier(const GemmParams& g, const GemmTile& tile, uint32_t stages) {
-      column = tile.inner_begin + chunk() * kChunk;
-      end = tile.inner_end;
-      rows = static_cast<int>(tile.rows) - row();
+      const int64_t column = tile.inner_begin + chunk() * kChunk;
       aligned = true;
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
-        const int64_t wanted = min(static_cast<int64_t>(row() + i * kRowsPerCopy), tile.rows - 1);
-        input[i] = reinterpret_cast<const T*>(g.input[tile.first_row + wanted]);
+        const int64_t wanted = row() + i * kRowsPerCopy, last = tile.rows - 1;
+        input[i] = reinterpret_cast<const T*>(g.input[tile.first_row + min(wanted, last)]) + column;
+        end[i] = wanted <= last ? steps(column, tile.inner_end) : 0;
         aligned &= reinterpret_cast<uintptr_t>(input[i]) % 16 == 0;
       }
       to = stages + kWeightBytes + input_offset(row(), chunk());
     }
 
-    __device__ void copy(int stage, int64_t step) const {
-      const int64_t k = column + step * kGemmStep;
-      const bool inside = k < end;
-      const int64_t from = inside ? k : 0;
+    __device__ void copy(int stage, int step) {
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
         if (kRows % kRowsPerCopy != 0 && row() + i * kRowsPerCopy >= kRows) continue;
-        const uint32_t at = to + stage * kStageBytes + i * kStepBytes;
-        const bool read = inside && i * kRowsPerCopy < rows;
+        const uint32_t at = to + stage + i * kStepBytes;
         if (aligned)
-          copy16_async(at, input[i] + from, read);
+          copy16_async(at, input[i], step < end[i]);
         else
-          copy16_gathered(at, reinterpret_cast<const uint16_t*>(input[i] + from), read);
+          copy16_gathered(at, reinterpret_cast<const uint16_t*>(input[i]), step < end[i]);
+        input[i] += kGemmStep;
       }
     }
   };
@@ -132,25 +131,27 @@ struct TensorGemm {
   }
 
   static __device__ void run(const GemmParams& g, const GemmTile& tile, char* shared) {
-    const WeightCopier weights(g, tile, shared_address(shared));
-    const InputCopier inputs(g, tile, shared_address(shared));
-    const int64_t steps = (tile.inner_end - tile.inner_begin + kGemmStep - 1) / kGemmStep;
+    WeightCopier weights(g, tile, shared_address(shared));
+    InputCopier inputs(g, tile, shared_address(shared));
+    const int end = steps(tile.inner_begin, tile.inner_end);
     WarpSums<kRowTiles> sums = {};
-    const auto copy = [&](int64_t step) {
-      if (step < steps) {
-        weights.copy(static_cast<int>(step % kStages), step);
-        inputs.copy(static_cast<int>(step % kStages), step);
+    const auto copy = [&](int stage, int step) {
+      if (step < end) {
+        weights.copy(stage, step);
+        inputs.copy(stage, step);
       }
       commit_copies();  // empty groups keep the count right at the end
     };
 #pragma unroll
-    for (int step = 0; step < kStages - 1; ++step) copy(step);
-    for (int64_t step = 0; step < steps; ++step) {
+    for (int step = 0; step < kStages - 1; ++step) copy(step * kStageBytes, step);
+    int stage = 0, previous = (kStages - 1) * kStageBytes;  // where the operands of this step and of the last one lie
+    for (int step = 0; step < end; ++step) {
       wait_copies<kStages - 2>();
       __syncthreads();  // everyone's part of this step has landed, and no one still reads the stage refilled next
-      copy(step + kStages - 1);
-      const char* stage = shared + step % kStages * kStageBytes;
-      Stage<T, W>::template multiply<kRowTiles>(stage, stage + kWeightBytes, sums);
+      copy(previous, step + kStages - 1);
+      Stage<T, W>::template multiply<kRowTiles>(shared + stage, shared + stage + kWeightBytes, sums);
+      previous = stage;
+      stage = stage + kStageBytes == kSharedBytes ? 0 : stage + kStageBytes;
     }
     wait_copies<0>();
     __syncthreads();  // the stages are free: the finished tile takes their place

@@ -165,12 +165,6 @@ T max(T a, T b) {
 }
 inline int __clzll(int64_t x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
-inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
-  const uint64_t bytes = x | static_cast<uint64_t>(y) << 32;
-  uint32_t chosen = 0;
-  for (int i = 0; i < 4; ++i) chosen |= static_cast<uint32_t>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
-  return chosen;
-}
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline uint32_t __float_as_uint(float x) { return static_cast<uint32_t>(cuda_emulation::to_word(x)); }
 inline float __uint_as_float(uint32_t x) { return cuda_emulation::from_word<float>(x); }

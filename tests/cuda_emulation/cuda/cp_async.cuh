@@ -56,6 +56,11 @@ inline void copy16_async(uint32_t to, const void* from, bool read) {
   cuda_emulation::start(copy);
 }
 
+template <int kSpan>
+void copy16_streamed(uint32_t to, const void* from, bool read) {
+  copy16_async(to, from, read);
+}
+
 inline void copy8_async(uint32_t to, const void* from) {
   cuda_emulation::check_copy(to, from, 8, 8);
   cuda_emulation::Copy copy{.to = to, .size = 8};
