@@ -165,6 +165,10 @@ inline uint32_t __byte_perm(uint32_t x, uint32_t y, uint32_t selector) {
   for (int i = 0; i < 4; ++i) chosen |= static_cast<uint32_t>(bytes >> 8 * (selector >> 4 * i & 7) & 0xff) << 8 * i;
   return chosen;
 }
+template <class T>
+void __stwb(T* to, T value) {
+  *to = value;
+}
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline uint32_t __float_as_uint(float x) { return static_cast<uint32_t>(cuda_emulation::to_word(x)); }
 inline float __uint_as_float(uint32_t x) { return cuda_emulation::from_word<float>(x); }
