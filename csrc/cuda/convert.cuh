@@ -42,13 +42,22 @@ template <class T>
 __device__ void store_octet(T* row, int64_t size, bool aligned, int64_t first, const Octet<T>& octet) {
   if (aligned && first + kOctet <= size) {
 #pragma unroll
-    for (int word = 0; word < static_cast<int>(sizeof octet / sizeof(uint4)); ++word)
-      reinterpret_cast<uint4*>(row + first)[word] = reinterpret_cast<const uint4*>(octet.value)[word];
+    for (int word = 0; word < static_cast<int>(sizeof octet / sizeof(uint4)); ++word)  // = may become four stores
+      __stwb(reinterpret_cast<uint4*>(row + first) + word, reinterpret_cast<const uint4*>(octet.value)[word]);
   } else {
 #pragma unroll
     for (int i = 0; i < kOctet; ++i)
       if (first + i < size) row[first + i] = octet.value[i];
   }
+}
+
+// Writes value(0)..value(7), rounded, to elements first..first + 7 of a row; nothing beyond its end.
+template <class T, class Value>
+__device__ void store_rounded(T* row, int64_t size, int64_t first, const Value& value) {
+  Octet<T> octet;
+#pragma unroll
+  for (int j = 0; j < kOctet; ++j) octet.value[j] = from_float<T>(value(j));
+  store_octet(row, size, reinterpret_cast<uintptr_t>(row) % sizeof(uint4) == 0, first, octet);
 }
 
 constexpr int64_t element_size(DType dtype) { return dtype == DType::kFloat32 ? 4 : 2; }

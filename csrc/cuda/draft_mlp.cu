@@ -7,12 +7,13 @@
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/partials.cuh"
+#include "cuda/reduce.cuh"
 #include "cuda/silu.cuh"
 
 namespace eagle::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kWarp;     // so that few rows reach many multiprocessors
 constexpr int64_t kAlignment = 16;  // bytes
 
 GemmParams gate_up(const DraftMlpParams& p) {
@@ -28,26 +29,31 @@ GemmParams down(const DraftMlpParams& p, void* activation) {
           .outputs = p.size};
 }
 
-// grid: (rows, stretches of a row); the gate's outputs come first, then as many of the other half.
+// grid: (rows, stretches of a row); a thread per octet; the gate's outputs come first, then as many of the other half.
 template <class T>
 __global__ __launch_bounds__(kThreads) void gate_kernel(const __grid_constant__ Partials partials, T* activation) {
   wait_for_earlier_kernels();
-  const int64_t row = blockIdx.x, i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
+  const int64_t row = blockIdx.x, i = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kOctet;
   const int64_t size = partials.outputs / 2;
   if (i >= size) return;
-  const float gate = partials.sum(row, i), up = partials.sum(row, i + size);
-  activation[row * size + i] = from_float<T>(silu(gate) * up);
+  Octet<float> gate_up[2];
+  partials.sum(row, {i, i + size}, gate_up);
+  store_rounded(activation + row * size, size, i,
+                [&](int j) { return silu(gate_up[0].value[j]) * gate_up[1].value[j]; });
 }
 
-// grid: (rows, stretches of a row)
+// grid: (rows, stretches of a row); a thread per octet
 template <class T>
 __global__ __launch_bounds__(kThreads) void residual_kernel(const __grid_constant__ DraftMlpParams p,
                                                             const __grid_constant__ Partials partials) {
   wait_for_earlier_kernels();
-  const int64_t row = blockIdx.x, i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
+  const int64_t row = blockIdx.x, i = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kOctet;
   if (i >= p.size) return;
-  const float residual = to_float(reinterpret_cast<const T*>(p.residual[row])[i]);
-  static_cast<T*>(p.hidden)[row * p.size + i] = from_float<T>(partials.sum(row, i) + residual);
+  const Octet<T> residual = load_octet(row_at<T>(p.residual[row], 0, p.size), i);
+  Octet<float> sum[1];
+  partials.sum(row, {i}, sum);
+  store_rounded(static_cast<T*>(p.hidden) + row * p.size, p.size, i,
+                [&](int j) { return sum[0].value[j] + to_float(residual.value[j]); });
 }
 
 // Of the larger product's partial sums, before the activation in the workspace.
@@ -71,10 +77,10 @@ void draft_mlp(const DraftMlpParams& p, void* workspace, void* stream) {
   dispatch(p.dtype, [&](auto element) {
     using T = decltype(element);
     gemm(first, {.partials = sums}, stream);
-    launch(gate_kernel<T>, dim3(rows, ceil_div(p.intermediate, kThreads)), kThreads, stream,
+    launch(gate_kernel<T>, dim3(rows, ceil_div(p.intermediate, kThreads * kOctet)), kThreads, stream,
            Partials{sums, gemm_splits(first), rows, first.outputs}, static_cast<T*>(activation));
     gemm(second, {.partials = sums}, stream);
-    launch(residual_kernel<T>, dim3(rows, ceil_div(p.size, kThreads)), kThreads, stream, p,
+    launch(residual_kernel<T>, dim3(rows, ceil_div(p.size, kThreads * kOctet)), kThreads, stream, p,
            Partials{sums, gemm_splits(second), rows, second.outputs});
   });
   check_launch("draft_mlp");

@@ -26,11 +26,11 @@ __global__ __launch_bounds__(kNormThreads, 1) void residual_norm_kernel(const __
   const bool aligned = reinterpret_cast<uintptr_t>(hidden) % sizeof(uint4) == 0;
   const auto add_residual = [&](int64_t i) {
     const Octet<T> before = load_octet(residual, i);
-    float sum[kOctet];
-    partials.sum_octet(row, i, sum);
+    Octet<float> sum[1];
+    partials.sum(row, {i}, sum);
     Octet<T> after;
 #pragma unroll
-    for (int j = 0; j < kOctet; ++j) after.value[j] = from_float<T>(sum[j] + to_float(before.value[j]));
+    for (int j = 0; j < kOctet; ++j) after.value[j] = from_float<T>(sum[0].value[j] + to_float(before.value[j]));
     store_octet(hidden, size, aligned, i, after);
     return after;
   };

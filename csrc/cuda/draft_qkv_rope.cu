@@ -27,7 +27,9 @@ __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, cons
   const int64_t half = p.head_dim / 2, row = blockIdx.x, b = row / p.rows, q = row % p.rows;
   const int64_t i = threadIdx.x, output = blockIdx.y * p.head_dim + i;
   if (i >= half) return;
-  float first = partials.sum(row, output), second = partials.sum(row, output + half);
+  float sums[2];
+  partials.sum(row, {output, output + half}, sums);
+  auto [first, second] = sums;
   if (p.qkv_bias) {
     first += to_float(static_cast<const T*>(p.qkv_bias)[output]);
     second += to_float(static_cast<const T*>(p.qkv_bias)[output + half]);

@@ -7,8 +7,8 @@
 namespace eagle::cuda {
 namespace {
 
-constexpr int64_t kResidentBlocks = 3;  // a multiprocessor: enough copies in flight to hide the memory's latency
-constexpr int64_t kStepsPerSplit = 8;   // fewer would spend the time on filling the ring of stages
+constexpr int64_t kStepsPerSplit = 8;  // fewer would spend the time on filling the ring of stages
+constexpr int64_t kFewRows = 32;       // whose partial sums are small beside the weight
 
 // A thread per output stores its column of the tile.
 struct Store {
@@ -59,8 +59,15 @@ int64_t gemm_splits(const GemmParams& p) {
   if (!fits_tensor_cores(p)) return 1;
   const int64_t rows = p.input.count, shared = p.weight.scale ? shared_bytes<Fp8>(rows) : shared_bytes<__half>(rows);
   const int64_t blocks = ceil_div(rows, TensorGemm<__half, __half, 8>::kRows) * ceil_div(p.outputs, kGemmOutputs);
-  const int64_t room = resident_blocks(shared, kResidentBlocks) / std::max<int64_t>(blocks, 1);
-  return std::clamp<int64_t>(room, 1, std::max<int64_t>(p.inner / (kStepsPerSplit * kGemmStep), 1));
+  const int64_t most = std::max<int64_t>(p.inner / (kStepsPerSplit * kGemmStep), 1);
+  const auto filling = [&](int64_t resident) {  // so many blocks a multiprocessor
+    return std::clamp<int64_t>(resident_blocks(shared, resident) / std::max<int64_t>(blocks, 1), 1, most);
+  };
+  // Copies in flight hide the memory's latency: of three blocks, or of as few as have 48 KB under way, where sums weigh
+  // more, unless these leave a quarter of the GPU without work.
+  if (rows <= kFewRows) return filling(3);
+  const int64_t few = filling(p.weight.scale ? 2 : 1);
+  return few * blocks * 4 >= num_multiprocessors() * 3 ? few : filling(2);
 }
 
 void gemm(const GemmParams& p, const GemmOutput& to, void* stream) {

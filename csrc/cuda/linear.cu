@@ -5,26 +5,29 @@
 #include "cuda/gemm.h"
 #include "cuda/launch.cuh"
 #include "cuda/partials.cuh"
+#include "cuda/reduce.cuh"
 
 namespace eagle::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = kWarp;  // so that few rows reach many multiprocessors
 
 GemmParams product(const LinearParams& p) {
   return {.dtype = p.dtype, .input = p.input, .weight = p.weight, .inner = p.inner, .outputs = p.outputs};
 }
 
-// grid: (rows, stretches of a row)
+// grid: (rows, stretches of a row); a thread per octet
 template <class T>
 __global__ __launch_bounds__(kThreads) void finish_kernel(const __grid_constant__ LinearParams p,
                                                           const __grid_constant__ Partials partials) {
   wait_for_earlier_kernels();
-  const int64_t row = blockIdx.x, output = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
-  if (output >= p.outputs) return;
-  float sum = partials.sum(row, output);
-  if (p.bias) sum += to_float(static_cast<const T*>(p.bias)[output]);
-  static_cast<T*>(p.output)[row * p.outputs + output] = from_float<T>(sum);
+  const int64_t row = blockIdx.x, first = (static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x) * kOctet;
+  if (first >= p.outputs) return;
+  Octet<float> sum[1];
+  partials.sum(row, {first}, sum);
+  const Octet<T> bias = p.bias ? load_octet(row_at<T>(p.bias, 0, p.outputs), first) : Octet<T>{};
+  store_rounded(static_cast<T*>(p.output) + row * p.outputs, p.outputs, first,
+                [&](int j) { return sum[0].value[j] + to_float(bias.value[j]); });
 }
 
 }  // namespace
@@ -42,7 +45,7 @@ void linear(const LinearParams& p, void* workspace, void* stream) {
   } else {
     float* sums = static_cast<float*>(workspace);
     gemm(g, {.partials = sums}, stream);
-    const dim3 grid(p.input.count, ceil_div(p.outputs, kThreads));
+    const dim3 grid(p.input.count, ceil_div(p.outputs, kThreads * kOctet));
     dispatch(p.dtype, [&](auto element) {
       launch(finish_kernel<decltype(element)>, grid, kThreads, stream, p,
              Partials{sums, splits, p.input.count, p.outputs});

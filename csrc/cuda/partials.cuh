@@ -10,51 +10,47 @@ struct Partials {
   const float* data;  // [splits, rows, outputs], a multiple of 16 bytes
   int64_t splits, rows, outputs;
 
-  static constexpr int kInFlight = 8;  // reads of a thread at a time
+  static constexpr int kInFlight = 8;  // splits of which a thread reads at a time
 
-  // In the order of the splits, so that results do not depend on timing.
-  __device__ float sum(int64_t row, int64_t output) const {
-    const float* from = data + row * outputs + output;
-    float total = 0;
-    for (int64_t first = 0; first < splits; first += kInFlight) {
-      float part[kInFlight];
+  // The sums of a row that begin at each of `first`; of an octet, those beyond the last output are unspecified. `first`
+  // are any outputs for Value = float; for Octet<float> they are multiples of kOctet, from the row's beginning or its
+  // middle. Added in the order of the splits, so that results do not depend on timing.
+  template <class Value, int kCount>
+  __device__ void sum(int64_t row, const int64_t (&first)[kCount], Value (&total)[kCount]) const {
+    const int64_t step = rows * outputs;
+    const float* from[kCount];
 #pragma unroll
-      for (int i = 0; i < kInFlight; ++i) part[i] = first + i < splits ? from[(first + i) * rows * outputs] : 0;
+    for (int c = 0; c < kCount; ++c) from[c] = data + row * outputs + first[c], total[c] = {};
+    for (int left = static_cast<int>(splits); left > 0; left -= kInFlight) {
+      Value part[kInFlight][kCount];
 #pragma unroll
-      for (int i = 0; i < kInFlight; ++i) total += part[i];
+      for (int i = 0; i < kInFlight; ++i) {
+        if (i == left) break;
+#pragma unroll
+        for (int c = 0; c < kCount; ++c) {
+          read(from[c], outputs - first[c], part[i][c]);
+          from[c] += step;
+        }
+      }
+#pragma unroll
+      for (int i = 0; i < kInFlight; ++i) {
+        if (i == left) break;
+#pragma unroll
+        for (int c = 0; c < kCount; ++c) add(total[c], part[i][c]);
+      }
     }
-    return total;
   }
 
-  // The same for outputs first..first + 7; those beyond the last are unspecified.
-  __device__ void sum_octet(int64_t row, int64_t first, float (&total)[kOctet]) const {
-    if (outputs % kOctet != 0) {
+ private:
+  __device__ void read(const float* from, int64_t, float& value) const { value = *from; }
+  __device__ void read(const float* from, int64_t size, Octet<float>& value) const {
+    value = load_octet(Row<float>{from, size, outputs % kOctet == 0}, 0);
+  }
+
+  static __device__ void add(float& total, float value) { total += value; }
+  static __device__ void add(Octet<float>& total, const Octet<float>& value) {
 #pragma unroll
-      for (int j = 0; j < kOctet; ++j) total[j] = first + j < outputs ? sum(row, first + j) : 0;
-      return;
-    }
-#pragma unroll
-    for (int j = 0; j < kOctet; ++j) total[j] = 0;
-    const float* from = data + row * outputs + first;
-    for (int64_t begin = 0; begin < splits; begin += kInFlight) {
-      float4 part[kInFlight][2];
-#pragma unroll
-      for (int i = 0; i < kInFlight; ++i)
-#pragma unroll
-        for (int half = 0; half < 2; ++half)
-          part[i][half] = begin + i < splits
-                              ? reinterpret_cast<const float4*>(from + (begin + i) * rows * outputs)[half]
-                              : float4{};
-#pragma unroll
-      for (int i = 0; i < kInFlight; ++i)
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          total[half * 4] += part[i][half].x;
-          total[half * 4 + 1] += part[i][half].y;
-          total[half * 4 + 2] += part[i][half].z;
-          total[half * 4 + 3] += part[i][half].w;
-        }
-    }
+    for (int j = 0; j < kOctet; ++j) total.value[j] += value.value[j];
   }
 };
 

@@ -165,6 +165,10 @@ T max(T a, T b) {
 }
 inline int __clzll(int64_t x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+template <class T>
+void __stwb(T* to, T value) {
+  *to = value;
+}
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline uint32_t __float_as_uint(float x) { return static_cast<uint32_t>(cuda_emulation::to_word(x)); }
 inline float __uint_as_float(uint32_t x) { return cuda_emulation::from_word<float>(x); }
