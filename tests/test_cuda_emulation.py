@@ -1,7 +1,5 @@
 """The CUDA kernels, run on the CPU by tests/cuda_emulation, against the CPU kernels. Needs a C++ compiler, no GPU."""
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from compare import assert_bitwise, assert_close, strided
@@ -108,17 +106,10 @@ def test_sample_children(dtype, vocabulary):
     assert_close(actual[1], expected[1], rtol=1e-6, atol=1e-6, name="child_logprobs")
 
 
-@pytest.fixture(params=[80, 90], ids=["blocks", "clusters"])
-def code_version(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Code for sm_80 has no clusters."""
-    emulated.library().set_code_version(request.param)
-    yield
-    emulated.library().set_code_version(90)
-
-
+@pytest.mark.parametrize("version", [80, 90])
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("rule", ["sampled", "hybrid", "traversal"])
-def test_verify_rejection(rule, mapped, code_version):
+def test_verify_rejection(rule, mapped, version):
     """The CPU kernel's walks: bushes with every kind of filter, invalid rows, equal laws and malformed nodes."""
     parents, vocabulary = [-1, 0, 0, 0, 1, 1, 2, 4], 700
     drafts = torch.randperm(vocabulary)[:630].sort().values if mapped else torch.arange(vocabulary)
@@ -140,7 +131,9 @@ def test_verify_rejection(rule, mapped, code_version):
     )
     round.setdefault("num_fixed", torch.zeros_like(round["parent"]))
     inputs = *(round[name] for name in order.split()), 2, rule == "traversal"
-    actual, expected = emulated.verify_rejection(*inputs), torch.ops.eagle_kernels.verify_rejection(*inputs)
+    with emulated.code_for(version):
+        actual = emulated.verify_rejection(*inputs)
+    expected = torch.ops.eagle_kernels.verify_rejection(*inputs)
     check_all(actual, expected, "accept_index accept_length bonus_token")
     assert expected[1].sum() > 2
 

@@ -122,14 +122,16 @@ def check_pages(dtype, shape, contexts, page_size, heads_last):
     assert_close(actual, expected, tolerance, tolerance, "without some pages")
 
 
+@pytest.mark.parametrize("version", [80, 90])
 @pytest.mark.parametrize("rows, inner, outputs", [(1, 64, 130), (8, 1032, 40), (33, 2120, 129), (70, 8, 5), (3, 7, 9)])
-def test_linear(multiprocessors, dtype, rows, inner, outputs):
+def test_linear(multiprocessors, dtype, rows, inner, outputs, version):
     head = DraftHead(dtype)
     input, weight, bias = head.random(rows, inner), head.weight(outputs, inner), head.random(outputs)
     for b in (bias, None):
-        actual = emulated_products.linear(input, weight, b)
+        with emulated.code_for(version):
+            actual = emulated_products.linear(input, weight, b)
+            assert_bitwise(emulated_products.linear(strided(input), weight, b), actual)
         assert_close(actual, eagle_kernels.linear(input, weight, b), TOLERANCE[dtype], TOLERANCE[dtype])
-        assert_bitwise(emulated_products.linear(strided(input), weight, b), actual)
 
 
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: str(sizes["hidden"]))

@@ -1,5 +1,5 @@
 // Clusters: blocks that run at the same time, wait for one another and reach into one another's shared memory. Code for
-// less than sm_90 knows none: there, as after any other launch, a block is a cluster by itself.
+// less than sm_90 knows none: there, as after any ordinary launch, a block is a cluster by itself.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -32,6 +32,7 @@ __device__ __forceinline__ int cluster_rank() {
 
 // All threads of the cluster must come. What they wrote before, to shared memory of any block too, all can read then.
 __device__ __forceinline__ void cluster_barrier() {
+  if (cluster_size() == 1) return __syncthreads();
 #if __CUDA_ARCH__ >= 900
   asm volatile("barrier.cluster.arrive.release.aligned;\n\tbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 #endif

@@ -27,6 +27,14 @@ bool runs_wgmma(Kernel* kernel) {
   return of_kernel.ptxVersion >= 90;
 }
 
+// Whether the kernel's blocks may be launched as clusters (cluster.cuh): its code was compiled for sm_90 or later.
+template <class Kernel>
+bool has_clusters(Kernel* kernel) {
+  cudaFuncAttributes of_kernel{};
+  cudaFuncGetAttributes(&of_kernel, kernel);
+  return of_kernel.ptxVersion >= 90;
+}
+
 // How many blocks run at a time when shared memory is what limits them, `most` a multiprocessor.
 inline int64_t resident_blocks(int64_t shared_bytes, int64_t most) {
   constexpr int64_t kReserved = 1024;  // taken by the system from each block's share

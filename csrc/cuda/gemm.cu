@@ -10,7 +10,7 @@ namespace {
 constexpr int64_t kStepsPerSplit = 8;  // fewer would spend the time on filling the ring of stages
 constexpr int64_t kFewRows = 32;       // whose partial sums are small beside the weight
 
-// A thread per output stores its column of the tile.
+// A thread per output stores its column of the tile; the blocks of a cluster take turns at its rows.
 struct Store {
   GemmOutput to;
   DType dtype;
@@ -19,29 +19,28 @@ struct Store {
 
   __device__ void operator()(const GemmTile& tile) const {
     if (threadIdx.x >= tile.outputs) return;
-    const float* column = tile.values + threadIdx.x;
-    const int64_t output = tile.first_output + threadIdx.x;
-    if (to.partials)
-      return store(column, tile.rows, to.partials + (tile.split * rows + tile.first_row) * outputs + output);
+    if (to.partials) return store(tile, to.partials + tile.split * rows * outputs);
     switch (dtype) {
       case DType::kFloat32:
-        return finish<float>(column, tile, output);
+        return finish<float>(tile);
       case DType::kFloat16:
-        return finish<__half>(column, tile, output);
+        return finish<__half>(tile);
       case DType::kBFloat16:
-        return finish<__nv_bfloat16>(column, tile, output);
+        return finish<__nv_bfloat16>(tile);
     }
   }
 
   template <class T>
-  __device__ void finish(const float* column, const GemmTile& tile, int64_t output) const {
-    const float bias = to.bias ? to_float(static_cast<const T*>(to.bias)[output]) : 0;
-    store(column, tile.rows, static_cast<T*>(to.output) + tile.first_row * outputs + output, bias);
+  __device__ void finish(const GemmTile& tile) const {
+    const auto* bias = static_cast<const T*>(to.bias);
+    store(tile, static_cast<T*>(to.output), bias ? to_float(bias[tile.first_output + threadIdx.x]) : 0);
   }
 
   template <class T>
-  __device__ void store(const float* column, int64_t count, T* at, float bias = 0) const {
-    for (int64_t r = 0; r < count; ++r) at[r * outputs] = from_float<T>(column[r * kTilePitch] + bias);
+  __device__ void store(const GemmTile& tile, T* to, float bias = 0) const {
+    T* column = to + tile.first_row * outputs + tile.first_output + threadIdx.x;
+    for (int64_t r = cluster_rank(); r < tile.rows; r += cluster_size())
+      column[r * outputs] = from_float<T>(tile.sum(r, threadIdx.x) + bias);
   }
 };
 
@@ -70,8 +69,14 @@ int64_t gemm_splits(const GemmParams& p) {
   return few * blocks * 4 >= num_multiprocessors() * 3 ? few : filling(2);
 }
 
+bool gemm_is_direct(const GemmParams& p) {
+  return gemm_splits(p) == 1 || has_clusters(gemm_kernel<TensorGemm<__half, __half, 1>, Store>);
+}
+
 void gemm(const GemmParams& p, const GemmOutput& to, void* stream) {
-  launch_any_gemm(p, Store{to, p.dtype, p.input.count, p.outputs}, gemm_splits(p), stream);
+  Splits splits{gemm_splits(p)};
+  if (!to.partials) splits = {std::min<int64_t>(splits.count, kClusterBlocks), true};
+  launch_any_gemm(p, Store{to, p.dtype, p.input.count, p.outputs}, splits, stream);
 }
 
 }  // namespace eagle::cuda

@@ -18,8 +18,12 @@ struct GemmParams {
 // Into how many ranges of `inner` the product is split, so that every multiprocessor streams a part of the weight.
 int64_t gemm_splits(const GemmParams& p);
 
+// Whether a product can go straight to its output: it has one range, or the GPU has clusters, in which the blocks of
+// all ranges add up their sums.
+bool gemm_is_direct(const GemmParams& p);
+
 // Where the product goes: float32 sums of each range, [gemm_splits, rows, outputs], which whoever reads them adds in
-// order (partials.cuh); or, for a product in one range, straight to [rows, outputs] of the dtype.
+// order (partials.cuh); or, where it is direct, to [rows, outputs] of the dtype.
 struct GemmOutput {
   float* partials;   // or null
   void* output;      // used without partials

@@ -13,14 +13,22 @@ inline bool fits_tensor_cores(const GemmParams& g) {
   return g.dtype != DType::kFloat32 && g.inner % elements == 0 && reinterpret_cast<uintptr_t>(g.weight.data) % 16 == 0;
 }
 
+// How a product is divided over its inner dimension.
+struct Splits {
+  int64_t count = 1;
+  bool clustered = false;  // whether the blocks of all ranges form a cluster
+};
+
 template <class Compute, class Epilogue>
-void launch_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
-  const dim3 grid(ceil_div(g.input.count, Compute::kRows), ceil_div(g.outputs, kGemmOutputs), splits);
-  launch_shared(gemm_kernel<Compute, Epilogue>, grid, kGemmThreads, Compute::kSharedBytes, stream, g, epilogue);
+void launch_gemm(const GemmParams& g, const Epilogue& epilogue, Splits splits, void* stream) {
+  const dim3 grid(ceil_div(g.input.count, Compute::kRows), ceil_div(g.outputs, kGemmOutputs), splits.count);
+  const dim3 cluster(1, 1, splits.clustered ? splits.count : 1);
+  launch_shaped(gemm_kernel<Compute, Epilogue>, {grid, kGemmThreads, Compute::kSharedBytes, cluster}, stream, g,
+                epilogue);
 }
 
 template <class T, class W, class Epilogue>
-void launch_typed_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
+void launch_typed_gemm(const GemmParams& g, const Epilogue& epilogue, Splits splits, void* stream) {
   if constexpr (sizeof(T) == 2) {
     if (fits_tensor_cores(g)) {
       if (g.input.count <= 8) return launch_gemm<TensorGemm<T, W, 1>>(g, epilogue, splits, stream);
@@ -34,7 +42,7 @@ void launch_typed_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t sp
 
 // Epilogue is a device functor on GemmTile.
 template <class Epilogue>
-void launch_any_gemm(const GemmParams& g, const Epilogue& epilogue, int64_t splits, void* stream) {
+void launch_any_gemm(const GemmParams& g, const Epilogue& epilogue, Splits splits, void* stream) {
   dispatch(g.dtype, [&](auto element) {
     using T = decltype(element);
     if (g.weight.scale) return launch_typed_gemm<T, Fp8>(g, epilogue, splits, stream);

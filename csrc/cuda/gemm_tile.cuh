@@ -1,5 +1,6 @@
 // The tile of a matrix product that one block computes, whatever computes it and whatever becomes of it.
 #pragma once
+#include "cuda/cluster.cuh"
 #include "cuda/dependent.cuh"
 #include "cuda/dynamic_shared.cuh"
 #include "cuda/gemm.h"
@@ -11,7 +12,8 @@ constexpr int kGemmOutputs = 128;             // outputs, that is weight rows, o
 constexpr int kGemmStep = 64;                 // elements of `inner` that are multiplied at a time
 constexpr int kTilePitch = kGemmOutputs + 4;  // a warp's accumulators then go to 32 different banks
 
-// One block's share, and where its float32 results lie in shared memory: [rows][kTilePitch], all threads may read.
+// One block's share, and where its float32 results lie in shared memory: [rows][kTilePitch], which all threads of the
+// cluster may read. The blocks of a cluster have the same rows and outputs, and each a range of `inner`.
 struct GemmTile {
   int64_t first_row, rows;        // rows that exist
   int64_t first_output, outputs;  // outputs that exist
@@ -22,6 +24,15 @@ struct GemmTile {
   // What the sums of the tile's output o are multiplied by.
   __device__ float scale(const GemmParams& g, int64_t o) const {
     return g.weight.scale && o < outputs ? g.weight.scale[first_output + o] : 1;
+  }
+
+  // What the ranges of the cluster add up to, in their order.
+  __device__ float sum(int64_t row, int64_t o) const {
+    float* at = values + row * kTilePitch + o;
+    if (cluster_size() == 1) return *at;
+    float total = 0;
+    for (int block = 0; block < cluster_size(); ++block) total += *in_block(at, block);
+    return total;
   }
 };
 
@@ -57,8 +68,9 @@ __global__ __launch_bounds__(kGemmThreads, 2) void gemm_kernel(const __grid_cons
   Compute::prefetch(g, tile);
   wait_for_earlier_kernels();
   Compute::run(g, tile, shared);
-  __syncthreads();  // the tile is complete
+  cluster_barrier();  // the tile is complete
   epilogue(tile);
+  if (cluster_size() > 1) cluster_barrier();  // others may still read it
 }
 
 }  // namespace eagle::cuda

@@ -30,14 +30,14 @@ inline bool early_launches() {
 struct LaunchShape {
   dim3 grid, block;
   int64_t shared_bytes = 0;
-  unsigned cluster_blocks = 1;  // blocks for each of `grid`, as a cluster, where the GPU has clusters; else one
+  dim3 cluster = {};  // in blocks, of which `grid` is a multiple; more than one only where has_clusters (device.cuh)
 };
 
 // kernel<<<grid, block, shared_bytes, stream>>>(arguments...) as an ordinary call, which any C++ compiler can read.
 // Raises the kernel's limit of dynamic shared memory, 48 KB at first, where it must, and to all there is: whatever
 // other threads do meanwhile, and whatever captured launches rely on, it never sinks. The kernel may take its place
-// while the one before it ends (dependent.cuh), and has clusters (cluster.cuh), where its code was compiled for sm_90
-// or later: older code that the driver translated for a newer GPU knows neither.
+// while the one before it ends (dependent.cuh) where its code was compiled for sm_90 or later: older code that the
+// driver translated for a newer GPU does not wait by itself.
 template <class... Parameters, class... Arguments>
 void launch_shaped(void (*kernel)(Parameters...), const LaunchShape& shape, void* stream, Arguments&&... arguments) {
   cudaFuncAttributes of_kernel{};
@@ -53,18 +53,17 @@ void launch_shaped(void (*kernel)(Parameters...), const LaunchShape& shape, void
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = as_stream(stream);
   config.attrs = attributes;
-  const bool for_hopper = of_kernel.ptxVersion >= 90;
-  if (for_hopper && early_launches()) {
+  if (of_kernel.ptxVersion >= 90 && early_launches()) {
     cudaLaunchAttribute& early = attributes[config.numAttrs++];
     early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     early.val.programmaticStreamSerializationAllowed = 1;
   }
-  if (for_hopper && shape.cluster_blocks > 1) {
+  if (shape.cluster.x * shape.cluster.y * shape.cluster.z > 1) {
     cudaLaunchAttribute& cluster = attributes[config.numAttrs++];
     cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = shape.cluster_blocks;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    config.gridDim.x *= shape.cluster_blocks;
+    cluster.val.clusterDim.x = shape.cluster.x;
+    cluster.val.clusterDim.y = shape.cluster.y;
+    cluster.val.clusterDim.z = shape.cluster.z;
   }
   cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...);
 }

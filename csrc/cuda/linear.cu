@@ -1,4 +1,5 @@
-// linear: the product goes straight to the output, or, split over the inner dimension, through a second small kernel.
+// linear: the product goes straight to the output, or, split where there are no clusters, through a second small
+// kernel.
 #include "common/linear.h"
 #include "cuda/convert.cuh"
 #include "cuda/dependent.cuh"
@@ -33,14 +34,13 @@ __global__ __launch_bounds__(kThreads) void finish_kernel(const __grid_constant_
 }  // namespace
 
 int64_t linear_workspace(const LinearParams& p) {
-  return gemm_splits(product(p)) == 1 ? 0 : gemm_partials_bytes(product(p));
+  return gemm_is_direct(product(p)) ? 0 : gemm_partials_bytes(product(p));
 }
 
 void linear(const LinearParams& p, void* workspace, void* stream) {
   if (p.input.count == 0 || p.outputs == 0) return;
   const GemmParams g = product(p);
-  const int64_t splits = gemm_splits(g);
-  if (splits == 1) {
+  if (gemm_is_direct(g)) {
     gemm(g, {.output = p.output, .bias = p.bias}, stream);
   } else {
     float* sums = static_cast<float*>(workspace);
@@ -48,7 +48,7 @@ void linear(const LinearParams& p, void* workspace, void* stream) {
     const dim3 grid(p.input.count, ceil_div(p.outputs, kThreads * kOctet));
     dispatch(p.dtype, [&](auto element) {
       launch(finish_kernel<decltype(element)>, grid, kThreads, stream, p,
-             Partials{sums, splits, p.input.count, p.outputs});
+             Partials{sums, gemm_splits(g), p.input.count, p.outputs});
     });
   }
   check_launch("linear");

@@ -58,7 +58,7 @@ void lm_head_topk(const LmHeadTopkParams& p, void* workspace, void* stream) {
   auto* sums = reinterpret_cast<ExpSum*>(candidates + rows * tiles * p.k);
   const GemmParams product{
       .dtype = p.dtype, .input = normed, .weight = p.lm_head_weight, .inner = p.size, .outputs = p.vocabulary};
-  launch_any_gemm(product, TileTopk{candidates, sums, static_cast<int>(p.k)}, /*splits=*/1, stream);
+  launch_any_gemm(product, TileTopk{candidates, sums, static_cast<int>(p.k)}, {}, stream);
   const MergedRow merged{.candidates = candidates,
                          .sums = sums,
                          .tiles = static_cast<int>(tiles),

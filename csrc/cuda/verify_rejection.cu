@@ -327,13 +327,14 @@ void verify_rejection(const VerifyRejectionParams& p, void* workspace, void* str
       launch(&find_laws<decltype(element)>, rows, dim3(kSelectThreads), stream, p, summary, laws.of_row);
     });
   }
-  launch_shaped(&sum_laws, {dim3(rows.x, 2), dim3(kWalkThreads), 0, kClusterBlocks}, stream, p, w);
+  const unsigned blocks = has_clusters(&verify_requests) ? kClusterBlocks : 1;
+  launch_shaped(&sum_laws, {dim3(blocks * rows.x, 2), kWalkThreads, 0, blocks}, stream, p, w);
   if (p.d2t) {
     const dim3 tokens(ceil_div(p.vocabulary, kMapThreads)), ids(ceil_div(p.draft_vocabulary, kMapThreads));
     launch(&clear_inverse, tokens, dim3(kMapThreads), stream, w.inverse, p.vocabulary);
     launch(&invert_map, ids, dim3(kMapThreads), stream, p.d2t, p.draft_vocabulary, w.inverse, p.vocabulary);
   }
-  launch_shaped(&verify_requests, {dim3(p.batch), dim3(kWalkThreads), 0, kClusterBlocks}, stream, p, w);
+  launch_shaped(&verify_requests, {dim3(blocks * p.batch), kWalkThreads, 0, blocks}, stream, p, w);
   check_launch("verify_rejection");
 }
 

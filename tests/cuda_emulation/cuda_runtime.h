@@ -49,17 +49,19 @@ namespace cuda_emulation {
 
 using Where = std::source_location;
 
-// Runs `thread` once for every thread of the grid, whose x is a multiple of the cluster's blocks. One that begins early
-// has to wait for earlier kernels, in every thread and before the thread meets any other.
-void run(dim3 grid, dim3 block, unsigned cluster, bool begins_early, const std::function<void()>& thread);
+// Runs `thread` once for every thread of the grid, a multiple of the cluster. One that begins early has to wait for
+// earlier kernels, in every thread and before the thread meets any other.
+void run(dim3 grid, dim3 block, dim3 cluster, bool begins_early, const std::function<void()>& thread);
 // Does a launch's work: at once, or again whenever a graph is launched that captured it (tests/pretended_gpu).
 void submit(void* stream, std::function<void()> work);
 void note_wait();
 void wait_for_block(Where where);
 // Tells the other blocks of the cluster where this one's shared memory lies, and waits for them.
 void wait_for_cluster(char* shared_memory, Where where);
-char* shared_memory_of(int rank);    // of a block that this one has waited for
-inline unsigned cluster_blocks = 1;  // of the kernel that runs
+char* shared_memory_of(int rank);  // of a block that this one has waited for
+inline dim3 cluster_shape;         // of the kernel that runs
+inline unsigned cluster_blocks() { return cluster_shape.x * cluster_shape.y * cluster_shape.z; }
+unsigned cluster_rank();
 // Posts this lane's value and returns those of all 32 lanes, valid until the warp's next exchange.
 const uint64_t* exchange(uint64_t value, Where where);
 unsigned lane();
@@ -76,7 +78,7 @@ struct Device {
 inline Device device;
 
 // Of the block that runs; NaN wherever a launch wrote nothing yet.
-alignas(1024) inline char dynamic_shared[227 << 10];
+alignas(1024) inline thread_local char dynamic_shared[227 << 10];
 inline size_t dynamic_shared_bytes = 0;
 inline uint64_t block_number = 0;  // counts the blocks that have begun
 
@@ -234,11 +236,11 @@ cudaError_t cudaLaunchKernelEx(const cudaLaunchConfig_t* config, void (*kernel)(
   if (config->dynamicSmemBytes > cuda_emulation::device.max_dynamic_shared())
     throw std::runtime_error("cuda_emulation: more dynamic shared memory than a block can have");
   bool begins_early = false;
-  unsigned cluster = 1;
+  dim3 cluster;
   for (unsigned i = 0; i < config->numAttrs; ++i) {
     const cudaLaunchAttribute& attribute = config->attrs[i];
     if (attribute.id == cudaLaunchAttributeClusterDimension)
-      cluster = attribute.val.clusterDim.x;
+      cluster = attribute.val.clusterDim;
     else
       begins_early = attribute.val.programmaticStreamSerializationAllowed != 0;
   }

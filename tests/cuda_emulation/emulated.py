@@ -3,8 +3,9 @@
 import ctypes
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -52,6 +53,16 @@ def _is_stale(object_file: Path) -> bool:
         return True
     prerequisites = listed.read_text().split(":", 1)[1].replace("\\\n", " ").split()
     return any(not os.path.exists(p) or os.path.getmtime(p) > object_file.stat().st_mtime for p in prerequisites)
+
+
+@contextmanager
+def code_for(version: int) -> Iterator[None]:
+    """Kernels as compiled for a compute capability times 10; those for less than 90 have no clusters."""
+    library().set_code_version(version)
+    try:
+        yield
+    finally:
+        library().set_code_version(90)
 
 
 def call(op: str, *arguments: Tensor | int | None) -> None:

@@ -205,9 +205,15 @@ void meet_blocks() {
   }
 }
 
+dim3 block_of(dim3 first, unsigned rank) {
+  const dim3& shape = cluster_shape;
+  return dim3(first.x + rank % shape.x, first.y + rank / shape.x % shape.y, first.z + rank / (shape.x * shape.y));
+}
+
 void run_block_of_cluster(dim3 index, unsigned threads, std::vector<Fiber>& kept) {
   turn = std::unique_lock(cluster->mutex);
   blockIdx = index;
+  std::memset(dynamic_shared, 0xff, sizeof dynamic_shared);
   fibers.swap(kept);
   for (Fiber& fiber : fibers) fiber.started = false;  // another thread started it
   run_block(threads);
@@ -218,18 +224,17 @@ void run_block_of_cluster(dim3 index, unsigned threads, std::vector<Fiber>& kept
   turn.unlock();
 }
 
-// Blocks first.x, first.x + 1, ...
 void run_cluster(dim3 first, unsigned threads) {
   static std::vector<std::vector<Fiber>> kept;  // for their stacks
-  kept.resize(std::max<size_t>(kept.size(), cluster_blocks));
-  Cluster state(cluster_blocks);
+  kept.resize(std::max<size_t>(kept.size(), cluster_blocks()));
+  Cluster state(cluster_blocks());
   cluster = &state;
-  std::vector<unsigned> ranks(cluster_blocks);
+  std::vector<unsigned> ranks(cluster_blocks());
   std::iota(ranks.begin(), ranks.end(), 0);
   std::shuffle(ranks.begin(), ranks.end(), shuffler);
   std::vector<std::thread> blocks;
   for (const unsigned rank : ranks)
-    blocks.emplace_back(run_block_of_cluster, dim3(first.x + rank, first.y, first.z), threads, std::ref(kept[rank]));
+    blocks.emplace_back(run_block_of_cluster, block_of(first, rank), threads, std::ref(kept[rank]));
   for (std::thread& thread : blocks) thread.join();
 }
 
@@ -241,11 +246,16 @@ unsigned lane() { return current->index.x % kWarp; }
 
 void wait_for_block(Where where) { wait(block->all, where); }
 
+unsigned cluster_rank() {
+  const dim3& shape = cluster_shape;
+  return blockIdx.x % shape.x + (blockIdx.y % shape.y + blockIdx.z % shape.z * shape.y) * shape.x;
+}
+
 void wait_for_cluster(char* shared_memory, Where where) {
   wait(block->all, where);
-  if (cluster_blocks == 1 || ++current->meetings == block->meetings) return;
+  if (cluster_blocks() == 1 || ++current->meetings == block->meetings) return;
   ++block->meetings;  // the first thread to go on goes for all
-  cluster->shared_memory[blockIdx.x % cluster_blocks] = shared_memory;
+  cluster->shared_memory[cluster_rank()] = shared_memory;
   meet_blocks();
 }
 
@@ -262,22 +272,21 @@ const uint64_t* exchange(uint64_t value, Where where) {
   return warp.values;
 }
 
-void run(dim3 grid, dim3 block_size, unsigned blocks_of_cluster, bool begins_early,
-         const std::function<void()>& thread) {
+void run(dim3 grid, dim3 block_size, dim3 cluster_dimensions, bool begins_early, const std::function<void()>& thread) {
   gridDim = grid;
   blockDim = block_size;
-  cluster_blocks = blocks_of_cluster;
+  cluster_shape = cluster_dimensions;
   body = &thread;
   must_wait = begins_early;
   error.clear();
   std::vector<dim3> blocks;
-  for (unsigned z = 0; z < grid.z; ++z)
-    for (unsigned y = 0; y < grid.y; ++y)
-      for (unsigned x = 0; x < grid.x; x += cluster_blocks) blocks.emplace_back(x, y, z);
+  for (unsigned z = 0; z < grid.z; z += cluster_shape.z)
+    for (unsigned y = 0; y < grid.y; y += cluster_shape.y)
+      for (unsigned x = 0; x < grid.x; x += cluster_shape.x) blocks.emplace_back(x, y, z);
   std::shuffle(blocks.begin(), blocks.end(), shuffler);
   for (const dim3& index : blocks) {
     blockIdx = index;
-    if (cluster_blocks > 1)
+    if (cluster_blocks() > 1)
       run_cluster(index, block_size.x);
     else
       run_block(block_size.x);

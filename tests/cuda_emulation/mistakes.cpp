@@ -110,7 +110,7 @@ const char* leave_early_64(int32_t* out) {
 
 const char* tell_next_block(int32_t* out, int64_t clusters, int64_t mistake) {
   return message_of([&] {
-    launch_shaped(&tell_next_block, {dim3(static_cast<unsigned>(clusters)), dim3(64), 0, kClusterBlocks}, nullptr, out,
+    launch_shaped(&tell_next_block, {dim3(clusters * kClusterBlocks), dim3(64), 0, dim3(kClusterBlocks)}, nullptr, out,
                   static_cast<ClusterMistake>(mistake));
   });
 }

@@ -7,10 +7,10 @@ namespace eagle::cuda {
 constexpr int kClusterBlocks = 3;  // few take less time, and three are no power of two
 
 // A place in the block's shared memory, from which all else lies equally far in each block.
-__attribute__((visibility("hidden"))) inline thread_local char shared_memory;
+inline thread_local char shared_memory;
 
-inline int cluster_size() { return static_cast<int>(cuda_emulation::cluster_blocks); }
-inline int cluster_rank() { return static_cast<int>(blockIdx.x % cuda_emulation::cluster_blocks); }
+inline int cluster_size() { return static_cast<int>(cuda_emulation::cluster_blocks()); }
+inline int cluster_rank() { return static_cast<int>(cuda_emulation::cluster_rank()); }
 inline void cluster_barrier(cuda_emulation::Where where = cuda_emulation::Where::current()) {
   cuda_emulation::wait_for_cluster(&shared_memory, where);
 }

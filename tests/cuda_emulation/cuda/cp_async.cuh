@@ -12,7 +12,7 @@
 namespace cuda_emulation {
 
 // The number, from 1, of the thread that wrote a chunk and has not shown it to a warpgroup's products; else 0.
-inline uint16_t unshown_by[sizeof dynamic_shared / 16];
+inline thread_local uint16_t unshown_by[sizeof dynamic_shared / 16];
 
 struct Copy {
   uint32_t to, size = 16;
@@ -27,7 +27,7 @@ struct Copy {
 struct CopyGroups : std::deque<std::vector<Copy>> {
   CopyGroups() : std::deque<std::vector<Copy>>(1) {}
 };
-inline CopyGroups copy_groups[1024];
+inline thread_local CopyGroups copy_groups[1024];
 inline std::mt19937 landing(0);
 
 inline void check_copy(uint32_t to, const void* from, size_t alignment, size_t size = 16) {
