@@ -82,7 +82,7 @@ template <class Attention>
 AttentionSplit plan(const TreeAttentionParams& p) {
   const int64_t rows = p.num_rows * (p.num_heads / p.num_kv_heads), room = max_shared_bytes();
   int64_t most = Attention::kMaxWarps;
-  while (most > 1 && Attention::shared_bytes(most) > room) --most;
+  while (most > Attention::kWarpMultiple && Attention::shared_bytes(most) > room) most -= Attention::kWarpMultiple;
   const int64_t row_blocks = ceil_div(rows, most * Attention::kWarpRows);
   const int64_t warps = round_up(ceil_div(rows, row_blocks * Attention::kWarpRows), Attention::kWarpMultiple);
   const int64_t resident = resident_blocks(Attention::shared_bytes(warps), Attention::kMaxWarps / warps);
