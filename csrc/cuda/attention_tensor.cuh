@@ -92,19 +92,18 @@ struct TensorAttention {
   __device__ void attend(int tile) {
     Scores scores = {};
     score(stage(tile), scores);
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) Rows::scale(keys, scores[t]);
     const int first = tile * kKeys;
     const uint64_t there = keys.present(first);
     if (!keys.all_visible(first, there))
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) Rows::mask(keys, first_row(t), first, there, scores[t]);
+    const float factor = score_factor(keys.p);
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        rows[t].rescale(half, rows[t].raise_maximum(half, scores[t]));
-        rows[t].weigh(half, scores[t]);
+        rows[t].rescale(half, rows[t].raise_maximum(half, factor, scores[t]));
+        rows[t].weigh(half, factor, scores[t]);
       }
     add_values(stage(tile) + Keys::kTileBytes, scores);
   }

@@ -89,11 +89,11 @@ struct WarpgroupAttention {
   // The scores of a tile become weights; returns what rescales the values so far.
   __device__ float2 soften(int tile, uint64_t there) {
     const int first = tile * kKeys;
-    Rows::scale(keys, scores);
     if (!keys.all_visible(first, there)) Rows::mask(keys, first_row(), first, there, scores);
-    const float2 keep = {rows.raise_maximum(0, scores), rows.raise_maximum(1, scores)};
-    rows.weigh(0, scores);
-    rows.weigh(1, scores);
+    const float factor = score_factor(keys.p);
+    const float2 keep = {rows.raise_maximum(0, factor, scores), rows.raise_maximum(1, factor, scores)};
+    rows.weigh(0, factor, scores);
+    rows.weigh(1, factor, scores);
     return keep;
   }
 

@@ -71,9 +71,9 @@ bool aligned16(const HeadsView& v) {
   return reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && strides % 8 == 0;
 }
 
-// Tensor cores take 16-bit elements, fed by copies of 16 bytes.
+// Tensor cores take 16-bit elements, fed by copies of 16 bytes; their kernels look for the maximum before they scale.
 bool fits_tensor_cores(const TreeAttentionParams& p) {
-  return p.dtype != DType::kFloat32 && p.head_dim % 8 == 0 && aligned16(p.query) && aligned16(p.key) &&
+  return p.dtype != DType::kFloat32 && p.scale > 0 && p.head_dim % 8 == 0 && aligned16(p.query) && aligned16(p.key) &&
          aligned16(p.value);
 }
 
