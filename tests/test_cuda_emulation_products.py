@@ -84,6 +84,14 @@ def test_tree_attention_by_warpgroups(hopper, dtype, shape, contexts, view):
     assert_close(emulated_products.tree_attention(*case), exact(*case), tolerance, tolerance)
 
 
+@pytest.mark.parametrize("scale", [0.0, -0.1, 1e-40])
+def test_tree_attention_of_any_scale(multiprocessors, scale):
+    """The maximum of scores is not that of products where the scale is not positive."""
+    case = make_case((4, 2, 64, 5), [70, 0], torch.bfloat16)
+    case[-1] = scale
+    assert_close(emulated_products.tree_attention(*case), exact(*case), 8e-3, 8e-3)
+
+
 def test_tree_attention_reads_nothing_past_the_cache(multiprocessors):
     query, key, value, _, mask, scale = make_case((4, 2, 64, 9), [40], torch.bfloat16)
     short = [t[:, :, :44].contiguous() for t in (key, value)]

@@ -56,7 +56,6 @@ __device__ void attend(const TreeAttentionParams& p, const AttentionSplit& s) {
   char* stages = dynamic_shared();
   stages += -shared_address(stages) & (Attention::kAlignment - 1);
   char* query = stages + Attention::kStages * Attention::Keys::kStageBytes;
-  copy_query<Attention::kWarpRows>(keys, block_row, block_rows, shared_address(query));
   Attention attention{
       .keys = keys,
       .block_row = block_row,
@@ -65,6 +64,9 @@ __device__ void attend(const TreeAttentionParams& p, const AttentionSplit& s) {
       .stages = shared_address(stages),
       .query = shared_address(query) + warp_id() * Attention::kQueryBytes,
   };
+  attention.copy(range.begin);  // first: it comes from farther away than the query
+  copy_query<Attention::kWarpRows>(keys, block_row, block_rows, shared_address(query));
+  commit_copies();
   attention.run();
   attention.store(s, split);
 }

@@ -51,7 +51,7 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
 #pragma unroll
   for (int i = 0; i < kLaneDims; ++i) {
     const int column = i * kWarp + lane;
-    query[i] = column < p.head_dim ? to_float(from[column]) * (p.scale * kLog2E) : 0;
+    query[i] = column < p.head_dim ? to_float(from[column]) * score_factor(p) : 0;
   }
 
   // 2. Each warp's share of the committed prefix and of the ancestors.

@@ -1,5 +1,8 @@
 // The softmax of sixteen packed rows of tree_attention, in the registers of a warp.
 //
+// Scores stay products of query and key: a positive factor brings them to units of log 2, and a fused multiply-add
+// applies it as it subtracts the maximum.
+//
 // Lane l holds rows l / 4 and l / 4 + 8 at columns 8 i + 2 (l % 4) and the next, as products leave their results
 // (mma.cuh, wgmma.cuh).
 #pragma once
@@ -23,15 +26,6 @@ struct AttentionRows {
   float acc[kDim / 8][4] = {};
   float maximum[2] = {kNothing, kNothing}, sum[2] = {};  // of the two rows; sums are this lane's share
 
-  // Products become scores in units of log 2.
-  static __device__ void scale(const Keys& keys, Scores& scores) {
-    const float factor = keys.p.scale * kLog2E;
-#pragma unroll
-    for (int n = 0; n < kKeys / 8; ++n)
-#pragma unroll
-      for (int i = 0; i < 4; ++i) scores[n][i] *= factor;
-  }
-
   // Scores of keys that are not `there` or that a row may not see become -inf; `first` is the first of the sixteen
   // rows.
   static __device__ void mask(const Keys& keys, int first, int first_key, uint64_t there, Scores& scores) {
@@ -49,12 +43,12 @@ struct AttentionRows {
 
   // Online softmax of one row, in three steps: the maximum takes in new scores, and the factor for what was summed
   // relative to the old one is returned, ...
-  __device__ float raise_maximum(int half, const Scores& scores) {
+  __device__ float raise_maximum(int half, float factor, const Scores& scores) {
     float largest = maximum[half];
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n) largest = fmaxf(largest, fmaxf(scores[n][half * 2], scores[n][half * 2 + 1]));
     largest = quad_reduce(largest, Max());
-    const float keep = exp2_approx(maximum[half] - finite_maximum(largest));
+    const float keep = exp2_approx((maximum[half] - finite_maximum(largest)) * factor);
     maximum[half] = largest;
     sum[half] *= keep;
     return keep;
@@ -70,14 +64,14 @@ struct AttentionRows {
   }
 
   // ... and scores become weights.
-  __device__ void weigh(int half, Scores& scores) {
-    const float shift = finite_maximum(maximum[half]);
+  __device__ void weigh(int half, float factor, Scores& scores) {
+    const float shift = finite_maximum(maximum[half]) * factor;
 #pragma unroll
     for (int n = 0; n < kKeys / 8; ++n)
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         float& weight = scores[n][half * 2 + i];
-        weight = exp2_approx(weight - shift);
+        weight = exp2_approx(fmaf(weight, factor, -shift));
         sum[half] += weight;
       }
   }
@@ -116,7 +110,7 @@ struct AttentionRows {
         const int64_t partial = partial_index(p, split, b, kv_head, row);
         float* to = s.values + partial * p.head_dim;
         each_pair([&](int column, float low, float high) { *reinterpret_cast<float2*>(to + column) = {low, high}; });
-        if (lane_id() % 4 == 0) s.lse[partial] = maximum[half] + log2f(total);  // log2(0) = -inf
+        if (lane_id() % 4 == 0) s.lse[partial] = maximum[half] * score_factor(p) + log2f(total);  // log2(0) = -inf
       }
     }
   }

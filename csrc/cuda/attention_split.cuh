@@ -57,6 +57,9 @@ __device__ inline int64_t output_offset(const TreeAttentionParams& p, int64_t b,
 constexpr float kLog2E = 1.44269504f;
 constexpr float kNothing = -__builtin_huge_valf();
 
+// Products of query and key times it are scores in units of log 2.
+__device__ inline float score_factor(const TreeAttentionParams& p) { return p.scale * kLog2E; }
+
 // What to subtract from scores: a row that saw nothing has no maximum, and -inf - -inf would be NaN.
 __device__ inline float finite_maximum(float maximum) { return maximum == kNothing ? 0.0f : maximum; }
 

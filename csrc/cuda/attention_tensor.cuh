@@ -13,10 +13,10 @@ template <class T, int kDim, int kTiles>
 struct TensorAttention {
   static_assert(sizeof(T) == 2 && kDim % 16 == 0 && kDim * kTiles <= 256, "more would not fit the registers");
   static constexpr int kKeys = kDim * kTiles > 128 ? 32 : 64;  // of a tile
-  static constexpr int kStages = 2;
+  static constexpr int kStages = kDim * kTiles > 64 ? 2 : 4;   // small ones, so that enough is under way
   static constexpr int kWarpRows = 16 * kTiles;
   static constexpr int kMaxWarps = 8;
-  static constexpr int kWarpMultiple = 1;                         // a block's warps are a multiple of it
+  static constexpr int kWarpMultiple = 4;                         // a lone warp would take long to ask for a tile
   static constexpr int kAlignment = 128;                          // of tiles
   static constexpr bool kKeepQuery = kTiles == 1 && kDim <= 128;  // in registers
 
@@ -35,6 +35,7 @@ struct TensorAttention {
   uint32_t q[kTiles][kDim / 16][4];
 
   __device__ int first_row(int tile) const { return block_row + warp_id() * kWarpRows + tile * 16; }
+  __device__ uint32_t stage(int tile) const { return stages + (tile - begin) % kStages * Keys::kStageBytes; }
 
   __device__ void query_fragment(int tile, int step, uint32_t (&to)[4]) const {
     load_matrices(to, query + tile_offset<kWarpRows>(tile * 16 + lane_id() % 16, step * 2 + lane_id() / 16));
@@ -88,30 +89,34 @@ struct TensorAttention {
     }
   }
 
-  __device__ void attend(int tile, uint32_t stage) {
+  __device__ void attend(int tile) {
     Scores scores = {};
-    score(stage, scores);
-#pragma unroll
-    for (int t = 0; t < kTiles; ++t) Rows::scale(keys, scores[t]);
+    score(stage(tile), scores);
     const int first = tile * kKeys;
     const uint64_t there = keys.present(first);
     if (!keys.all_visible(first, there))
 #pragma unroll
       for (int t = 0; t < kTiles; ++t) Rows::mask(keys, first_row(t), first, there, scores[t]);
+    const float factor = score_factor(keys.p);
 #pragma unroll
     for (int t = 0; t < kTiles; ++t)
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
-        rows[t].rescale(half, rows[t].raise_maximum(half, scores[t]));
-        rows[t].weigh(half, scores[t]);
+        rows[t].rescale(half, rows[t].raise_maximum(half, factor, scores[t]));
+        rows[t].weigh(half, factor, scores[t]);
       }
-    add_values(stage + Keys::kTileBytes, scores);
+    add_values(stage(tile) + Keys::kTileBytes, scores);
+  }
+
+  // Starts the copies of a tile, if there is one.
+  __device__ void copy(int tile) const {
+    if (tile < end) keys.copy(tile, stage(tile), blockDim.x);
   }
 
   __device__ void run() {
 #pragma unroll
-    for (int stage = 0; stage < kStages - 1; ++stage) {
-      if (begin + stage < end) keys.copy(begin + stage, stages + stage * Keys::kStageBytes, blockDim.x);
+    for (int ahead = 1; ahead < kStages - 1; ++ahead) {
+      copy(begin + ahead);
       commit_copies();  // empty groups keep the count right at the end
     }
     wait_copies<kStages - 2>();
@@ -121,13 +126,13 @@ struct TensorAttention {
       for (int t = 0; t < kTiles; ++t)
 #pragma unroll
         for (int step = 0; step < kDim / 16; ++step) query_fragment(t, step, q[t][step]);
+    const bool has_rows = first_row(0) < packed_rows(keys.p);  // a warp without any only copies
     for (int tile = begin; tile < end; ++tile) {
       wait_copies<kStages - 2>();
       __syncthreads();  // everyone's part of this tile has landed, and no one still reads the stage refilled next
-      const int next = tile + kStages - 1;
-      if (next < end) keys.copy(next, stages + (next - begin) % kStages * Keys::kStageBytes, blockDim.x);
+      copy(tile + kStages - 1);
       commit_copies();
-      attend(tile, stages + (tile - begin) % kStages * Keys::kStageBytes);
+      if (has_rows) attend(tile);
     }
     wait_copies<0>();
   }

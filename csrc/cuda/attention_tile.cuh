@@ -7,49 +7,60 @@
 
 namespace eagle::cuda {
 
+// Starts copies of a row of the cache or the query by eight threads, each its chunk of every panel of a tile of kRows;
+// `from` and `to` are this thread's first chunk. Zeros past head_dim, and where the row is not `there`: `from` must lie
+// in some row even so.
+template <int kRows, int kColumns, class T>
+__device__ void copy_row(uint32_t to, const T* from, int64_t head_dim, bool there) {
+#pragma unroll
+  for (int panel = 0; panel < panels(kColumns); ++panel) {
+    const int column = panel * kPanelColumns + threadIdx.x % 8 * 8;
+    if (column >= kColumns) continue;  // products do not read it
+    copy16_async(to + panel * kRows * kPanelRowBytes, from + panel * kPanelColumns, there && column < head_dim);
+  }
+}
+
 // The keys and values of one kv head, kKeys at a time.
 template <class T, int kDim, int kKeys>
 struct KeyTiles {
   using Element = T;
   static constexpr int kColumns = kDim;
-  static constexpr int kChunks = kDim / 8;  // of a row, that products read
   static constexpr int kTileBytes = tile_bytes(kKeys, kDim);
   static constexpr int kStageBytes = 2 * kTileBytes;  // keys, values
 
   const TreeAttentionParams& p;
   const int b, kv_head, context;
-  const AncestorWords seen;  // by any row of the request
+  const AncestorWords seen;                                                 // by any row of the request
+  const CacheRows<T> keys{p.key, b, kv_head}, values{p.value, b, kv_head};  // where the cache is contiguous
 
   // Starts the copies of a tile's keys and values by a block of `threads`; rows that nobody sees, or that are not
-  // there, become zeros. A thread copies one chunk of every `step`th row.
+  // there, become zeros. A thread copies from every `step`th row: a multiple of eight, so that all are swizzled alike.
   __device__ void copy(int tile, uint32_t to, int threads) const {
-    constexpr int kRowThreads = 8 * panels(kDim);
-    const int chunk = threadIdx.x % kRowThreads, begin = threadIdx.x / kRowThreads, step = threads / kRowThreads;
-    if (chunk >= kChunks) return;
-    const int first = tile * kKeys;
-    const auto each_row = [&](const auto& copy_row) {
+    const int first = tile * kKeys, begin = threadIdx.x / 8, chunk = threadIdx.x % 8, step = threads / 8;
+    to += swizzled(begin, chunk);
+    if (first + kKeys <= context && !p.pages.ids) {  // most tiles
+      const T *key = keys[first + begin] + chunk * 8, *value = values[first + begin] + chunk * 8;
 #pragma unroll
-      for (int row = begin; row < begin + kKeys; row += step)
-        if (kKeys % step == 0 || row < kKeys) copy_row(row);
-    };
-    if (first + kKeys <= context && chunk * 8 < p.head_dim && !p.pages.ids) {  // most tiles
-      const CacheRows<T> keys(p.key, b, kv_head), values(p.value, b, kv_head);
-      each_row([&](int row) { copy_chunk(row, chunk, to, keys[first + row], values[first + row]); });
+      for (int row = 0; row < kKeys; row += step) {
+        copy_rows(to + row * kPanelRowBytes, key, value, true);
+        key += step * keys.row_stride;
+        value += step * values.row_stride;
+      }
       return;
     }
-    const uint64_t wanted = chunk * 8 < p.head_dim ? visible_keys(seen, context, first, p.length) : 0;
-    each_row([&](int row) {
-      const CacheRow at = wanted >> row & 1 ? locate(p.pages, b, first + row) : CacheRow{};
-      const CacheRows<T> keys(p.key, at.page, kv_head), values(p.value, at.page, kv_head);
-      copy_chunk(row, chunk, to, keys[at.row], values[at.row], at.there);
-    });
+    const uint64_t wanted = visible_keys(seen, context, first, p.length) >> begin;
+    for (int row = 0; row < kKeys; row += step) {
+      const CacheRow at = wanted >> row & 1 ? locate(p.pages, b, first + begin + row) : CacheRow{};
+      const T* key = CacheRows<T>(p.key, at.page, kv_head)[at.row] + chunk * 8;
+      const T* value = CacheRows<T>(p.value, at.page, kv_head)[at.row] + chunk * 8;
+      copy_rows(to + row * kPanelRowBytes, key, value, at.there);
+    }
   }
 
-  // Zeros where not `read`; the addresses must be some row's even so.
-  __device__ void copy_chunk(int row, int chunk, uint32_t to, const T* key, const T* value, bool read = true) const {
-    const uint32_t at = to + tile_offset<kKeys>(row, chunk);
-    copy16_async(at, key + chunk * 8, read);
-    copy16_async(at + kTileBytes, value + chunk * 8, read);
+  // This thread's part of a key and its value.
+  __device__ void copy_rows(uint32_t to, const T* key, const T* value, bool there) const {
+    copy_row<kKeys, kDim>(to, key, p.head_dim, there);
+    copy_row<kKeys, kDim>(to + kTileBytes, value, p.head_dim, there);
   }
 
   // Bit i: row first + i of the cache is there. In contiguous caches all are that are read. Whole warps only.
@@ -78,20 +89,18 @@ struct KeyTiles {
 };
 
 // Starts copies of `count` packed rows of the query from `first` on, one tile of kRows after the other; zeros past the
-// last row and past head_dim. They belong to the group that is committed next.
+// last row. They belong to the group that is committed next.
 template <int kRows, class Keys>
 __device__ void copy_query(const Keys& keys, int first, int count, uint32_t to) {
   using T = typename Keys::Element;
   const TreeAttentionParams& p = keys.p;
-  const int group = group_size(p), rows = packed_rows(p);
-  for (int i = threadIdx.x; i < count * Keys::kChunks; i += blockDim.x) {
-    const int r = i / Keys::kChunks, chunk = i % Keys::kChunks;
-    const bool there = first + r < rows && chunk * 8 < p.head_dim;
-    const int row = there ? first + r : 0;
+  const int group = group_size(p), rows = packed_rows(p), chunk = threadIdx.x % 8;
+  for (int r = threadIdx.x / 8; r < count; r += blockDim.x / 8) {
+    const int row = min(first + r, rows - 1);
     const T* from =
         head_data<T>(p.query, keys.b, keys.kv_head * group + row % group) + row / group * p.query.row_stride;
-    const int at = r / kRows * tile_bytes(kRows, Keys::kColumns) + tile_offset<kRows>(r % kRows, chunk);
-    copy16_async(to + at, from + (there ? chunk * 8 : 0), there);
+    const uint32_t at = to + r / kRows * tile_bytes(kRows, Keys::kColumns) + swizzled(r % kRows, chunk);
+    copy_row<kRows, Keys::kColumns>(at, from + chunk * 8, p.head_dim, first + r < rows);
   }
 }
 

@@ -47,10 +47,9 @@ struct WarpgroupAttention {
   __device__ int first_row() const { return block_row + warp_id() * kWarpRows; }
   __device__ uint32_t stage(int tile) const { return stages + (tile - begin) % kStages * Keys::kStageBytes; }
 
-  // Starts the copies of a tile, as one group; groups beyond the last tile are empty, so that the count stays right.
+  // Starts the copies of a tile, if there is one.
   __device__ void copy(int tile) const {
     if (tile < end) keys.copy(tile, stage(tile), kMaxWarps * kWarp);
-    commit_copies();
   }
 
   // All but the kPending youngest groups of copies have landed for everyone, and no one reads an older tile any more.
@@ -90,11 +89,11 @@ struct WarpgroupAttention {
   // The scores of a tile become weights; returns what rescales the values so far.
   __device__ float2 soften(int tile, uint64_t there) {
     const int first = tile * kKeys;
-    Rows::scale(keys, scores);
     if (!keys.all_visible(first, there)) Rows::mask(keys, first_row(), first, there, scores);
-    const float2 keep = {rows.raise_maximum(0, scores), rows.raise_maximum(1, scores)};
-    rows.weigh(0, scores);
-    rows.weigh(1, scores);
+    const float factor = score_factor(keys.p);
+    const float2 keep = {rows.raise_maximum(0, factor, scores), rows.raise_maximum(1, factor, scores)};
+    rows.weigh(0, factor, scores);
+    rows.weigh(1, factor, scores);
     return keep;
   }
 
@@ -124,7 +123,10 @@ struct WarpgroupAttention {
 
   __device__ void run() {
 #pragma unroll
-    for (int ahead = 0; ahead < kStages - 1; ++ahead) copy(begin + ahead);
+    for (int ahead = 1; ahead < kStages - 1; ++ahead) {
+      copy(begin + ahead);
+      commit_copies();  // empty groups keep the count right at the end
+    }
     await_copies<kStages - 2>();  // of the query and the first tile
     if (begin == end) return;
     load_query_fragments();
@@ -140,6 +142,7 @@ struct WarpgroupAttention {
       start_scores(tile + 1);
       start_values(tile);
       copy(tile + kStages - 1);
+      commit_copies();
       const uint64_t there = keys.present((tile + 1) * kKeys);
       wait_products<1>();
       settle(scores);

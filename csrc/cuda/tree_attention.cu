@@ -13,8 +13,8 @@ namespace eagle::cuda {
 namespace {
 
 constexpr int64_t kMaxSplits = 128;
-constexpr int64_t kKeysPerSplit = 128;  // at least: below, merging costs more than it spreads
-constexpr int64_t kFewRows = 64;        // packed rows of a kv head up to which bandwidth, not arithmetic, is the bound
+constexpr int64_t kBlockTiles = 4;  // what a block's query, first tile and share of the merge take, as tiles
+constexpr int64_t kFewRows = 64;    // packed rows of a kv head up to which bandwidth, not arithmetic, is the bound
 constexpr int kMergeWarps = 4;
 
 // grid: (packed rows, kv heads, batch); a block's warps share out the ranges of a row, then add their sums.
@@ -71,23 +71,38 @@ bool aligned16(const HeadsView& v) {
   return reinterpret_cast<uintptr_t>(v.data) % 16 == 0 && strides % 8 == 0;
 }
 
-// Tensor cores take 16-bit elements, fed by copies of 16 bytes.
+// Tensor cores take 16-bit elements, fed by copies of 16 bytes; their kernels look for the maximum before they scale.
 bool fits_tensor_cores(const TreeAttentionParams& p) {
-  return p.dtype != DType::kFloat32 && p.head_dim % 8 == 0 && aligned16(p.query) && aligned16(p.key) &&
+  return p.dtype != DType::kFloat32 && p.scale > 0 && p.head_dim % 8 == 0 && aligned16(p.query) && aligned16(p.key) &&
          aligned16(p.value);
 }
 
-// Blocks as tall as the rows need and shared memory allows, then as many ranges of keys as fill one wave.
+// How many ranges of a cache of `tiles` are the fastest, where each takes `blocks` blocks: few waves, the last of them
+// well filled. Of the numbers that take as many waves, the largest is the best one.
+int64_t best_splits(int64_t tiles, int64_t blocks, int64_t resident) {
+  constexpr int64_t kMaxWaves = 8;  // so many are full enough
+  const auto time = [&](int64_t splits) {
+    return ceil_div(splits * blocks, resident) * (static_cast<double>(tiles) / splits + kBlockTiles);
+  };
+  int64_t best = 1;
+  for (int64_t waves = 1; waves <= kMaxWaves; ++waves) {
+    const int64_t splits = std::clamp<int64_t>(waves * resident / blocks, 1, std::min(tiles, kMaxSplits));
+    if (time(splits) < time(best)) best = splits;
+  }
+  return best;
+}
+
+// Blocks as tall as the rows need and shared memory allows, then as many ranges of keys as are the fastest.
 template <class Attention>
 AttentionSplit plan(const TreeAttentionParams& p) {
   const int64_t rows = p.num_rows * (p.num_heads / p.num_kv_heads), room = max_shared_bytes();
   int64_t most = Attention::kMaxWarps;
-  while (most > 1 && Attention::shared_bytes(most) > room) --most;
+  while (most > Attention::kWarpMultiple && Attention::shared_bytes(most) > room) most -= Attention::kWarpMultiple;
   const int64_t row_blocks = ceil_div(rows, most * Attention::kWarpRows);
   const int64_t warps = round_up(ceil_div(rows, row_blocks * Attention::kWarpRows), Attention::kWarpMultiple);
   const int64_t resident = resident_blocks(Attention::shared_bytes(warps), Attention::kMaxWarps / warps);
-  const int64_t longest = std::clamp<int64_t>(ceil_div(p.length, kKeysPerSplit), 1, kMaxSplits);
-  const int64_t splits = std::clamp<int64_t>(resident / (p.batch * p.num_kv_heads * row_blocks), 1, longest);
+  const int64_t tiles = std::max<int64_t>(ceil_div(p.length, Attention::kKeys), 1);
+  const int64_t splits = best_splits(tiles, p.batch * p.num_kv_heads * row_blocks, resident);
   return {
       .splits = static_cast<int>(splits), .row_blocks = static_cast<int>(row_blocks), .warps = static_cast<int>(warps)};
 }
