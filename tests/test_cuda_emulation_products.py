@@ -142,8 +142,9 @@ def test_linear(multiprocessors, dtype, rows, inner, outputs, version):
         assert_close(actual, eagle_kernels.linear(input, weight, b), TOLERANCE[dtype], TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("version", [80, 90])
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: str(sizes["hidden"]))
-def test_draft_layer(multiprocessors, dtype, sizes):
+def test_draft_layer(multiprocessors, dtype, sizes, version):
     head = DraftHead(dtype, batch=1, rows=9, head_dim=20, **sizes)
     hidden, width, tokens = head.hidden, head.heads * head.head_dim, head.integers(0, head.vocabulary, 1, 9)
     norms, states = [head.random(hidden) for _ in range(2)], head.hidden_states()
@@ -160,7 +161,9 @@ def test_draft_layer(multiprocessors, dtype, sizes):
         ],
     }
     for name, case in cases.items():
-        actual, expected = getattr(emulated_products, name)(*case), getattr(eagle_kernels, name)(*case)
+        with emulated.code_for(version):
+            actual = getattr(emulated_products, name)(*case)
+        expected = getattr(eagle_kernels, name)(*case)
         pairs = zip(actual, expected, strict=True) if isinstance(actual, tuple) else [(actual, expected)]
         for a, e in pairs:
             assert_close(a, e, TOLERANCE[dtype], TOLERANCE[dtype], name)

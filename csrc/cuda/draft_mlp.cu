@@ -1,4 +1,5 @@
-// draft_mlp: two products, the gate between them and the residual behind them.
+// draft_mlp: a product with the gate behind it, and one with the residual behind it; a kernel each where they are
+// direct.
 #include <algorithm>
 
 #include "common/draft_mlp.h"
@@ -73,7 +74,13 @@ void draft_mlp(const DraftMlpParams& p, void* workspace, void* stream) {
   if (rows == 0) return;
   float* sums = static_cast<float*>(workspace);
   void* activation = static_cast<char*>(workspace) + partials_bytes(p);
-  const GemmParams first = gate_up(p), second = down(p, activation);
+  GemmParams first = gate_up(p), second = down(p, activation);
+  if (gemm_is_direct(first) && gemm_is_direct(second)) {
+    first.gated = true;
+    gemm(first, {.output = activation}, stream);
+    gemm(second, {.output = p.hidden, .residual = p.residual}, stream);
+    return check_launch("draft_mlp");
+  }
   dispatch(p.dtype, [&](auto element) {
     using T = decltype(element);
     gemm(first, {.partials = sums}, stream);

@@ -3,6 +3,7 @@
 
 #include "cuda/gemm.h"
 #include "cuda/gemm_launch.cuh"
+#include "cuda/silu.cuh"
 
 namespace eagle::cuda {
 namespace {
@@ -10,16 +11,18 @@ namespace {
 constexpr int64_t kStepsPerSplit = 8;  // fewer would spend the time on filling the ring of stages
 constexpr int64_t kFewRows = 32;       // whose partial sums are small beside the weight
 
-// A thread per output stores its column of the tile; the blocks of a cluster take turns at its rows.
+// A thread per output stores its column of the tile, a thread of each half of the block where it is gated. The blocks
+// of a cluster take turns at the rows.
 struct Store {
   GemmOutput to;
   DType dtype;
   int64_t rows, outputs;
+  bool gated;
   static_assert(kGemmThreads == kGemmOutputs);
 
   __device__ void operator()(const GemmTile& tile) const {
-    if (threadIdx.x >= tile.outputs) return;
-    if (to.partials) return store(tile, to.partials + tile.split * rows * outputs);
+    if (to.partials)
+      return store(tile, to.partials + tile.split * rows * outputs, [&](int64_t r, int o) { return tile.sum(r, o); });
     switch (dtype) {
       case DType::kFloat32:
         return finish<float>(tile);
@@ -32,15 +35,27 @@ struct Store {
 
   template <class T>
   __device__ void finish(const GemmTile& tile) const {
-    const auto* bias = static_cast<const T*>(to.bias);
-    store(tile, static_cast<T*>(to.output), bias ? to_float(bias[tile.first_output + threadIdx.x]) : 0);
+    T* output = static_cast<T*>(to.output);
+    if (gated)
+      return store(tile, output, [&](int64_t r, int o) { return silu(tile.sum(r, o)) * tile.sum(r, o + kGemmPairs); });
+    if (to.residual.count)
+      return store(tile, output, [&](int64_t r, int o) {
+        const auto* residual = reinterpret_cast<const T*>(to.residual[tile.first_row + r]);
+        return tile.sum(r, o) + to_float(residual[tile.first_output + o]);
+      });
+    const int64_t o = tile.first_output + threadIdx.x;
+    const float bias = to.bias && o < outputs ? to_float(static_cast<const T*>(to.bias)[o]) : 0;
+    store(tile, output, [&](int64_t r, int o) { return tile.sum(r, o) + bias; });
   }
 
-  template <class T>
-  __device__ void store(const GemmTile& tile, T* to, float bias = 0) const {
-    T* column = to + tile.first_row * outputs + tile.first_output + threadIdx.x;
-    for (int64_t r = cluster_rank(); r < tile.rows; r += cluster_size())
-      column[r * outputs] = from_float<T>(tile.sum(r, threadIdx.x) + bias);
+  template <class T, class Value>
+  __device__ void store(const GemmTile& tile, T* to, const Value& value) const {
+    const int columns = gated ? kGemmPairs : kGemmOutputs, o = static_cast<int>(threadIdx.x) % columns;
+    if (o >= tile.outputs) return;
+    const int turns = kGemmThreads / columns, turn = static_cast<int>(threadIdx.x) / columns;
+    T* column = to + tile.first_row * outputs + tile.first_output + o;
+    for (int64_t r = cluster_rank() * turns + turn; r < tile.rows; r += cluster_size() * turns)
+      column[r * outputs] = from_float<T>(value(r, o));
   }
 };
 
@@ -76,7 +91,7 @@ bool gemm_is_direct(const GemmParams& p) {
 void gemm(const GemmParams& p, const GemmOutput& to, void* stream) {
   Splits splits{gemm_splits(p)};
   if (!to.partials) splits = {std::min<int64_t>(splits.count, kClusterBlocks), true};
-  launch_any_gemm(p, Store{to, p.dtype, p.input.count, p.outputs}, splits, stream);
+  launch_any_gemm(p, Store{to, p.dtype, p.input.count, p.gated ? p.outputs / 2 : p.outputs, p.gated}, splits, stream);
 }
 
 }  // namespace eagle::cuda

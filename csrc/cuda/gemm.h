@@ -13,6 +13,7 @@ struct GemmParams {
   Rows input;     // [rows, inner]
   Weight weight;  // [outputs, inner]
   int64_t inner, outputs;
+  bool gated = false;  // silu(product with a row of the weight's first half) * that with the same row of the second
 };
 
 // Into how many ranges of `inner` the product is split, so that every multiprocessor streams a part of the weight.
@@ -28,6 +29,7 @@ struct GemmOutput {
   float* partials;   // or null
   void* output;      // used without partials
   const void* bias;  // [outputs] or null, likewise
+  Rows residual;     // [rows, outputs] of the dtype, to be added, or empty, likewise
 };
 
 void gemm(const GemmParams& p, const GemmOutput& to, void* stream);

@@ -21,7 +21,8 @@ struct Splits {
 
 template <class Compute, class Epilogue>
 void launch_gemm(const GemmParams& g, const Epilogue& epilogue, Splits splits, void* stream) {
-  const dim3 grid(ceil_div(g.input.count, Compute::kRows), ceil_div(g.outputs, kGemmOutputs), splits.count);
+  const int64_t output_blocks = g.gated ? ceil_div(g.outputs / 2, kGemmPairs) : ceil_div(g.outputs, kGemmOutputs);
+  const dim3 grid(ceil_div(g.input.count, Compute::kRows), output_blocks, splits.count);
   const dim3 cluster(1, 1, splits.clustered ? splits.count : 1);
   launch_shaped(gemm_kernel<Compute, Epilogue>, {grid, kGemmThreads, Compute::kSharedBytes, cluster}, stream, g,
                 epilogue);

@@ -22,8 +22,9 @@ struct PlainGemm {
 #pragma unroll
     for (int r = 0; r < kRows; ++r)
       input[r] = reinterpret_cast<const T*>(g.input[tile.first_row + min(static_cast<int64_t>(r), tile.rows - 1)]);
-    for (int64_t o = threadIdx.x / kWarp; o < tile.outputs; o += kGemmThreads / kWarp) {
-      const W* weight = static_cast<const W*>(g.weight.data) + (tile.first_output + o) * g.inner;
+    for (int64_t o = threadIdx.x / kWarp; o < kGemmOutputs; o += kGemmThreads / kWarp) {
+      if (o % (g.gated ? kGemmPairs : kGemmOutputs) >= tile.outputs) continue;
+      const W* weight = static_cast<const W*>(g.weight.data) + tile.weight_row(g, o) * g.inner;
       float sums[kRows] = {};
       for (int64_t k = tile.inner_begin + lane; k < tile.inner_end; k += kWarp) {
         const float w = to_float(weight[k]);

@@ -52,8 +52,8 @@ struct TensorGemm {
       const int64_t column = tile.inner_begin + chunk() * kChunk;
 #pragma unroll
       for (int i = 0; i < kCopies; ++i) {
-        const int64_t wanted = row() + i * kRowsPerCopy, last = tile.outputs - 1;  // sums of others are not read
-        weight[i] = static_cast<const W*>(g.weight.data) + (tile.first_output + min(wanted, last)) * g.inner + column;
+        const int64_t weight_row = tile.weight_row(g, row() + i * kRowsPerCopy);
+        weight[i] = static_cast<const W*>(g.weight.data) + weight_row * g.inner + column;
       }
       end = steps(column, tile.inner_end);
       to = stages + Stage<T, W>::weight_offset(row(), chunk());
@@ -125,8 +125,7 @@ struct TensorGemm {
   static __device__ void prefetch(const GemmParams& g, const GemmTile& tile) {
     static_assert(kGemmThreads == kGemmOutputs);
     const int64_t first = (kStages - 1) * kGemmStep, elements = min(first, tile.inner_end - tile.inner_begin);
-    if (threadIdx.x >= tile.outputs) return;
-    const W* row = static_cast<const W*>(g.weight.data) + (tile.first_output + threadIdx.x) * g.inner;
+    const W* row = static_cast<const W*>(g.weight.data) + tile.weight_row(g, threadIdx.x) * g.inner;
     for (int64_t k = 0; k < elements; k += kLineBytes / sizeof(W)) prefetch_line(row + tile.inner_begin + k);
   }
 

@@ -9,6 +9,7 @@ namespace eagle::cuda {
 
 constexpr int kGemmThreads = 128;
 constexpr int kGemmOutputs = 128;             // outputs, that is weight rows, of a tile
+constexpr int kGemmPairs = kGemmOutputs / 2;  // outputs of a gated product's tile
 constexpr int kGemmStep = 64;                 // elements of `inner` that are multiplied at a time
 constexpr int kTilePitch = kGemmOutputs + 4;  // a warp's accumulators then go to 32 different banks
 
@@ -16,14 +17,22 @@ constexpr int kTilePitch = kGemmOutputs + 4;  // a warp's accumulators then go t
 // cluster may read. The blocks of a cluster have the same rows and outputs, and each a range of `inner`.
 struct GemmTile {
   int64_t first_row, rows;        // rows that exist
-  int64_t first_output, outputs;  // outputs that exist
+  int64_t first_output, outputs;  // outputs that exist; of a gated product, pairs
   int64_t inner_begin, inner_end;
   int64_t output_block, num_output_blocks, split;
   float* values;
 
-  // What the sums of the tile's output o are multiplied by.
+  // Which row of the weight is the tile's o-th: of a gated product half of them are gates. Those past the last output
+  // are rows again whose sums nobody reads.
+  __device__ int64_t weight_row(const GemmParams& g, int64_t o) const {
+    if (!g.gated) return first_output + min(o, outputs - 1);
+    const int64_t half = o < kGemmPairs ? 0 : g.outputs / 2;
+    return half + first_output + min(o % kGemmPairs, outputs - 1);
+  }
+
+  // What the sums of that row are multiplied by.
   __device__ float scale(const GemmParams& g, int64_t o) const {
-    return g.weight.scale && o < outputs ? g.weight.scale[first_output + o] : 1;
+    return g.weight.scale ? g.weight.scale[weight_row(g, o)] : 1;
   }
 
   // What the ranges of the cluster add up to, in their order.
@@ -40,14 +49,14 @@ struct GemmTile {
 template <int kRows>
 __device__ GemmTile this_tile(const GemmParams& g, float* values) {
   const int64_t first_row = static_cast<int64_t>(blockIdx.x) * kRows;
-  const int64_t first_output = static_cast<int64_t>(blockIdx.y) * kGemmOutputs;
+  const int64_t most = g.gated ? kGemmPairs : kGemmOutputs, first_output = blockIdx.y * most;
   const int64_t steps = (g.inner + kGemmStep - 1) / kGemmStep;
   const int64_t range = (steps + gridDim.z - 1) / gridDim.z * kGemmStep;
   return {
       .first_row = first_row,
       .rows = min(static_cast<int64_t>(kRows), g.input.count - first_row),
       .first_output = first_output,
-      .outputs = min(static_cast<int64_t>(kGemmOutputs), g.outputs - first_output),
+      .outputs = min(most, (g.gated ? g.outputs / 2 : g.outputs) - first_output),
       .inner_begin = min(blockIdx.z * range, g.inner),
       .inner_end = min((blockIdx.z + 1) * range, g.inner),
       .output_block = blockIdx.y,
