@@ -65,7 +65,7 @@ def main(
     dtype: str = "bfloat16",
     trees: Annotated[str, typer.Option(help="nodes/depth/topk, a list; topk 1 drafts a chain.")] = "8/4/4,5/4/1",
     baselines: Annotated[str, typer.Option(help="A list.")] = ",".join(BASELINES),
-    temperature: Annotated[float, typer.Option(help="0 decodes greedily; else arms sample with one seed.")] = 0.0,
+    temperature: Annotated[float, typer.Option(help="0 decodes greedily; else arms sample, top-k 50, one seed.")] = 0.0,
     threads: int | None = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
