@@ -19,12 +19,16 @@ from eagle_decoding.checkpoint.errors import CheckpointError
 
 def read_fields(folder: Path) -> dict[str, Any]:
     """config.json of a head directory."""
+    file = folder / "config.json"
     try:
-        return json.loads((folder / "config.json").read_text())
+        fields = json.loads(file.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"There is no config.json in {folder}; give the directory of a draft head.") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not JSON ({error}).") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} is not JSON ({error}); fetch it again.") from None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{file} holds a {type(fields).__name__} instead of an object; fetch it again.")
+    return fields
 
 
 def read_weights(file: Path, prefix: str = "") -> dict[str, Tensor]:
