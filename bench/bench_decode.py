@@ -17,6 +17,7 @@ import typer
 from rich.progress import track
 from torch import Tensor
 
+from bench import command
 from bench.arms import BASELINES, Arm, Clock, baseline, parse_tree, speculative, warmed_up
 from bench.console import console
 from bench.decode_report import decode_tables
@@ -139,4 +140,4 @@ def able(arms: list[Arm], prompt: Tensor, settings: dict[str, Any]) -> tuple[lis
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

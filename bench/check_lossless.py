@@ -19,6 +19,7 @@ from rich.progress import track
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from bench import command
 from bench.machine import machine
 from bench.prompts import chat_prompt
 from bench.results_file import write_json
@@ -133,4 +134,4 @@ def report(result: dict) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from eagle_decoding.bench import cli as benchmark
 from eagle_decoding.config import TreeConfig
@@ -15,12 +15,12 @@ from eagle_decoding.numerics import cli as numerics
 from eagle_decoding.train import cli as training
 
 
-class Commands(TyperGroup):
+class OneSentence:
     """Ends a command that was given something wrong with one sentence instead of a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            return super().invoke(ctx)  # type: ignore[misc]  # of the class that this is mixed into
         except BrokenPipeError:  # who reads the output has enough, and that is no error to tell
             raise
         except (ValueError, OSError, RuntimeError) as error:
@@ -34,6 +34,14 @@ class Commands(TyperGroup):
                 sentence = f"{what}: take a smaller model or a shorter text."
             err.print(f"Error: {sentence}", style="red", markup=False, soft_wrap=True)
             raise typer.Exit(1) from error
+
+
+class Command(OneSentence, TyperCommand):
+    """A program that is one command."""
+
+
+class Commands(OneSentence, TyperGroup):
+    """A program of several commands."""
 
 
 def out_of_memory(error: RuntimeError) -> bool:
