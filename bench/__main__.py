@@ -1,4 +1,4 @@
-"""The benchmark command: python -m bench times ops, `compare` and `show` read its files, `pictures` draws them."""
+"""The benchmark command: python -m bench times ops; `compare` and `show` read its files, bench.pictures draws them."""
 
 from pathlib import Path
 from typing import Annotated, Any

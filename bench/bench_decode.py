@@ -17,6 +17,7 @@ import typer
 from rich.progress import track
 from torch import Tensor
 
+from bench import command
 from bench.arms import BASELINES, Arm, Clock, baseline, parse_tree, speculative, warmed_up
 from bench.console import console
 from bench.decode_report import decode_tables
@@ -65,7 +66,7 @@ def main(
     dtype: str = "bfloat16",
     trees: Annotated[str, typer.Option(help="nodes/depth/topk, a list; topk 1 drafts a chain.")] = "8/4/4,5/4/1",
     baselines: Annotated[str, typer.Option(help="A list.")] = ",".join(BASELINES),
-    temperature: Annotated[float, typer.Option(help="0 decodes greedily; else arms sample with one seed.")] = 0.0,
+    temperature: Annotated[float, typer.Option(help="0 decodes greedily; else arms sample, top-k 50, one seed.")] = 0.0,
     threads: int | None = None,
     device: Annotated[
         str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
@@ -139,4 +140,4 @@ def able(arms: list[Arm], prompt: Tensor, settings: dict[str, Any]) -> tuple[lis
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

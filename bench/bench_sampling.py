@@ -18,6 +18,7 @@ from rich.progress import track
 from rich.table import Table
 from transformers import AutoTokenizer
 
+from bench import command
 from bench.machine import machine
 from bench.prompts import chat_prompt
 from bench.results_file import write_json
@@ -110,4 +111,4 @@ def table(found: dict[str, dict], ways: list[str]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

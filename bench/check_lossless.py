@@ -3,9 +3,10 @@
 python -m bench.check_lossless TARGET HEAD --data DIR [--prompts 20] [--new-tokens 64] [--seeds 0] [--children NAME]
 
 Greedy text is compared with the target's own `generate`. With --seeds N, sampled text of N seeds a prompt (one batch)
-is compared with plain decoding of the same seeds. A difference counts as a tie only where the two scores that compete
-at the first differing token lie within 1e-4 of each other; everything else fails, and the exit status is 1. With --out
-the result is kept after every prompt, and a run that was interrupted goes on where it stopped.
+is compared with plain decoding of the same seeds, with the target's own filters: transformers' default is top-k 50. A
+difference counts as a tie only where the two scores that compete at the first differing token lie within 1e-4 of each
+other; everything else fails, and the exit status is 1. With --out the result is kept after every prompt, and a run that
+was interrupted goes on where it stopped.
 """
 
 import json
@@ -18,6 +19,7 @@ from rich.progress import track
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from bench import command
 from bench.machine import machine
 from bench.prompts import chat_prompt
 from bench.results_file import write_json
@@ -132,4 +134,4 @@ def report(result: dict) -> int:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -14,6 +14,7 @@ import typer
 from torch import Tensor
 
 import eagle_kernels
+from bench import command
 from bench.machine import machine
 from bench.results_file import write_json
 from eagle_decoding import SpeculativeDecoder, TreeConfig
@@ -85,4 +86,4 @@ def token_losses(text: Tensor, seen: list, d2t: Tensor | None, temperature: floa
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

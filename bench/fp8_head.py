@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import AutoTokenizer
 
+from bench import command
 from bench.arms import parse_tree
 from bench.console import console
 from bench.machine import machine
@@ -126,4 +127,4 @@ def head_table(result: dict[str, Any], names: list[str]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from bench import command
 from bench.__main__ import numbers
 from bench.gpu.after_logits import add_compaction, add_rejection, add_sample_and_walk
 from bench.gpu.attention import TREE, add_attention
@@ -90,4 +91,4 @@ def groups(of_model: Sizes, contexts: list[int], batches: list[int]) -> Iterator
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

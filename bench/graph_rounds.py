@@ -16,6 +16,7 @@ import typer
 from rich.table import Table
 from torch.profiler import ProfilerActivity
 
+from bench import command
 from bench.arms import Clock, parse_tree, tree_name
 from bench.console import console
 from bench.gpu.forced import accepting
@@ -183,4 +184,4 @@ def table_of(result: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -19,6 +19,7 @@ from rich.table import Table
 from torch import Tensor
 
 import eagle_kernels
+from bench import command
 from bench.arms import parse_tree
 from bench.console import console
 from bench.machine import machine
@@ -181,4 +182,4 @@ def growth_table(result: dict[str, Any]) -> Table:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

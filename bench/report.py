@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from bench import command
 from bench.decode_report import all_tables, footnotes
 from bench.growth import growth_lines
 from bench.results_file import read_json
@@ -55,4 +56,4 @@ def pictures(result: dict[str, Any], out: Path) -> list[str]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -16,8 +16,8 @@ def verify_tree(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Walks from the root to the child whose draft token is the one the target chose, as long as there is one.
 
-    Exact for trees whose shape and tokens do not depend on the target's noise: what is emitted is what plain decoding
-    would have emitted (Leviathan et al., arXiv 2211.17192, with a deterministic drafter).
+    Exact whatever the tree holds, if target_tokens were chosen with noise keyed by position: what is emitted is what
+    plain decoding would have emitted, and the tree may even depend on that noise (docs/losslessness.md, theorem 5).
 
     draft_tokens:  [batch, num_nodes] int32, node 0 is the root
     parent:        [batch, num_nodes] int32, parent[n] < n, root -1; a later node with parent -1 is padding

@@ -196,12 +196,23 @@ def test_other_files_are_not_resumed_and_long_questions_are_refused(saved, quest
         (("--temperatures", "hot"), "not a comma-separated list of numbers"),
         (("--methods", "magic"), "--methods magic is unknown"),
         (("--draft-dtype", "int4"), "--draft-dtype int4 is unknown, choose one of float8_e4m3fn."),
-        (("--runs", "0"), "--runs 0 leaves nothing to measure"),
     ],
 )
 def test_wrong_arguments_become_one_sentence(questions, tmp_path, arguments, sentence):
     shown = run("bench", "--data", str(questions), "--out", str(tmp_path / "o"), "--target", "./t", *arguments)
     assert shown.code == 1 and sentence in " ".join(shown.err.split())
+
+
+@pytest.mark.parametrize("option", ["--runs", "--prompts", "--max-new-tokens", "--threads"])
+def test_numbers_below_one_are_refused(option):
+    shown = run("bench", "--data", "d", "--out", "o", option, "0")
+    assert shown.code == 2 and f"Invalid value for '{option}'" in shown.err
+
+
+def test_no_minutes_are_no_lack_of_a_limit(saved, questions, tmp_path):
+    command = ("bench", "--data", str(questions), "--out", str(tmp_path / "o"), "--methods", "plain", "--prompts", "1")
+    shown = run(*command, *saved[:2], "--dtype", "float32", "--max-new-tokens", "4", "--minutes", "0")
+    assert shown.code == 1 and "0 minutes are too few" in shown.err
 
 
 def test_devices_are_named_or_found(monkeypatch):
@@ -210,5 +221,16 @@ def test_devices_are_named_or_found(monkeypatch):
         assert device_named(None) == found and device_named("cpu") == "cpu"
     with pytest.raises(ValueError, match="--device cuda needs a GPU"):
         device_named("cuda")
-    with pytest.raises(ValueError, match="--device tpu is unknown, choose cpu or cuda"):
-        device_named("tpu")
+    for unknown in ("tpu", "cuda:one", "cpu:0"):
+        with pytest.raises(ValueError, match=f"--device {unknown} is unknown, choose cpu, cuda or cuda:NUMBER"):
+            device_named(unknown)
+
+
+def test_a_gpu_is_named_by_its_number(monkeypatch):
+    current = []
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("torch.cuda.set_device", current.append)
+    assert device_named("cuda:1") == device_named("cuda") == "cuda" and current == [1]
+    with pytest.raises(ValueError, match="--device cuda:2 is not there: 2 GPUs are, counted from 0"):
+        device_named("cuda:2")

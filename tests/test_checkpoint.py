@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig
 
 from eagle_decoding.checkpoint import CheckpointError, HeadConfig, check_fits, read_head, write_head
+from eagle_decoding.drafts.causal_lm import is_causal_lm
 
 CONFIG = HeadConfig(
     hidden_size=16,
@@ -225,6 +226,12 @@ def test_d2t_with_target_ids_instead_of_offsets(tmp_path):
         ({"eagle_config": {"use_aux_hidden_state": False}}, {}, "last hidden state alone"),
         ({}, {"midlayer.self_attn.kv_a_proj_with_mqa.weight": torch.ones(1)}, "latent attention"),
         ({}, {"midlayer.self_attn.q_norm.weight": torch.ones(6)}, "norms of queries and keys"),
+        ({"partial_rotary_factor": 0.5}, {}, "rotates a part of its queries and keys"),
+        ({"rope_parameters": {"partial_rotary_factor": 0.5}}, {}, r"partial_rotary_factor 0\.5"),
+        ({"sliding_window": 16}, {}, r"sliding window \(sliding_window 16\)"),
+        ({"sliding_window": 16, "layer_types": ["sliding_attention"]}, {}, "attends a sliding window"),
+        ({"rope_scaling": {"rope_type": "spiral"}}, {}, "rope_type is 'spiral'; this reader takes default, linear"),
+        ({"rope_scaling": {"type": "linear"}}, {}, "rope_type is 'linear', and its config.json lacks factor"),
         ({}, {"fc.weight": torch.full((16, 48), torch.nan)}, "fc.weight holds NaN or infinity"),
         ({}, {"norm.weight": torch.ones(16, dtype=torch.int8)}, "norm.weight holds torch.int8 instead of floats"),
     ],
@@ -235,11 +242,25 @@ def test_heads_that_cannot_run_here(tmp_path, fields, extra, message):
         read_head(save(tmp_path, FLAT | fields, file))
 
 
+@pytest.mark.parametrize("unused", [{"use_sliding_window": False}, {"layer_types": ["full_attention"]}])
+def test_a_window_that_the_layer_does_not_have(tmp_path, unused):
+    read_head(save(tmp_path, FLAT | {"sliding_window": 16} | unused, stored(random_tensors(CONFIG), CONFIG)))
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [(b"{", "is not JSON"), (b"\xff\xfe", "is not JSON"), (b"[]", "holds a list instead of an object")],
+)
+def test_a_damaged_config_is_named_whatever_reads_it(tmp_path, content, message):
+    save(tmp_path, FLAT, stored(random_tensors(CONFIG), CONFIG))
+    (tmp_path / "config.json").write_bytes(content)
+    for read in (read_head, is_causal_lm):
+        with pytest.raises(CheckpointError, match=rf"config\.json {message}"):
+            read(tmp_path)
+
+
 def test_unreadable_directories(tmp_path):
     with pytest.raises(CheckpointError, match=r"no config\.json"):
-        read_head(tmp_path)
-    (tmp_path / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match="is not JSON"):
         read_head(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(FLAT))
     with pytest.raises(CheckpointError, match="holds 0 weight files"):
@@ -263,6 +284,9 @@ def test_a_torn_weight_file_is_not_half_read(tmp_path):
         ({"hidden_size": None}, "lacks hidden_size"),
         ({"num_key_value_heads": 3}, "multiple"),
         ({"vocab_size": 10}, "1..10"),
+        ({"hidden_size": "16", "vocab_size": 0}, "says hidden_size '16', vocab_size 0; these are positive"),
+        ({"eagle_aux_hidden_state_layer_ids": "1, 2"}, "layer_ids are '1, 2'; they are a list of layer numbers"),
+        ({"eagle_config": {"eagle_aux_hidden_state_layer_ids": [1.5]}}, r"are \[1\.5\]; they are a list"),
     ],
 )
 def test_impossible_configurations(tmp_path, fields, message):

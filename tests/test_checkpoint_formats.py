@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from test_checkpoint import CONFIG, assert_same, random_tensors
 
 from eagle_decoding.checkpoint import FORMATS, CheckpointError, TargetFacts, read_head, write_head
 from eagle_decoding.checkpoint import write as write_module
+from eagle_decoding.files import DiskFullError
 from eagle_decoding.train.export import export_head
 from eagle_decoding.train.written import logits
 
@@ -156,13 +158,13 @@ def test_a_failed_write_leaves_the_earlier_head_as_it_was(tmp_path, monkeypatch)
     (tmp_path / "head" / "README.md").write_text("card")
     before = {path.name: path.read_bytes() for path in (tmp_path / "head").iterdir()}
 
-    def fail(tensors, file):
-        file.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
+    def fail(tensors, file, *metadata):
+        Path(file).write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(write_module, "_save", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write(tmp_path / "head", "safeailab")
+    monkeypatch.setattr("eagle_decoding.checkpoint.files.save_file", fail)
+    with pytest.raises(DiskFullError, match=r"The disk is full: .*/head was not written"):
+        write(tmp_path / "head", "vllm")
     assert before == {path.name: path.read_bytes() for path in (tmp_path / "head").iterdir()}
     assert [path.name for path in tmp_path.iterdir()] == ["head"]
 
@@ -196,12 +198,12 @@ def test_a_head_directory_is_exported_to_another_format(tmp_path, name):
 def test_export_compares_logits(tmp_path, monkeypatch):
     write(tmp_path / "head", "portable")
     monkeypatch.setattr("eagle_decoding.checkpoint.write._check_written", lambda *arguments: None)
-    save = write_module._save
+    save = write_module.write_files
 
-    def corrupt(tensors: dict, file: Path) -> None:
-        save(tensors | {"norm.weight": tensors["norm.weight"] * 1.01}, file)
+    def corrupt(folder: Path, weights: str, tensors: dict, fields: dict) -> None:
+        save(folder, weights, tensors | {"norm.weight": tensors["norm.weight"] * 1.01}, fields)
 
-    monkeypatch.setattr(write_module, "_save", corrupt)
+    monkeypatch.setattr(write_module, "write_files", corrupt)
     with pytest.raises(CheckpointError, match="other logits"):
         export_head(tmp_path / "head", tmp_path / "other")
 

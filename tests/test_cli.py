@@ -78,9 +78,40 @@ def test_chat_hands_its_settings_to_generate(saved, monkeypatch):
 def test_typical_acceptance_is_called_lossy(saved):
     assert "LOSSY" in run("generate", "--help").out
     command = ("generate", "w5", *saved, *TREE, "--max-new-tokens", "20", "--typical-acceptance")
-    greedy = ("generate", "w5", *saved, *TREE, "--max-new-tokens", "20")
     assert run(*command, "--temperature", "1.5", "--seed", "1").code == 0
-    assert run(*command).out == run(*greedy).out
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "named"),
+    [
+        ("generate", ("--top-k", "5"), "--top-k"),
+        ("generate", ("--seed", "4", "--typical-acceptance"), "--seed, --typical-acceptance"),
+        ("chat", ("--top-p", "0.5", "--min-p", "0.1"), "--top-p, --min-p"),
+    ],
+)
+def test_options_of_sampling_need_a_temperature(command, options, named):
+    shown = run(command, *options, "--target", "./nowhere", stdin="w5")
+    assert shown.code == 1 and shown.err.startswith(f"Error: {named}: these are about sampling, which needs --temperat")
+
+
+def test_plain_decoding_says_what_it_ignores(saved):
+    command = ("generate", "w5", *saved[:2], "--dtype", "float32", "--max-new-tokens", "4", "--no-speculate")
+    assert "ignores" not in run(*command).err
+    options = ("--draft", "suffix", "--topk", "2", "--temperature", "1", "--typical-acceptance")
+    assert "--no-speculate ignores --draft, --topk, --typical-acceptance." in run(*command, *options).err
+
+
+def test_a_full_gpu_ends_in_one_sentence(saved, monkeypatch):
+    def full(self, **inputs):
+        raise torch.OutOfMemoryError(
+            "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 1 GiB."
+        )
+
+    monkeypatch.setattr(SpeculativeDecoder, "generate", full)
+    shown = run("generate", "w5", *saved)
+    assert shown.code == 1 and shown.err == (
+        "Error: CUDA out of memory. Tried to allocate 2.00 GiB: take a smaller model or a shorter text.\n"
+    )
 
 
 def test_generate_reads_the_standard_input(saved):
@@ -109,6 +140,12 @@ def test_chat_remembers_the_conversation(saved, monkeypatch):
     assert shown.code == 0
     assert len(seen) == 2
     assert seen[1][: len(seen[0])] == seen[0] and seen[1][-2:] == [7, 4] and len(seen[1]) > len(seen[0]) + 2
+
+
+def test_chat_ends_with_exit_and_helps(saved, monkeypatch):
+    monkeypatch.setattr(SpeculativeDecoder, "generate", lambda self, **inputs: pytest.fail("a command was answered"))
+    shown = run("chat", *saved, *TREE, stdin="/help\n/exit\nw5\n")
+    assert shown.code == 0 and shown.err.count("/exit or /quit ends the conversation") == 2
 
 
 def test_chat_forgets_what_no_longer_fits(saved, monkeypatch):

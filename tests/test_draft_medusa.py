@@ -7,6 +7,7 @@ import pytest
 import torch
 from depth_heads import plain_logits, random_commit, random_depth_heads, target_ids
 from models import KINDS, VOCAB, prompts, tiny_target
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import eagle_kernels
@@ -15,6 +16,7 @@ from eagle_decoding.checkpoint import CheckpointError, DepthHeads, read_depth_he
 from eagle_decoding.drafts import MedusaDraft, load_draft
 from eagle_decoding.drafts.coupled import NOISE_WEIGHT
 from eagle_decoding.drafts.depth_heads import HeadStack
+from eagle_decoding.files import DiskFullError
 from eagle_decoding.sampling import fused_params
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
@@ -182,6 +184,18 @@ def test_written_heads_keep_their_logits(tmp_path, format, draft_vocab):
     stored = load_file(tmp_path / "heads" / "medusa_lm_head.safetensors")
     assert any(tensor.shape == (VOCAB, 32) for tensor in stored.values()) == (format == "published")
     assert not list((tmp_path / "heads").glob("*.tmp"))
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(tmp_path, monkeypatch):
+    def fail(tensors, file, metadata):
+        file.write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("eagle_decoding.checkpoint.files.save_file", fail)
+    target = tiny_target()
+    with pytest.raises(DiskFullError, match=r"The disk is full: .*medusa_lm_head\.safetensors was not written"):
+        write_depth_heads(tmp_path, random_depth_heads(target, "medusa"), target.config)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

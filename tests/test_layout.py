@@ -20,6 +20,12 @@ FOLDERS = ("csrc", "eagle_kernels", "python", "tests", "bench")
 SUFFIXES = (".py", ".cpp", ".h", ".cu", ".cuh")
 MAX_LINES = 400
 
+PAGES = sorted(
+    path.relative_to(ROOT)
+    for place in ("*.md", "docs/**/*.md", "heads/*/*.md", "bench/**/*.md")
+    for path in ROOT.glob(place)
+)
+
 # What the files of a C++ folder may include, by the first part of the path; only ops and binding.cpp know torch.
 INCLUDES = {
     "common": ("common",),
@@ -33,6 +39,12 @@ TORCH = re.compile(r"^(torch|ATen|c10|pybind11|Python\.h)")
 def sources() -> list[Path]:
     files = [path for folder in FOLDERS for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
     return sorted(files) + [ROOT / name for name in ("setup.py", "CMakeLists.txt", "Makefile", ".ci/run")]
+
+
+def anchors(page: Path) -> set[str]:
+    """What GitHub calls a page's headings in links."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def includes(path: Path) -> list[str]:
@@ -136,6 +148,25 @@ def test_the_architecture_page_names_every_file():
         if not of_op and not any(f"`{spelling}`" in page for spelling in spellings):
             unnamed.append(f"| `{name}` | {path.read_text().splitlines()[0]} |")
     assert unnamed == [], "rows to add to docs/architecture.md:\n" + "\n".join(unnamed)
+
+
+def test_the_architecture_page_says_what_every_op_computes():
+    page = (ROOT / "docs/architecture.md").read_text()
+    table = page.split("| op | computes |")[1].split("\n\n")[0]
+    named = [op for row in re.findall(r"^\| (`.+`) \|", table, re.MULTILINE) for op in re.findall(r"`(\w+)`", row)]
+    assert sorted(named) == OPS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_links_lead_somewhere(page):
+    """Links to files of the repository, and the headings in them."""
+    lost = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", (ROOT / page).read_text()):
+        name, _, heading = link.partition("#")
+        file = (ROOT / page).parent / name if name else ROOT / page
+        if not link.startswith("https://") and not (file.exists() and (not heading or heading in anchors(file))):
+            lost.append(link)
+    assert lost == []
 
 
 @pytest.mark.parametrize("folder", INCLUDES)

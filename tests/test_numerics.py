@@ -68,3 +68,8 @@ def test_ties_are_excused_and_biased_draws_are_not():
         finding = Finding("op", "cpp", "float32", "law")
         measure_variation(finding, torch.multinomial(drawn, 20_000, replacement=True), law)
         assert finding.holds == holds
+
+
+def test_an_unknown_device_is_refused():
+    result = CliRunner().invoke(app, ["numerics", "--device", "foo"])
+    assert result.exit_code == 1 and "--device foo is unknown" in result.stderr

@@ -42,6 +42,30 @@ def run(*arguments):
     return result
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "prepare --target t --out o --max-length 0 f",
+        "prompts o --limit 0",
+        "regenerate --out o --batch 0",
+        "regenerate --out o --max-new-tokens -5",
+        "regenerate --out o --max-length 0",
+        "regenerate --out o --self-asked -1",
+        "regenerate --out o --greedy 2",
+        "regenerate --out o --temperature -1",
+        "capture run.yaml --max-gb -1",
+        "eval head f --out o --limit 0",
+        "eval head f --out o --max-new-tokens 0",
+        "eval head f --out o --run-rows 0",
+        "probe head --limit 0",
+        "probe head --max-new-tokens 0",
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_anything_is_read(command):
+    result = CliRunner().invoke(app, command.split())
+    assert result.exit_code == 2 and "Invalid value for" in result.stderr
+
+
 def test_prepare_capture_train_export(target, tmp_path):
     chats = [{"prompt": "a b c", "response": " ".join(WORDS[4 + i % 12 : 12 + i % 12])} for i in range(12)]
     (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))

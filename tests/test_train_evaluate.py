@@ -86,7 +86,7 @@ def test_every_verb_that_runs_the_target_takes_a_device(place, tmp_path):
         ("probe", place / "head", prompts, *target),
     ):
         refused = run(*arguments, "--device", "tpu")
-        assert refused.exit_code == 1 and "--device tpu is unknown, choose cpu or cuda" in refused.stderr
+        assert refused.exit_code == 1 and "--device tpu is unknown, choose cpu, cuda or cuda:NUMBER" in refused.stderr
     must("capture", place / "run.yaml", "--device", "cpu")
     short = ("--dtype", "float32", "--max-new-tokens", 8, "--limit", 2, "--device", "cpu")
     must("probe", place / "head", prompts, *target, *short)

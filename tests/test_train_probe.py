@@ -46,6 +46,14 @@ def test_probe_finds_shifted_layer_ids(place, shift):
     assert "as its config says" in verdict(honest)
 
 
+def test_no_reading_of_an_untrained_head_fits(place):
+    _, target, head = place
+    generator = torch.Generator().manual_seed(0)
+    random = {name: torch.randn(tensor.shape, generator=generator) for name, tensor in head.tensors.items()}
+    findings = probe(target, Head(head.config, random), PROMPTS, 40)
+    assert "No reading of the head fits" in verdict(findings) and "25 tokens" in verdict(findings)
+
+
 def test_probe_tries_both_rope_bases_and_stays_inside_the_model(place):
     config = place[2].config
     assert len(variants(config, 7)) == 3, "base 10000 is the config's own"

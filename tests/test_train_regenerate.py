@@ -229,6 +229,12 @@ def test_prompts_that_other_shards_answer_are_left_out(target, tmp_path):
     assert without_answered(prompts, models.tokenizer, answered) == prompts[1:]
 
 
+def test_nothing_stays_where_nothing_was_answered(target, tmp_path):
+    with pytest.raises(DataError, match="None of the 1 prompts was answered"):
+        answer_all(load_models_of(target), [user("a b " * 80)], tmp_path / "rows")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_files_and_models_that_cannot_be_used(target, tmp_path):
     with pytest.raises(DataError, match="no row with a prompt"):
         read_prompts([str(write_rows(tmp_path / "none.jsonl", ["[]", {"text": "x"}]))], lambda text: None)

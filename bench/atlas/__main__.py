@@ -13,6 +13,7 @@ import typer
 from rich.progress import track
 from rich.table import Table
 
+from bench import command
 from bench.arms import parse_tree
 from bench.atlas.counts import Answer, acceptance, atlas_counts
 from bench.atlas.page import render
@@ -111,4 +112,4 @@ def axis_tables(atlas: dict[str, Any]) -> list[Table]:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

@@ -8,6 +8,7 @@ import typer
 from matplotlib import pyplot
 from matplotlib.figure import Figure
 
+from bench import command
 from bench.pictures.decode import acceptance_by_depth, round_breakdown, speed_against_tree_size
 from bench.pictures.growth import cost_of_growth
 from bench.pictures.ops import share_of_ceiling
@@ -40,4 +41,4 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    command.run(main)

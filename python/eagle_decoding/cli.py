@@ -7,7 +7,7 @@ from importlib.metadata import version
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from eagle_decoding.bench import cli as benchmark
 from eagle_decoding.config import TreeConfig
@@ -15,20 +15,39 @@ from eagle_decoding.numerics import cli as numerics
 from eagle_decoding.train import cli as training
 
 
-class Commands(TyperGroup):
+class OneSentence:
     """Ends a command that was given something wrong with one sentence instead of a traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            return super().invoke(ctx)  # type: ignore[misc]  # of the class that this is mixed into
         except BrokenPipeError:  # who reads the output has enough, and that is no error to tell
             raise
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RuntimeError) as error:
             from eagle_decoding.terminal.console import err
 
             sentence = str(error).strip().splitlines()[0]
+            if isinstance(error, RuntimeError):
+                if not out_of_memory(error):
+                    raise
+                what = sentence.partition(" GPU ")[0].rstrip(".")
+                sentence = f"{what}: take a smaller model or a shorter text."
             err.print(f"Error: {sentence}", style="red", markup=False, soft_wrap=True)
             raise typer.Exit(1) from error
+
+
+class Command(OneSentence, TyperCommand):
+    """A program that is one command."""
+
+
+class Commands(OneSentence, TyperGroup):
+    """A program of several commands."""
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError)
 
 
 app = typer.Typer(
@@ -66,7 +85,9 @@ DraftDtype = Annotated[
         show_default="--dtype",
     ),
 ]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:NUMBER.", show_default="cuda where there is one, else cpu")
+]
 NumNodes = Annotated[int | None, typer.Option(help="Nodes of a draft tree, the root included.", show_default=OWN)]
 MaxDepth = Annotated[int | None, typer.Option(help="Levels of a draft tree below the root.", show_default=OWN)]
 TopK = Annotated[
@@ -170,11 +191,13 @@ def generate(
         raise ValueError("The prompt is empty: give one as an argument or on the standard input.")
     if any("\ud800" <= character <= "\udfff" for character in text):
         raise ValueError("The prompt holds bytes that are no UTF-8 text: convert it to UTF-8.")
-    settings = sampling(temperature, top_k, top_p, min_p, seed)
+    settings = sampling(temperature, top_k, top_p, min_p, seed, typical_acceptance)
     settings |= {"max_new_tokens": max_new_tokens, "speculate": speculate}
     if typical_acceptance:
         settings["typical_acceptance"] = TypicalAcceptance()
     tree = tree_shape(num_nodes, max_depth, topk)
+    if not speculate:
+        tell_ignored(draft, draft_dtype, num_nodes, max_depth, topk, typical_acceptance)
     where = device_named(device)
     models = load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype, device=where)
     inputs = models.encode_prompt(text, chat)
@@ -213,6 +236,8 @@ def chat(
     settings = sampling(temperature, top_k, top_p, min_p, seed)
     settings |= {"max_new_tokens": max_new_tokens, "speculate": speculate}
     tree = tree_shape(num_nodes, max_depth, topk)
+    if not speculate:
+        tell_ignored(draft, draft_dtype, num_nodes, max_depth, topk)
     where = device_named(device)
     models = load_models(target, draft, dtype, tree, speculate=speculate, draft_dtype=draft_dtype, device=where)
     run_chat(models, settings)
@@ -234,9 +259,38 @@ def tree_shape(num_nodes: int | None, max_depth: int | None, topk: int | None) -
     return TreeConfig(**given) if given else None
 
 
-def sampling(temperature: float, top_k: int, top_p: float, min_p: float, seed: int | None) -> dict[str, Any]:
-    """Arguments of generate: greedy at temperature 0, else sampling from the tokens that the filters leave."""
+def tell_ignored(
+    draft: str | None,
+    draft_dtype: str | None,
+    num_nodes: int | None,
+    max_depth: int | None,
+    topk: int | None,
+    typical_acceptance: bool = False,
+) -> None:
+    """Says which of the options about drafting were given along with --no-speculate."""
+    from eagle_decoding.terminal.console import notice
+
+    options = {"--draft": draft, "--draft-dtype": draft_dtype, "--num-nodes": num_nodes, "--max-depth": max_depth}
+    options |= {"--topk": topk, "--typical-acceptance": typical_acceptance or None}
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        notice(f"--no-speculate ignores {', '.join(given)}.")
+
+
+def sampling(
+    temperature: float, top_k: int, top_p: float, min_p: float, seed: int | None, typical_acceptance: bool = False
+) -> dict[str, Any]:
+    """Arguments of generate: greedy at temperature 0, else sampling from the tokens that the filters leave.
+
+    Raises ValueError for options that greedy decoding has no use for.
+    """
     if temperature == 0:
+        given = {"--top-k": top_k != 0, "--top-p": top_p != 1, "--min-p": min_p != 0, "--seed": seed is not None}
+        useless = [
+            name for name, is_given in (given | {"--typical-acceptance": typical_acceptance}).items() if is_given
+        ]
+        if useless:
+            raise ValueError(f"{', '.join(useless)}: these are about sampling, which needs --temperature above 0.")
         return {"do_sample": False}
     filters = {"top_k": top_k, "top_p": top_p, "min_p": min_p}
     return {"do_sample": True, "temperature": temperature, **filters, "seed": seed}

@@ -1,8 +1,10 @@
-"""Files that are whole or not there: written under a temporary name, then renamed; and logs without torn lines."""
+"""Files and folders that are whole or not there: written under another name, then renamed; logs without torn lines."""
 
 import errno
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -17,14 +19,40 @@ def write_whole(path: str | Path, write: Callable[[Path], object]) -> None:
     """
     path = Path(path)
     temporary = path.with_name(path.name + ".tmp")
+    with full_disk_named(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def staged_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, of this process alone, to fill and then rename; what is left of it goes away.
+
+    Raises DiskFullError when the disk is full.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with full_disk_named(path):
+        try:
+            shutil.rmtree(temporary, ignore_errors=True)
+            temporary.mkdir(parents=True)
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def full_disk_named(path: Path) -> Iterator[None]:
+    """Raises DiskFullError, which names `path`, for any error that says that no space is left."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        os.replace(temporary, path)
+        yield
     except BaseException as error:
-        temporary.unlink(missing_ok=True)
         if is_disk_full(error):
             sentence = f"The disk is full: {path} was not written; make room and run the command again."
             raise DiskFullError(sentence) from None
@@ -56,5 +84,6 @@ def cut_torn_line(path: Path) -> None:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an OSError, or safetensors' own error around one, says that no space is left."""
-    return getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC).lower() in str(error).lower()
+    """Whether an OSError, safetensors' own error around one, or ours says that no space is left."""
+    said = getattr(error, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC).lower() in str(error).lower()
+    return said or isinstance(error, DiskFullError)

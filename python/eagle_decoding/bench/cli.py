@@ -31,22 +31,24 @@ def bench(
             show_default="eagle-3=the head for the default target",
         ),
     ] = None,
-    prompts: Annotated[int, typer.Option(help="Questions of each file.")] = 4,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 64,
-    runs: Annotated[int, typer.Option(help="Times that everything is measured.")] = 3,
+    prompts: Annotated[int, typer.Option(min=1, help="Questions of each file.")] = 4,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
+    runs: Annotated[int, typer.Option(min=1, help="Times that everything is measured.")] = 3,
     temperatures: Annotated[str, typer.Option(help="Comma-separated.")] = "0,1",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32.")] = "bfloat16",
     draft_dtype: Annotated[
         str | None,
         typer.Option(help="float8_e4m3fn serves every EAGLE head given in fp8.", show_default="--dtype"),
     ] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of the CPU.", show_default="torch's choice")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of the CPU.", show_default="torch's choice")
+    ] = None,
     device: Annotated[
-        str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")
+        str | None, typer.Option(help="cpu, cuda or cuda:NUMBER.", show_default="cuda where there is one, else cpu")
     ] = None,
     minutes: Annotated[
         float | None,
-        typer.Option(help="Stop after so long, and show what can be compared by then.", show_default="no limit"),
+        typer.Option(min=0, help="Stop after so long, and show what can be compared by then.", show_default="no limit"),
     ] = None,
     floor: Annotated[
         bool, typer.Option("--floor", help="Instead: each phase's bytes, its least possible time, what that allows.")
@@ -61,9 +63,6 @@ def bench(
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.models import DRAFT_DTYPES, device_named, element_type
 
-    for option, value in (("--runs", runs), ("--prompts", prompts), ("--max-new-tokens", max_new_tokens)):
-        if value < 1:
-            raise ValueError(f"{option} {value} leaves nothing to measure: give at least 1.")
     try:
         heats = tuple(float(value) for value in temperatures.split(","))
     except ValueError:

@@ -65,7 +65,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
     """
     questions = read_questions(data, settings.prompts)
     specs = choose(wanted, catalogue(settings.named_drafts()))
-    if settings.threads:
+    if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     files = b"".join(file.read_bytes() for file in sorted(data.glob("*.jsonl")))
     shared = {
@@ -78,7 +78,8 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         "questions": hashlib.sha256(files).hexdigest()[:16],
     }
     marks = {name: marked(spec) for name, spec in specs.items()}
-    journal, deadline = Journal(folder, shared), time.monotonic() + 60 * (settings.minutes or math.inf)
+    minutes = math.inf if settings.minutes is None else settings.minutes
+    journal, deadline = Journal(folder, shared), time.monotonic() + 60 * minutes
     texts = {(file, question): text for file, some in questions.items() for question, text in enumerate(some)}
     checks, keys = plan(settings, list(texts), list(specs))
     for dtype, asked in (("float32", checks), (settings.dtype, keys)):
@@ -91,7 +92,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         notice(f"Out of time: {left} of {len(checks) + len(keys)} generations are left, the same command goes on.")
     rows = summarise(complete(journal.records, (*checks, *keys)))
     if not rows:
-        raise ValueError(f"{settings.minutes:g} minutes are too few for one question by every method: raise --minutes.")
+        raise ValueError(f"{minutes:g} minutes are too few for one question by every method: raise --minutes.")
     for table in tables(rows):
         table.width = Measurement.get(out, out.options.update(max_width=1000), table).maximum
         out.print(table, crop=False)  # a narrow terminal wraps lines, and loses nothing

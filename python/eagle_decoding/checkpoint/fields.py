@@ -10,6 +10,14 @@ from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_au
 from eagle_decoding.checkpoint.errors import CheckpointError
 
 REQUIRED = ("hidden_size", "intermediate_size", "num_attention_heads", "vocab_size")
+ROPE_TYPES = {  # what each needs beside the base
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "yarn": ("factor",),
+    "longrope": ("short_factor", "long_factor"),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+}
 AUX_KEY = "eagle_aux_hidden_state_layer_ids"
 
 
@@ -19,7 +27,11 @@ def config_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> He
         fields = _flatten_speculators(fields)
     nested = fields.get("eagle_config") or {}
     shape = layer_from_fields(fields, tensors)
-    check_supported(nested, tensors)
+    if nested.get("use_aux_hidden_state") is False:
+        raise CheckpointError(
+            "The head drafts from the last hidden state alone (use_aux_hidden_state is false); "
+            "this reader takes heads over fused features."
+        )
     if "fc.weight" not in tensors or "lm_head.weight" not in tensors:
         raise CheckpointError(
             "The head has no fc.weight or no lm_head.weight; this reader takes EAGLE-3 heads, which have both."
@@ -44,6 +56,10 @@ def layer_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> dic
     missing = [key for key in REQUIRED if fields.get(key) is None]
     if missing:
         raise CheckpointError(f"The head's config.json lacks {', '.join(missing)}; it is no configuration of a head.")
+    wrong = [f"{key} {fields[key]!r}" for key in REQUIRED if not isinstance(fields[key], int) or fields[key] < 1]
+    if wrong:
+        raise CheckpointError(f"The head's config.json says {', '.join(wrong)}; these are positive whole numbers.")
+    check_supported(fields, tensors)
     hidden, heads = fields["hidden_size"], fields["num_attention_heads"]
     layers = {name.split(".")[1] for name in tensors if name.startswith("layers.")}
     biased = any(fields.get(key) for key in ("attention_bias", "qkv_bias"))
@@ -63,17 +79,30 @@ def layer_from_fields(fields: dict[str, Any], tensors: dict[str, Tensor]) -> dic
     }
 
 
-def check_supported(nested: dict[str, Any], tensors: dict[str, Tensor]) -> None:
-    """Raises CheckpointError for kinds of EAGLE-3 heads that exist elsewhere and are known not to run here."""
-    if nested.get("use_aux_hidden_state") is False:
-        raise CheckpointError(
-            "The head drafts from the last hidden state alone (use_aux_hidden_state is false); "
-            "this reader takes heads over fused features."
-        )
+def check_supported(fields: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Raises CheckpointError for kinds of layers that exist in heads elsewhere and are known not to run here."""
     for part, kind in (("kv_a_proj", "latent attention"), ("q_norm", "norms of queries and keys")):
         name = next((name for name in tensors if part in name), None)
         if name:
             raise CheckpointError(f"The head has {kind} ({name}); this reader takes Llama-type layers.")
+    rotated = fields.get("partial_rotary_factor") or _rope(fields).get("partial_rotary_factor") or 1
+    if rotated != 1:
+        raise CheckpointError(
+            f"The head rotates a part of its queries and keys (partial_rotary_factor {rotated}); this reader takes "
+            "heads that rotate them whole."
+        )
+    if _slides(fields):
+        raise CheckpointError(
+            f"The head attends a sliding window (sliding_window {fields.get('sliding_window')}); this reader takes "
+            "heads that attend the whole text."
+        )
+
+
+def _slides(fields: dict[str, Any]) -> bool:
+    """Whether the layer has a window: by layer_types if they are given, else by sliding_window."""
+    if fields.get("layer_types"):
+        return "sliding_attention" in fields["layer_types"]
+    return fields.get("sliding_window") is not None and bool(fields.get("use_sliding_window", True))
 
 
 def _flatten_speculators(fields: dict[str, Any]) -> dict[str, Any]:
@@ -86,10 +115,19 @@ def _flatten_speculators(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rope(fields: dict[str, Any]) -> dict[str, Any]:
-    """transformers-5 rope parameters from either spelling; a head without any was trained with base 10000."""
+    """transformers-5 rope parameters from either spelling; a head without any was trained with base 10000.
+
+    Raises CheckpointError for a rope_type that is none, and for one without the numbers it needs.
+    """
     rope = dict(fields.get("rope_parameters") or fields.get("rope_scaling") or {})
     rope.setdefault("rope_type", rope.pop("type", "default"))
     rope.setdefault("rope_theta", fields.get("rope_theta") or 10000.0)
+    kind = rope["rope_type"]
+    if kind not in ROPE_TYPES:
+        raise CheckpointError(f"The head's rope_type is {kind!r}; this reader takes {', '.join(ROPE_TYPES)}.")
+    missing = [key for key in ROPE_TYPES[kind] if key not in rope]
+    if missing:
+        raise CheckpointError(f"The head's rope_type is {kind!r}, and its config.json lacks {', '.join(missing)}.")
     return rope
 
 
@@ -100,6 +138,9 @@ def _aux_layer_ids(fields: dict[str, Any], nested: dict[str, Any]) -> tuple[int,
     from a producer of the other convention and is read as the default three.
     """
     top, inner = fields.get(AUX_KEY), nested.get(AUX_KEY)
+    for given in (top, inner):
+        if given and not (isinstance(given, list) and all(isinstance(i, int) for i in given)):
+            raise CheckpointError(f"The head's {AUX_KEY} are {given!r}; they are a list of layer numbers.")
     if top:
         ids = tuple(top)
         copied = ids[0] == 1 and tuple(i + 1 for i in ids) == default_aux_layer_ids(ids[-1] + 4)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,16 +14,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eagle_decoding.checkpoint.errors import CheckpointError
+from eagle_decoding.files import write_text, write_whole
 
 
 def read_fields(folder: Path) -> dict[str, Any]:
     """config.json of a head directory."""
+    file = folder / "config.json"
     try:
-        return json.loads((folder / "config.json").read_text())
+        fields = json.loads(file.read_text())
     except FileNotFoundError:
         raise CheckpointError(f"There is no config.json in {folder}; give the directory of a draft head.") from None
-    except json.JSONDecodeError as error:
-        raise CheckpointError(f"{folder / 'config.json'} is not JSON ({error}).") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{file} is not JSON ({error}); fetch it again.") from None
+    if not isinstance(fields, dict):
+        raise CheckpointError(f"{file} holds a {type(fields).__name__} instead of an object; fetch it again.")
+    return fields
 
 
 def read_weights(file: Path, prefix: str = "") -> dict[str, Tensor]:
@@ -41,14 +45,13 @@ def read_weights(file: Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def write_files(folder: Path, weights: str, tensors: Mapping[str, Tensor], fields: Mapping[str, Any]) -> None:
-    """Write the tensors under the file name `weights` and the fields as config.json, each to a temporary name first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    file, description = folder / weights, folder / "config.json"
-    temporary = {path: path.with_name(path.name + ".tmp") for path in (file, description)}
-    if file.suffix == ".safetensors":
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary[file], {"format": "pt"})
+    """Write the tensors under the file name `weights` and the fields as config.json, each whole or not there.
+
+    The format follows from the name's ending: safetensors, or a pickled state dict. Raises DiskFullError.
+    """
+    if weights.endswith(".safetensors"):
+        flat = {name: tensor.contiguous() for name, tensor in tensors.items()}
+        write_whole(folder / weights, lambda temporary: save_file(flat, temporary, {"format": "pt"}))
     else:
-        torch.save(dict(tensors), temporary[file])
-    temporary[description].write_text(json.dumps(fields, indent=2) + "\n")
-    for path, written in temporary.items():
-        os.replace(written, path)
+        write_whole(folder / weights, lambda temporary: torch.save(dict(tensors), temporary))
+    write_text(folder / "config.json", json.dumps(fields, indent=2) + "\n")

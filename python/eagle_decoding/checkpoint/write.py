@@ -9,15 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
 from eagle_decoding.checkpoint.eagle1 import Eagle1Config
 from eagle_decoding.checkpoint.eagle1_formats import EAGLE1_FORMATS, eagle1_layout
 from eagle_decoding.checkpoint.errors import CheckpointError
+from eagle_decoding.checkpoint.files import write_files
 from eagle_decoding.checkpoint.formats import FORMATS, Format, TargetFacts, check_expressible
 from eagle_decoding.checkpoint.read import check_shapes, read_head
+from eagle_decoding.files import staged_folder
 
 
 def write_head(
@@ -37,7 +38,7 @@ def write_head(
 
     Layer ids that are the target's default three are left out: every engine knows those. Other files of an earlier
     directory at `path`, such as a README, stay. Raises CheckpointError if the format cannot express the head, if a
-    tensor is missing, unexpected or misshapen, or if what was written reads back differently.
+    tensor is missing, unexpected or misshapen, or if what was written reads back differently; DiskFullError.
     """
     folder = Path(path)
     check_shapes(folder, tensors, config.tensor_shapes())
@@ -47,17 +48,11 @@ def write_head(
         config = replace(config, aux_layer_ids=None)
     kind = check_expressible(EAGLE1_FORMATS if isinstance(config, Eagle1Config) else FORMATS, format, config, target)
     _check_replaceable(folder)
-    temporary = folder.with_name(folder.name + ".tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    try:
+    with staged_folder(folder) as temporary:
         fields = kind.fields(config, str(tensors["fc.weight"].dtype).removeprefix("torch."), target)
-        (temporary / "config.json").write_text(json.dumps(fields, indent=2) + "\n")
-        _save(_stored(kind, config, tensors, target), temporary / kind.weights)
+        write_files(temporary, kind.weights, _stored(kind, config, tensors, target), fields)
         _check_written(temporary, config, tensors)
         _replace(folder, temporary)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _stored(
@@ -71,13 +66,6 @@ def _stored(
     if kind.embedded and target is not None and "embed_tokens.weight" not in stored:
         stored["embed_tokens.weight"] = target.embed_tokens.detach().to(tensors["fc.weight"].dtype).contiguous()
     return stored
-
-
-def _save(tensors: dict[str, Tensor], file: Path) -> None:
-    if file.suffix == ".bin":
-        torch.save(tensors, file)
-    else:
-        save_file(tensors, file, {"format": "pt"})
 
 
 def _check_written(folder: Path, config: LayerConfig, tensors: dict[str, Tensor]) -> None:

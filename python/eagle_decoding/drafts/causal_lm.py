@@ -1,6 +1,5 @@
 """Speculative sampling: a small causal language model drafts (Leviathan et al. 2211.17192, Chen et al. 2302.01318)."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -9,6 +8,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from eagle_decoding import attention
+from eagle_decoding.checkpoint.files import read_fields
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, TreeRows
 from eagle_decoding.drafts.decoder_layer import causal_words
@@ -111,11 +111,14 @@ class CausalLmDraft(GrowingDraft):
 
 
 def is_causal_lm(path: Path) -> bool:
-    """Whether a directory holds a whole causal language model; draft heads may call themselves one in config.json."""
-    config, weights = path / "config.json", sorted(path.glob("*.safetensors"))
-    if not config.is_file() or not weights:
+    """Whether a directory holds a whole causal language model; draft heads may call themselves one in config.json.
+
+    Raises CheckpointError for a config.json that cannot be read.
+    """
+    weights = sorted(path.glob("*.safetensors"))
+    if not (path / "config.json").is_file() or not weights:
         return False
-    named = json.loads(config.read_text()).get("architectures") or [""]
+    named = read_fields(path).get("architectures") or [""]
     try:
         with safe_open(weights[0], framework="pt") as tensors:
             embedded = any(name.startswith("model.") for name in tensors.keys())  # noqa: SIM118

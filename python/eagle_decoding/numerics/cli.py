@@ -12,7 +12,7 @@ app = typer.Typer()
 
 @app.command()
 def numerics(
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:NUMBER.")] = "cpu",
     report: Annotated[Path | None, typer.Option(help="Markdown file to write the table to.")] = None,
 ) -> None:
     """Measure every op on every backend against float64; exit with 1 when a bound is broken."""
@@ -25,7 +25,9 @@ def numerics(
     from eagle_decoding.files import write_text
     from eagle_decoding.numerics.audit import audit
     from eagle_decoding.numerics.report import HEADER, markdown, row
+    from eagle_decoding.terminal.models import device_named
 
+    device = device_named(device)
     console = Console()
     findings = []
     with console.status("measuring") as status:

@@ -1,4 +1,4 @@
-"""A conversation in the terminal: the history is kept, Ctrl-C stops an answer, /quit ends."""
+"""A conversation in the terminal: the history is kept, Ctrl-C stops an answer, /exit ends."""
 
 import time
 from typing import Any
@@ -8,6 +8,8 @@ from transformers import TextStreamer
 from eagle_decoding.terminal.console import notice, out
 from eagle_decoding.terminal.models import Models
 from eagle_decoding.terminal.report import summary
+
+HELP = "Ctrl-C stops an answer, /exit or /quit ends the conversation, /help says this again."
 
 
 class HeardStreamer(TextStreamer):
@@ -23,14 +25,14 @@ class HeardStreamer(TextStreamer):
 
 
 def run_chat(models: Models, settings: dict[str, Any]) -> None:
-    """Reads questions until /quit or the end of the input.
+    """Reads questions until /exit, /quit or the end of the input.
 
     settings: arguments of generate
     Raises ValueError, before the first question, for a target without a chat template.
     """
     if models.tokenizer.chat_template is None:
         raise ValueError("chat needs a tokenizer with a chat template, and this target's has none: use generate.")
-    notice("Ctrl-C stops an answer, /quit ends the conversation.")
+    notice(HELP)
     history: list[dict[str, str]] = []
     while True:
         try:
@@ -38,9 +40,11 @@ def run_chat(models: Models, settings: dict[str, Any]) -> None:
         except (EOFError, KeyboardInterrupt):
             out.print()
             return
-        if question == "/quit":
+        if question in ("/exit", "/quit"):
             return
-        if question and make_room(models, history, question, settings["max_new_tokens"]):
+        if question == "/help":
+            notice(HELP)
+        elif question and make_room(models, history, question, settings["max_new_tokens"]):
             history.append({"role": "user", "content": question})
             history.append({"role": "assistant", "content": answer(models, history, settings)})
 

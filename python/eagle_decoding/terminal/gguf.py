@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer
 
+from eagle_decoding.files import staged_folder
 from eagle_decoding.target import load_target
 
 
@@ -32,9 +31,7 @@ def converted(file: Path, dtype: torch.dtype, say: Callable[[str], None]) -> Pat
     if folder.is_dir():
         return folder
     say(f"Converting {file.name} once to {dtype}, into {folder}.")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix="partial-", dir=folder.parent))
-    try:
+    with staged_folder(folder) as partial:
         load_target(file, dtype=dtype).save_pretrained(partial)
         AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name).save_pretrained(partial)
         try:
@@ -42,8 +39,6 @@ def converted(file: Path, dtype: torch.dtype, say: Callable[[str], None]) -> Pat
         except OSError:  # another process was faster: its copy is the same
             if not folder.is_dir():
                 raise
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -102,15 +102,27 @@ def element_type(name: str, option: str = "--dtype", known: Mapping[str, torch.d
 
 
 def device_named(name: str | None) -> str:
-    """The device of --device; None stands for a GPU where there is one. Raises ValueError for what is not there."""
+    """The device of --device; None stands for a GPU where there is one.
+
+    cuda:NUMBER makes that GPU the process's current one, so that it is what "cuda" means from then on. Raises
+    ValueError for what is not there.
+    """
     available = torch.cuda.is_available()
     if name is None:
         return "cuda" if available else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise ValueError(f"--device {name} is unknown, choose cpu or cuda.")
-    if name == "cuda" and not available:
-        raise ValueError("--device cuda needs a GPU that torch can use, and there is none: leave it out.")
-    return name
+    if name == "cpu":
+        return name
+    kind, colon, number = name.partition(":")
+    if kind != "cuda" or (colon and not number.isdecimal()):
+        raise ValueError(f"--device {name} is unknown, choose cpu, cuda or cuda:NUMBER.")
+    if not available:
+        raise ValueError(f"--device {name} needs a GPU that torch can use, and there is none: leave it out.")
+    if colon:
+        there = torch.cuda.device_count()
+        if int(number) >= there:
+            raise ValueError(f"--device {name} is not there: {there} GPUs are, counted from 0.")
+        torch.cuda.set_device(int(number))
+    return kind
 
 
 def bundled_target() -> Path:

@@ -18,7 +18,9 @@ Target = Annotated[
     typer.Option(help="Target model: directory, hub id or .gguf file.", show_default="SmolLM2-135M-Instruct"),
 ]
 Dtype = Annotated[str, typer.Option(help="bfloat16, float16 or float32.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda.", show_default="cuda where there is one, else cpu")]
+Device = Annotated[
+    str | None, typer.Option(help="cpu, cuda or cuda:NUMBER.", show_default="cuda where there is one, else cpu")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="section.key=value, any number.")]
 
 
@@ -43,7 +45,7 @@ def prepare(
     target: Annotated[str, typer.Option(help="Directory or hub id of the target, for its chat template.")],
     out: Annotated[Path, typer.Option(help="Token shard to write (.safetensors).")],
     files: Annotated[list[str], typer.Argument(help="JSONL files of conversations or texts.")],
-    max_length: Annotated[int, typer.Option(help="Rows are cut at this many tokens.")] = 2048,
+    max_length: Annotated[int, typer.Option(min=1, help="Rows are cut at this many tokens.")] = 2048,
 ) -> None:
     """Turn conversations into token rows with a loss mask."""
     from transformers import AutoTokenizer
@@ -68,7 +70,7 @@ def prompts(
     code: Annotated[
         list[str] | None, typer.Option(help="Package whose functions are to be completed; repeat it.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Prompts of each source.", show_default="all")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Prompts of each source.", show_default="all")] = None,
     seed: Annotated[int, typer.Option(help="Of the draw and the order.")] = 0,
 ) -> None:
     """Make a prompt file from installed packages: conversations, and functions without their bodies."""
@@ -85,13 +87,15 @@ def regenerate(
     files: Annotated[list[str] | None, typer.Argument(help="JSONL files with prompt, turns or messages.")] = None,
     target: Target = None,
     draft: Annotated[str | None, typer.Option(help="Head to speculate with; pays for small batches only.")] = None,
-    self_asked: Annotated[int, typer.Option(help="Questions that the target writes itself, then answers.")] = 0,
+    self_asked: Annotated[int, typer.Option(min=0, help="Questions that the target writes itself, then answers.")] = 0,
     exclude: Annotated[list[str] | None, typer.Option(help="Token shard whose prompts are left out.")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 256,
-    max_length: Annotated[int, typer.Option(help="Longest row, in tokens; longer prompts are left out.")] = 2048,
-    greedy: Annotated[float, typer.Option(help="Share of conversations answered at temperature 0.")] = 0.5,
-    temperature: Annotated[float, typer.Option(help="Temperature of the others.")] = 0.8,
-    batch: Annotated[int, typer.Option(help="Conversations decoded at once.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 256,
+    max_length: Annotated[int, typer.Option(min=1, help="Longest row, in tokens; longer prompts are left out.")] = 2048,
+    greedy: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of conversations answered at temperature 0.")
+    ] = 0.5,
+    temperature: Annotated[float, typer.Option(min=0, help="Temperature of the others.")] = 0.8,
+    batch: Annotated[int, typer.Option(min=1, help="Conversations decoded at once.")] = 32,
     seed: Annotated[int, typer.Option(help="The same seed gives the same rows.")] = 0,
     dtype: Dtype = "bfloat16",
     device: Device = None,
@@ -129,7 +133,7 @@ def regenerate(
 def capture(
     config: ConfigFile,
     overrides: Overrides = None,
-    max_gb: Annotated[float, typer.Option(help="Refuse to write more than this.")] = 50.0,
+    max_gb: Annotated[float, typer.Option(min=0, help="Refuse to write more than this.")] = 50.0,
     device: Device = None,
 ) -> None:
     """Write the target's features of every token row to data.features."""
@@ -200,15 +204,15 @@ def evaluate(
     files: Annotated[list[str], typer.Argument(help="JSONL files of questions: turns, prompt or messages.")],
     out: Annotated[Path, typer.Option(help="JSON file of the results; an existing one is continued.")],
     target: Target = None,
-    limit: Annotated[int | None, typer.Option(help="Questions of each file.", show_default="all")] = None,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of each file.", show_default="all")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     num_nodes: Annotated[int, typer.Option(help="Nodes of the draft tree, the root included.")] = 24,
     max_depth: Annotated[int, typer.Option(help="Levels of the tree, and length of the chain.")] = 5,
     topk: Annotated[int, typer.Option(help="Children per expanded node of the tree.")] = 4,
     run: Annotated[
         Path | None, typer.Option(help="Training run to compare with: tau_sim on its held-out rows.")
     ] = None,
-    run_rows: Annotated[int, typer.Option(help="Held-out rows of that comparison.")] = 32,
+    run_rows: Annotated[int, typer.Option(min=1, help="Held-out rows of that comparison.")] = 32,
     plot: Annotated[Path | None, typer.Option(help="Image file for survival by depth.")] = None,
     dtype: Dtype = "bfloat16",
     device: Device = None,
@@ -262,8 +266,8 @@ def probe(
     draft: Annotated[str, typer.Argument(help="Head directory.")],
     files: Annotated[list[str] | None, typer.Argument(help="JSONL prompt files instead of the built-in ones.")] = None,
     target: Target = None,
-    limit: Annotated[int, typer.Option(help="Prompts of each file.")] = 6,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 128,
+    limit: Annotated[int, typer.Option(min=1, help="Prompts of each file.")] = 6,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 128,
     dtype: Dtype = "bfloat16",
     device: Device = None,
 ) -> None:

@@ -23,7 +23,7 @@ from eagle_decoding.train.serving import serving_logits
 
 SHIFTS = (0, -1, 1)
 SAFEAILAB_BASE = 10000.0
-CONVINCING = 3.0  # standard errors by which a variant must beat what the config says
+CONVINCING = 3.0  # standard errors by which a variant must beat what it is compared with
 QUESTIONS = (
     "Why is the sky blue? Answer in a few sentences.",
     "Write a Python function that returns the n-th Fibonacci number.",
@@ -62,8 +62,17 @@ class Finding:
 
     def lead(self, other: Finding) -> tuple[float, float]:
         """(mean gain in log-probability over another variant, its standard error), position by position."""
-        gain = self.logprob - other.logprob
-        return float(gain.mean()), float(gain.std()) / math.sqrt(len(gain))
+        return mean_and_error(self.logprob - other.logprob)
+
+    @property
+    def fits(self) -> bool:
+        """Whether the text is clearly likelier than by chance among the tokens that the head can draft."""
+        gain, error = mean_and_error(self.logprob + math.log(self.variant.config.draft_vocab_size))
+        return gain > CONVINCING * error
+
+
+def mean_and_error(gain: Tensor) -> tuple[float, float]:
+    return float(gain.mean()), float(gain.std()) / math.sqrt(len(gain))
 
 
 def variants(config: HeadConfig, num_target_layers: int) -> list[Variant]:
@@ -155,8 +164,13 @@ def score(
 
 
 def verdict(findings: list[Finding]) -> str:
-    """One sentence: which reading the head was trained with."""
+    """One sentence: which reading the head was trained with, if any."""
     given, best = findings[0], max(findings, key=lambda finding: float(finding.logprob.mean()))
+    if not best.fits:
+        return (
+            "No reading of the head fits: none makes the text clearly likelier than chance among its "
+            f"{best.variant.config.draft_vocab_size} tokens; it was trained for another target, or not at all."
+        )
     gain, error = best.lead(given)
     if gain <= CONVINCING * error:
         return "The head was trained as its config says: no other reading makes the text clearly likelier."

@@ -87,6 +87,7 @@ def regenerate(
         save_shard(_shard(dialogues, decoder.target.config.vocab_size), paths[-1])
     merged = _merge(paths)
     if not len(merged["length"]):
+        shutil.rmtree(folder)
         raise DataError(
             f"None of the {len(prompts)} prompts was answered: with answers of {options.max_new_tokens} tokens they "
             f"may be over {longest}; ask for shorter ones."

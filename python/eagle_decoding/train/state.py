@@ -112,7 +112,7 @@ def _read(path: Path) -> TrainState:
     with safe_open(path, framework="pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         facts = file.metadata()
-    if "checksum" in facts and int(facts["checksum"]) != _checksum(tensors):  # version 0.1.0 wrote none
+    if int(facts["checksum"]) != _checksum(tensors):
         raise ValueError("its bytes do not add up to its checksum")
     optimizer: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
