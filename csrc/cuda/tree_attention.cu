@@ -22,7 +22,7 @@ template <class T>
 __global__ __launch_bounds__(kMergeWarps* kWarp) void merge_kernel(const __grid_constant__ TreeAttentionParams p,
                                                                    const __grid_constant__ AttentionSplit s) {
   wait_for_earlier_kernels();
-  __shared__ float sums[kMergeWarps][kMaxHeadDim];
+  alignas(float4) __shared__ float sums[kMergeWarps][kMaxHeadDim];
   const int64_t kv_head = blockIdx.y, b = blockIdx.z;
   const int row = blockIdx.x, lane = lane_id();
   const auto lse = [&](int split) { return s.lse[partial_index(p, split, b, kv_head, row)]; };
