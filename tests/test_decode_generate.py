@@ -1,5 +1,7 @@
 """generate: the arguments and return types of transformers' generate."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from models import PAD, VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
@@ -20,8 +22,9 @@ from transformers import (
 from transformers.generation import MaxLengthCriteria
 from transformers.generation.streamers import BaseStreamer
 
-from eagle_decoding import SpeculativeDecoder
+from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.drafts import NoDraft
+from eagle_decoding.drafts.causal_lm import CausalLmDraft
 from eagle_decoding.target import Target
 
 
@@ -45,6 +48,18 @@ class StopAt(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
         return (input_ids[:, 11:] == self.token).any(dim=1)
+
+
+class StopWhenUnsure(StoppingCriteria):
+    """Stops a sequence at its first token of a probability below `bar`, and keeps how many scores it was shown."""
+
+    def __init__(self, bar: float):
+        self.bar = bar
+        self.shown: list[int] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: tuple[torch.Tensor, ...], **kwargs: object) -> torch.Tensor:
+        self.shown.append(len(scores))
+        return scores[-1].softmax(-1).gather(1, input_ids[:, -1:]).squeeze(1) < self.bar
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +118,23 @@ def test_stopping_criteria(target, batch):
     texts = [row[int((m == 0).sum()) :].tolist() for row, m in zip(text, inputs["attention_mask"], strict=True)]
     decoder = SpeculativeDecoder(target, ScriptedDraft(texts, accuracy=0.9, num_nodes=12))
     assert torch.equal(decoder.generate(**inputs, **settings), expected)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_criteria_see_the_scores_of_emitted_tokens_only(target, batch):
+    """A criterion reads the newest token's scores where rounds accept four tokens at once."""
+    decoder = SpeculativeDecoder(target, CausalLmDraft(deepcopy(target), VOCAB, TreeConfig(6, 5, 1)))
+    settings = {"do_sample": False, "max_new_tokens": 40, "return_dict_in_generate": True, "output_scores": True}
+    settings |= {"eos_token_id": None, **prompts(batch)}
+    for bar in (0.082, 0.075):
+        plainly, drafting = StopWhenUnsure(bar), StopWhenUnsure(bar)
+        plain = decoder.generate(**settings, speculate=False, stopping_criteria=[plainly])
+        drafted = decoder.generate(**settings, stopping_criteria=[drafting])
+        assert torch.equal(drafted.sequences, plain.sequences)
+        for mine, theirs in zip(drafted.scores, plain.scores, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+        assert sorted(drafting.shown) == sorted(plainly.shown)
+    assert decoder.stats.tokens_per_round > 3
 
 
 @pytest.mark.parametrize(

@@ -92,7 +92,11 @@ class Output:
         )
 
     def scores_so_far(self, b: int) -> tuple[Tensor, ...] | None:
-        return tuple(scores for _, scores in self.recorded[b]) if self.config.output_scores else None
+        return tuple(scores for _, scores in self.emitted_records(b)) if self.config.output_scores else None
+
+    def emitted_records(self, b: int) -> list[tuple[Tensor, Tensor]]:
+        """What was recorded of request b's emitted tokens: a whole round is recorded before its tokens are pushed."""
+        return self.recorded[b][: len(self.new_tokens[b])]
 
     def stream(self) -> None:
         """Hands the streamer every step that all unfinished requests have reached."""
@@ -121,5 +125,6 @@ class Output:
     def stack(self, kind: int, steps: int) -> tuple[Tensor, ...]:
         """Recorded rows as one [batch, vocab] tensor per step; requests that ended earlier show zeros."""
         blank = torch.zeros_like(self.recorded[0][0][kind])
-        rows = [[r[step][kind] if step < len(r) else blank for r in self.recorded] for step in range(steps)]
+        records = [self.emitted_records(b) for b in range(len(self.new_tokens))]
+        rows = [[r[step][kind] if step < len(r) else blank for r in records] for step in range(steps)]
         return tuple(torch.cat(row) for row in rows)
