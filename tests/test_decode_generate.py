@@ -12,6 +12,8 @@ from tokenizers.pre_tokenizers import Split
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     MaxTimeCriteria,
     PreTrainedTokenizerFast,
     StoppingCriteria,
@@ -26,6 +28,8 @@ from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.drafts import NoDraft
 from eagle_decoding.drafts.causal_lm import CausalLmDraft
 from eagle_decoding.target import Target
+
+TINY = {"vocab_size": 20, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 4}
 
 
 class Recorder(BaseStreamer):
@@ -278,6 +282,21 @@ def test_sliding_windows_are_refused_before_a_decoder_is_made():
     target.config.sliding_window = 4096
     with pytest.raises(ValueError, match="sliding window of 4096 tokens"):
         SpeculativeDecoder.from_pretrained(target, "prompt-lookup")
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 4.0},
+        {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_rotary_embeddings_that_depend_on_the_other_rows_are_refused(rope):
+    """Drafts reach past the length at which they rescale before plain decoding does."""
+    config = LlamaConfig(rope_parameters={"rope_theta": 1e4, "original_max_position_embeddings": 24, **rope}, **TINY)
+    with pytest.raises(ValueError, match=f"'llama' has {rope['rope_type']} rotary embeddings"):
+        SpeculativeDecoder(LlamaForCausalLM(config), NoDraft())
 
 
 @pytest.mark.parametrize(

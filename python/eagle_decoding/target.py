@@ -19,6 +19,7 @@ from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+RESCALED = ("dynamic", "longrope")  # rotary embeddings of which a row depends on the largest position in the forward
 WINDOWED = ("mistral", "mixtral")  # kinds whose every layer has the window of the configuration, if there is one
 TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
 
@@ -103,6 +104,12 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
         raise ValueError(
             f"{role} {config.model_type!r} has a sliding window of {config.sliding_window} tokens, which tree "
             "attention does not support: load it with sliding_window=None where no text is longer."
+        )
+    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if rope_type in RESCALED:
+        raise ValueError(
+            f"{role} {config.model_type!r} has {rope_type} rotary embeddings, which rescale every row by the largest "
+            "position of a forward, so that drafts ahead would change the text: use a model with a fixed scaling."
         )
 
 
