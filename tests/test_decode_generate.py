@@ -299,6 +299,10 @@ def test_rotary_embeddings_that_depend_on_the_other_rows_are_refused(rope):
         SpeculativeDecoder(LlamaForCausalLM(config), NoDraft())
 
 
+def wide_heads() -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(head_dim=260, **TINY))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -310,6 +314,11 @@ def test_rotary_embeddings_that_depend_on_the_other_rows_are_refused(rope):
         (lambda t: SpeculativeDecoder(t, None), "draft must be a loaded draft, got None"),
         (lambda t: SpeculativeDecoder.from_pretrained(t, "suffix", tree=(8, 4, 4)), r"TreeConfig, got \(8, 4, 4\)"),
         (lambda t: SpeculativeDecoder(tiny_target(dtype=torch.float64), NoDraft()), "torch.float64 weights: load it"),
+        (
+            lambda t: SpeculativeDecoder(t.model, NoDraft()),
+            "LlamaModel has no output projection .*AutoModelForCausalLM",
+        ),
+        (lambda t: SpeculativeDecoder(wide_heads(), NoDraft()), "heads of 260 numbers, .* takes up to 256"),
     ],
 )
 def test_decoders_that_cannot_be_made(target, make, message):
