@@ -58,6 +58,17 @@ class Output:
     def active_rows(self) -> list[int]:
         return [b for b, finished in enumerate(self.finished) if not finished]
 
+    @property
+    def is_level(self) -> bool:
+        """Whether all unfinished requests have the same number of new tokens."""
+        return len({len(self.new_tokens[b]) for b in self.active_rows()}) == 1
+
+    def texts(self) -> Tensor:
+        """[batch, tokens] int64: everything of all requests so far, those behind the longest padded on the right."""
+        steps = max(len(tokens) for tokens in self.new_tokens)
+        padded = [tokens + [self.pad_token] * (steps - len(tokens)) for tokens in self.new_tokens]
+        return torch.cat([self.input_ids, self.input_ids.new_tensor(padded)], dim=1)
+
     def prefix(self, b: int) -> Tensor:
         """[tokens] int64: everything of request b so far, as plain decoding would hold it."""
         return torch.cat([self.input_ids[b], self.input_ids.new_tensor(self.new_tokens[b])])
@@ -113,11 +124,10 @@ class Output:
 
     def result(self) -> Tensor | GenerateDecoderOnlyOutput:
         """What transformers' generate returns for the same settings."""
-        steps = max(len(tokens) for tokens in self.new_tokens)
-        padded = [tokens + [self.pad_token] * (steps - len(tokens)) for tokens in self.new_tokens]
-        sequences = torch.cat([self.input_ids, self.input_ids.new_tensor(padded)], dim=1)
+        sequences = self.texts()
         if not self.config.return_dict_in_generate:
             return sequences
+        steps = sequences.shape[1] - self.input_ids.shape[1]
         logits = self.stack(0, steps) if self.config.output_logits else None
         scores = self.stack(1, steps) if self.config.output_scores else None
         return GenerateDecoderOnlyOutput(sequences=sequences, scores=scores, logits=logits)
