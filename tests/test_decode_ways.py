@@ -10,6 +10,7 @@ from test_decode_sampling import SETTINGS, chi_square, sample
 import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance
 from eagle_decoding.drafts import coupled
+from eagle_decoding.drafts.causal_lm import CausalLmDraft
 from eagle_decoding.drafts.coupled import Coupling, threshold
 from eagle_decoding.drafts.drawn import level_widths
 from eagle_decoding.drafts.rules import RuleChooser, fixed_children
@@ -209,3 +210,14 @@ def test_typical_acceptance_of_greedy_requests_is_exact():
     assert torch.equal(typical, decoder.generate(**inputs, **settings, speculate=False))
     with pytest.raises(ValueError, match="threshold and alpha in"):
         TypicalAcceptance(threshold=0)
+
+
+def test_more_children_than_can_be_looked_at_are_refused():
+    """By a head with 40 tokens, by a head and by a small model with 97, before anything is decoded."""
+    target, wide = tiny_target(), TreeConfig(num_nodes=60, max_depth=2, topk=80)
+    with pytest.raises(ValueError, match=r"topk must be at most 40 .* from 40 tokens, got 41"):
+        eagle_decoder(target, TreeConfig(8, 2, 41), draft_vocab=40)
+    with pytest.raises(ValueError, match=r"topk must be at most 64 .* from 97 tokens, got 80"):
+        eagle_decoder(target, wide)
+    with pytest.raises(ValueError, match=r"topk must be at most 64 .* from 97 tokens, got 80"):
+        CausalLmDraft(tiny_target(), VOCAB, wide)
