@@ -140,6 +140,15 @@ def test_a_request_has_its_own_parameters():
             assert torch.equal(decoder.generate(**row, seed=3 + b, **own, **settings)[0], together[b])
 
 
+def test_parameters_of_a_request_hold_for_all_its_sequences():
+    decoder, inputs = decoder_for("coupled"), prompts(3)
+    settings = {**inputs, "max_new_tokens": 12, "eos_token_id": None, "num_return_sequences": 2, "seed": 3}
+    short = decoder.generate(**settings, temperature=[0.0, 1.0, 0.7], top_k=[0, 9, 0])
+    full = decoder.generate(**settings, temperature=[0.0, 0.0, 1.0, 1.0, 0.7, 0.7], top_k=[0, 0, 9, 9, 0, 0])
+    assert len(short) == 6 and torch.equal(short, full)
+    assert torch.equal(short[0], short[1]) and not torch.equal(short[2], short[3])
+
+
 @pytest.mark.parametrize("children", DRAWN)
 def test_greedy_requests_among_drawn_trees(children):
     decoder, inputs = decoder_for(children), prompts(3)

@@ -119,8 +119,8 @@ class SpeculativeDecoder:
         typical_acceptance: LOSSY, Medusa's rule instead of an exact one; None, the default, is lossless
         streamer:  receives tokens as they become final
 
-        temperature, top_k, top_p and min_p may be sequences, one value a request; these requests sample, and those with
-        temperature 0 decode greedily.
+        temperature, top_k, top_p and min_p may be sequences, one value a request, for all its num_return_sequences;
+        these requests sample, and those with temperature 0 decode greedily.
 
         Raises ValueError for what are no token ids of the target, a prompt that does not fit the context, and modes of
         generate that are not supported.
@@ -132,9 +132,8 @@ class SpeculativeDecoder:
             if kwargs.get(name) is not None:
                 raise ValueError(f"{name} is another way of decoding than this decoder's own: leave it out.")
         self.move_stop_strings(kwargs)
-        per_request = {
-            name: kwargs.pop(name) for name in PER_REQUEST if isinstance(kwargs.get(name), Sequence | Tensor)
-        }
+        several = [name for name in PER_REQUEST if isinstance(kwargs.get(name), Sequence | Tensor)]
+        per_request = {name: kwargs.pop(name) for name in several if not isinstance(kwargs[name], str)}
         if per_request and not kwargs.setdefault("do_sample", True):
             raise ValueError(f"do_sample=False decodes every request greedily: leave out {', '.join(per_request)}.")
         return self.target.generate(

@@ -1,6 +1,6 @@
 """From generation settings to the accepted path: fused sampling, or processors on each node's own prefix."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -26,6 +26,12 @@ from eagle_decoding.typical import TypicalAcceptance, verify_typically
 
 FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)  # in the order of the op
 STATEFUL = (SynthIDTextWatermarkLogitsProcessor, PrefixConstrainedLogitsProcessor)  # of transformers' own, or may be
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {  # of a request's own parameters
+    "temperature": ("finite, 0 (greedy) or above", lambda value: 0 <= value < inf),
+    "top_k": ("an integer, 0 (off) or above", lambda value: 0 <= value < 2**31 and value % 1 == 0),
+    "top_p": ("from 0 to 1", lambda value: 0 <= value <= 1),
+    "min_p": ("from 0 to 1", lambda value: 0 <= value <= 1),
+}
 
 
 @dataclass
@@ -83,7 +89,8 @@ class NodeSampler:
                 "top_p and min_p and without output_scores and output_logits: leave these out, or pass one value."
             )
         for name, values in (per_request or {}).items():
-            setattr(self.params, name, one_per_request(name, values, getattr(self.params, name)))
+            copies = generation_config.num_return_sequences or 1
+            setattr(self.params, name, one_per_request(name, values, getattr(self.params, name), copies))
 
     def verify(self, logits: Tensor, tree: DraftTree, output: Output) -> tuple[Tensor, Tensor, Tensor]:
         """Returns accept_index, accept_length and bonus_token as `verify_tree` does.
@@ -219,12 +226,26 @@ def is_stateless(processor: Any) -> bool:
     return type(processor).__module__ == LogitsProcessor.__module__ and type(processor) not in STATEFUL
 
 
-def one_per_request(name: str, values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
-    """A parameter's values, one for each request, as `sample_tokens` takes them."""
-    tensor = torch.as_tensor(values, dtype=like.dtype, device=like.device).contiguous()
-    if tensor.shape != like.shape:
-        raise ValueError(f"{name} must be one number or one per request: got {len(values)} for a batch of {len(like)}.")
-    return tensor
+def one_per_request(name: str, values: Sequence[float] | Tensor, like: Tensor, copies: int) -> Tensor:
+    """A parameter's values, one for each request or for each of its copies in the batch, as `sample_tokens` takes them.
+
+    Raises ValueError for values that are no numbers, too many or too few, or out of range.
+    """
+    try:
+        given = torch.as_tensor(values, dtype=torch.float64, device=like.device)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be one number or one per request, got {values!r}.") from None
+    if given.shape == (len(like) // copies,):
+        given = given.repeat_interleave(copies)
+    if given.shape != like.shape:
+        raise ValueError(
+            f"{name} must be one number or one per request: got {given.numel()} for a batch of {len(like)}."
+        )
+    words, fits = RANGES[name]
+    for request, value in enumerate(given.tolist()):
+        if not fits(value):
+            raise ValueError(f"{name} must be {words}, got {value} for request {request // copies}.")
+    return given.to(like.dtype)
 
 
 def split_processors(processors: Sequence[Any]) -> tuple[list[Any], list[Any]]:
