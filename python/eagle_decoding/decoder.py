@@ -210,7 +210,10 @@ class SpeculativeDecoder:
             self.stats = Stats()
             memory = self.memory_for(speculate, target, draft, sampler)
             with target.attached():
-                decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
+                try:
+                    decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
+                finally:
+                    self.stats.tokens = output.num_tokens
             if memory is not None:
                 self.memories[speculate] = memory
         return output.result()

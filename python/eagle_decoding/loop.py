@@ -57,7 +57,6 @@ def decode(
         if len(active) < len(accepted):
             following = following.holding(torch.tensor(output.finished, device=prompt.device), state)
         state = following.narrowed(1 + max((accepted[b] for b in active), default=0))
-    stats.tokens = output.num_tokens
 
 
 def prefill(
