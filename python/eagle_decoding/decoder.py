@@ -202,7 +202,7 @@ class SpeculativeDecoder:
         check_lengths(lengths, model.config.max_position_embeddings)
         check_tokens(prompt, model.get_input_embeddings().num_embeddings)
         output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
-        seeds = request_seeds(seed, len(input_ids))
+        seeds = request_seeds(seed, len(input_ids), generation_config.do_sample)
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )

@@ -68,13 +68,15 @@ def check_tokens(prompt: Tensor, vocab_size: int) -> None:
         )
 
 
-def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int) -> list[int]:
+def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int, sampling: bool) -> list[int]:
     """One seed per request; None draws them from torch's default generator, so torch.manual_seed governs them.
+
+    sampling: whether they are needed; a greedy call leaves that generator alone, as transformers' does
 
     Raises ValueError for anything but an integer, or one per request, of 64 bits.
     """
     if seed is None:
-        return torch.randint(2**62, (batch,)).tolist()
+        return torch.randint(2**62, (batch,)).tolist() if sampling else [0] * batch
     given = seed.tolist() if isinstance(seed, Tensor) else seed
     seeds = [int(given) + b for b in range(batch)] if isinstance(given, Integral) else integers(given)
     if len(seeds) != batch:
