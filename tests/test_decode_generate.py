@@ -21,7 +21,7 @@ from transformers import (
     StopStringCriteria,
     pipeline,
 )
-from transformers.generation import MaxLengthCriteria
+from transformers.generation import MaxLengthCriteria, stopping_criteria
 from transformers.generation.streamers import BaseStreamer
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
@@ -192,6 +192,21 @@ def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target
     inputs = prompts(batch)
     settings = {"do_sample": False, "max_new_tokens": 8, "stopping_criteria": [MaxLengthCriteria(5)]}
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+@pytest.mark.parametrize("length", [246, 245])
+def test_leaving_the_context_is_warned_of_as_in_generate(monkeypatch, target, decoder, length):
+    """A text of 257 tokens is the first that leaves a context of 256, and says so if it goes on."""
+    warnings: list[str] = []
+    monkeypatch.setattr(stopping_criteria.logger, "warning_once", warnings.append)
+    settings = {**prompts(1), "do_sample": False, "max_new_tokens": length + 1, "eos_token_id": None}
+    target.generate(**settings)
+    expected = list(dict.fromkeys(warnings))
+    assert len(expected) == (length == 246)
+    for speculate in (True, False):
+        warnings.clear()
+        decoder.generate(**settings, speculate=speculate)
+        assert list(dict.fromkeys(warnings)) == expected
 
 
 def letters() -> PreTrainedTokenizerFast:

@@ -122,6 +122,10 @@ class SpeculativeDecoder:
         temperature, top_k, top_p and min_p may be sequences, one value a request, for all its num_return_sequences;
         these requests sample, and those with temperature 0 decode greedily.
 
+        Stopping criteria see one request at a time, [1, tokens] as plain decoding would hold it after each of its
+        tokens, and stop this request: one that looks at the whole batch stops each by itself. Logits processors see
+        what plain decoding shows them.
+
         Raises ValueError for what are no token ids of the target, a prompt that does not fit the context, and modes of
         generate that are not supported.
         """

@@ -30,7 +30,8 @@ class Output:
         self.finished = [False] * len(input_ids)
         self.recorded: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(len(input_ids))]
         self.streamed = 0
-        limits = [c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)]
+        self.length_criteria = [c for c in criteria if isinstance(c, MaxLengthCriteria)]
+        limits = [c.max_length for c in self.length_criteria]
         self.max_new_tokens = max(1, min(limits) - input_ids.shape[1]) if limits else None  # one at least, as generate
         self.eos = {int(i) for c in criteria if isinstance(c, EosTokenCriteria) for i in c.eos_token_id.flatten()}
         others = [c for c in criteria if not isinstance(c, MaxLengthCriteria | EosTokenCriteria)]
@@ -93,7 +94,14 @@ class Output:
                 if self.stops(b, token):
                     self.finished[b] = True
                     break
+        self.warn_of_length()
         self.stream()
+
+    def warn_of_length(self) -> None:
+        """Shows transformers' length criteria how long the texts are: they warn, once, beyond the model's context."""
+        longest = self.input_ids.shape[1] + max(len(tokens) for tokens in self.new_tokens)
+        for criterion in self.length_criteria:
+            criterion(torch.empty(1, longest, device="meta"), None)
 
     def stops(self, b: int, token: int) -> bool:
         if token in self.eos or len(self.new_tokens[b]) == self.max_new_tokens:
