@@ -1,5 +1,7 @@
 """generate: the arguments and return types of transformers' generate."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from models import PAD, VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
@@ -10,6 +12,8 @@ from tokenizers.pre_tokenizers import Split
 from transformers import (
     AutoModelForCausalLM,
     GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
     MaxTimeCriteria,
     PreTrainedTokenizerFast,
     StoppingCriteria,
@@ -17,12 +21,15 @@ from transformers import (
     StopStringCriteria,
     pipeline,
 )
-from transformers.generation import MaxLengthCriteria
+from transformers.generation import MaxLengthCriteria, stopping_criteria
 from transformers.generation.streamers import BaseStreamer
 
-from eagle_decoding import SpeculativeDecoder
+from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.drafts import NoDraft
+from eagle_decoding.drafts.causal_lm import CausalLmDraft
 from eagle_decoding.target import Target
+
+TINY = {"vocab_size": 20, "hidden_size": 32, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 4}
 
 
 class Recorder(BaseStreamer):
@@ -45,6 +52,18 @@ class StopAt(StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: object, **kwargs: object) -> torch.Tensor:
         return (input_ids[:, 11:] == self.token).any(dim=1)
+
+
+class StopWhenUnsure(StoppingCriteria):
+    """Stops a sequence at its first token of a probability below `bar`, and keeps how many scores it was shown."""
+
+    def __init__(self, bar: float):
+        self.bar = bar
+        self.shown: list[int] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: tuple[torch.Tensor, ...], **kwargs: object) -> torch.Tensor:
+        self.shown.append(len(scores))
+        return scores[-1].softmax(-1).gather(1, input_ids[:, -1:]).squeeze(1) < self.bar
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +124,23 @@ def test_stopping_criteria(target, batch):
     assert torch.equal(decoder.generate(**inputs, **settings), expected)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_criteria_see_the_scores_of_emitted_tokens_only(target, batch):
+    """A criterion reads the newest token's scores where rounds accept four tokens at once."""
+    decoder = SpeculativeDecoder(target, CausalLmDraft(deepcopy(target), VOCAB, TreeConfig(6, 5, 1)))
+    settings = {"do_sample": False, "max_new_tokens": 40, "return_dict_in_generate": True, "output_scores": True}
+    settings |= {"eos_token_id": None, **prompts(batch)}
+    for bar in (0.082, 0.075):
+        plainly, drafting = StopWhenUnsure(bar), StopWhenUnsure(bar)
+        plain = decoder.generate(**settings, speculate=False, stopping_criteria=[plainly])
+        drafted = decoder.generate(**settings, stopping_criteria=[drafting])
+        assert torch.equal(drafted.sequences, plain.sequences)
+        for mine, theirs in zip(drafted.scores, plain.scores, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+        assert sorted(drafting.shown) == sorted(plainly.shown)
+    assert decoder.stats.tokens_per_round > 3
+
+
 @pytest.mark.parametrize(
     "warpers", [{}, {"repetition_penalty": 1.2}, {"do_sample": True, "temperature": 0.8, "top_k": 9}]
 )
@@ -156,6 +192,21 @@ def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target
     inputs = prompts(batch)
     settings = {"do_sample": False, "max_new_tokens": 8, "stopping_criteria": [MaxLengthCriteria(5)]}
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+@pytest.mark.parametrize("length", [246, 245])
+def test_leaving_the_context_is_warned_of_as_in_generate(monkeypatch, target, decoder, length):
+    """A text of 257 tokens is the first that leaves a context of 256, and says so if it goes on."""
+    warnings: list[str] = []
+    monkeypatch.setattr(stopping_criteria.logger, "warning_once", warnings.append)
+    settings = {**prompts(1), "do_sample": False, "max_new_tokens": length + 1, "eos_token_id": None}
+    target.generate(**settings)
+    expected = list(dict.fromkeys(warnings))
+    assert len(expected) == (length == 246)
+    for speculate in (True, False):
+        warnings.clear()
+        decoder.generate(**settings, speculate=speculate)
+        assert list(dict.fromkeys(warnings)) == expected
 
 
 def letters() -> PreTrainedTokenizerFast:
@@ -249,6 +300,25 @@ def test_sliding_windows_are_refused_before_a_decoder_is_made():
 
 
 @pytest.mark.parametrize(
+    "rope",
+    [
+        {"rope_type": "dynamic", "factor": 4.0},
+        {"rope_type": "longrope", "factor": 2.0, "short_factor": [1.0] * 4, "long_factor": [2.0] * 4},
+    ],
+    ids=lambda rope: rope["rope_type"],
+)
+def test_rotary_embeddings_that_depend_on_the_other_rows_are_refused(rope):
+    """Drafts reach past the length at which they rescale before plain decoding does."""
+    config = LlamaConfig(rope_parameters={"rope_theta": 1e4, "original_max_position_embeddings": 24, **rope}, **TINY)
+    with pytest.raises(ValueError, match=f"'llama' has {rope['rope_type']} rotary embeddings"):
+        SpeculativeDecoder(LlamaForCausalLM(config), NoDraft())
+
+
+def wide_heads() -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(head_dim=260, **TINY))
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda t: SpeculativeDecoder.from_pretrained("./nowhere", "suffix"), "^./nowhere does not exist: give a dir"),
@@ -259,6 +329,11 @@ def test_sliding_windows_are_refused_before_a_decoder_is_made():
         (lambda t: SpeculativeDecoder(t, None), "draft must be a loaded draft, got None"),
         (lambda t: SpeculativeDecoder.from_pretrained(t, "suffix", tree=(8, 4, 4)), r"TreeConfig, got \(8, 4, 4\)"),
         (lambda t: SpeculativeDecoder(tiny_target(dtype=torch.float64), NoDraft()), "torch.float64 weights: load it"),
+        (
+            lambda t: SpeculativeDecoder(t.model, NoDraft()),
+            "LlamaModel has no output projection .*AutoModelForCausalLM",
+        ),
+        (lambda t: SpeculativeDecoder(wide_heads(), NoDraft()), "heads of 260 numbers, .* takes up to 256"),
     ],
 )
 def test_decoders_that_cannot_be_made(target, make, message):

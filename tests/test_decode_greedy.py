@@ -2,9 +2,13 @@
 
 import pytest
 import torch
-from models import EOS, KINDS, ScriptedDraft, eagle_decoder, prompts, tiny_target
+from models import EOS, KINDS, PAD, VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.drafts import load_draft
+from eagle_decoding.drafts.auto import AutoDraft
+from eagle_decoding.drafts.causal_lm import CausalLmDraft
+from eagle_decoding.drafts.hybrid import HybridDraft
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
 
@@ -106,3 +110,36 @@ def test_target_is_left_as_it_was():
     eagle_decoder(target).generate(**prompts(1), **GREEDY)
     assert target.config._attn_implementation == before
     assert [len(layer._forward_pre_hooks) for layer in target.model.layers] == hooks
+
+
+def test_requests_that_ended_take_no_more_room():
+    """Request 1 ends at its first token; its draft, which knows what would follow, accepts a dozen tokens a round."""
+    target, inputs = tiny_target(), prompts(2)
+    text = target.generate(**inputs, do_sample=False, max_new_tokens=300, eos_token_id=None)
+    starts = [mask_start(mask) for mask in inputs["attention_mask"]]
+    texts = [[], text[1, starts[1] :].tolist()]
+    settings = {"do_sample": False, "max_new_tokens": 60, "eos_token_id": int(text[1, 11]), "pad_token_id": PAD}
+    assert text[1, 11] not in text[0, 11:71]
+    decoder = SpeculativeDecoder(target, ScriptedDraft(texts, accuracy=1.0, num_nodes=40))
+    assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+    assert decoder.stats.rounds > 50
+    positions = torch.stack([tree.position_ids[:, 0] for tree in decoder.draft.proposed])
+    assert positions[:, 1].unique().tolist() == [11 - starts[1]]
+
+
+@pytest.mark.parametrize("name", ["eagle", "suffix", "lookahead", "suffix+eagle", "small-model", "auto:eagle"])
+def test_requests_that_ended_disturb_no_draft(name):
+    target, inputs = tiny_target(), prompts(3)
+    text = target.generate(**inputs, do_sample=False, max_new_tokens=40, eos_token_id=None)
+    settings = {"do_sample": False, "max_new_tokens": 40, "pad_token_id": PAD}
+    decoder = eagle_decoder(target)
+    drafts = {
+        "eagle": lambda: decoder.draft,
+        "small-model": lambda: CausalLmDraft(tiny_target(), VOCAB, TreeConfig(6, 5, 1)),
+        "suffix+eagle": lambda: HybridDraft(decoder.draft, load_draft("suffix", target), 12),
+        "auto:eagle": lambda: AutoDraft(decoder.draft, 12, target),
+    }
+    decoder.draft = drafts.get(name, lambda: load_draft(name, target))()
+    for row, step in ((0, 0), (1, 3), (2, 17)):
+        settings["eos_token_id"] = [int(text[row, 11 + step]), int(text[1, 11 + 20])]
+        assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))

@@ -52,6 +52,13 @@ def test_seeds_differ_and_torch_seeds_the_default():
     assert torch.equal(sample(decoder, inputs), first)
 
 
+@pytest.mark.parametrize("speculate", [True, False])
+def test_greedy_decoding_leaves_torchs_generator_alone(speculate):
+    decoder, before = eagle_decoder(tiny_target()), torch.get_rng_state()
+    decoder.generate(**prompts(2), do_sample=False, max_new_tokens=6, speculate=speculate)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
 def test_text_is_independent_of_the_batch():
     """A request with its seed gives the same text alone and in any place of a batch."""
     decoder = eagle_decoder(tiny_target())

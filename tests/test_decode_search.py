@@ -8,6 +8,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import PAD, VOCAB, ScriptedDraft, eagle_decoder, tiny_target
+from test_decode_generate import StopWhenUnsure
+from test_decode_processors import Grammar
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 
@@ -41,20 +43,47 @@ def requests(draw: st.DrawFn) -> dict:
     values = {name: [draw(value) for _ in range(batch)] for name, value in several.items()}
     processors = draw(st.sampled_from([{}, {}, {"repetition_penalty": 1.5}, {"no_repeat_ngram_size": 2}]))
     inputs = {"input_ids": input_ids.where(attention_mask, PAD), "attention_mask": attention_mask.long()}
-    return inputs | values | processors
+    ends = {"eos_token_id": draw(st.sampled_from([None, list(range(3, 9))])), "pad_token_id": PAD}
+    return inputs | values | processors | ends
 
 
-def check_drafting_changes_nothing(kind: str, tree: TreeConfig, draft_vocab: int, accuracy: float | None, asked: dict):
-    """accuracy: of scripted random trees instead of a head's"""
+def reading_scores(asked: dict) -> dict:
+    """The same with the first request's parameters for all: scores go with one value of each."""
+    first = {name: asked[name][0] for name in ("temperature", "top_k", "top_p", "min_p")}
+    sampling = {"do_sample": True, **first} if first["temperature"] else {"do_sample": False}
+    rest = {name: value for name, value in asked.items() if name not in first}
+    return rest | sampling | {"return_dict_in_generate": True, "output_scores": True}
+
+
+def check_drafting_changes_nothing(
+    kind: str,
+    tree: TreeConfig,
+    draft_vocab: int,
+    accuracy: float | None,
+    asked: dict,
+    stateful: bool,
+    bar: float | None,
+):
+    """accuracy: of scripted random trees instead of those of a head; stateful: with a processor that keeps state
+
+    bar: of a stopping criterion that reads scores
+    """
     target = target_of(kind)
     decoder = eagle_decoder(target, tree, draft_vocab=draft_vocab)
-    length = {"max_new_tokens": 20, "eos_token_id": None}
-    plain = decoder.generate(**asked, **length, speculate=False)
+    settings = {"max_new_tokens": 20, **(asked if bar is None else reading_scores(asked))}
+
+    def text(speculate: bool) -> torch.Tensor:
+        processors = {"logits_processor": [Grammar()]} if stateful else {}
+        criteria = {} if bar is None else {"stopping_criteria": [StopWhenUnsure(bar)]}
+        result = decoder.generate(**settings, **processors, **criteria, speculate=speculate)
+        return result if bar is None else result.sequences
+
+    plain = text(speculate=False)
     if accuracy is not None:
         padding = (asked["attention_mask"] == 0).sum(1).tolist()
         texts = [row[start:].tolist() for row, start in zip(plain, padding, strict=True)]
         decoder = SpeculativeDecoder(target, ScriptedDraft(texts, accuracy, tree.num_nodes, draft_vocab))
-    assert torch.equal(decoder.generate(**asked, **length), plain)
+    assert torch.equal(text(speculate=True), plain)
 
 
 search = given(
@@ -63,13 +92,15 @@ search = given(
     draft_vocab=st.sampled_from([7, 60, VOCAB]),
     accuracy=st.sampled_from([None, None, 0.3, 0.9]),
     asked=requests(),
+    stateful=st.sampled_from([False, False, True]),
+    bar=st.sampled_from([None, None, 0.05, 0.2]),
 )
 
 
 @QUICK
 @search
-def test_no_counterexample(kind, tree, draft_vocab, accuracy, asked):
-    check_drafting_changes_nothing(kind, tree, draft_vocab, accuracy, asked)
+def test_no_counterexample(**example):
+    check_drafting_changes_nothing(**example)
 
 
 @pytest.mark.slow

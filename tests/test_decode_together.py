@@ -134,6 +134,22 @@ def test_an_interrupted_call_leaves_nothing_behind(target, decoder):
     assert torch.equal(decoder.generate(**prompts(1), **GREEDY), target.generate(**prompts(1), **GREEDY))
 
 
+@pytest.mark.parametrize("speculate", [True, False])
+def test_an_interrupted_call_says_how_far_it_came(decoder, speculate):
+    calls = 0
+
+    def interrupt() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        decoder.generate(**prompts(1), speculate=speculate, stopping_criteria=[calling(interrupt)], **GREEDY)
+    assert decoder.stats.tokens == 6
+    assert decoder.stats.rounds > 0
+
+
 def test_a_forward_of_prompts_from_within_a_call(target, decoder):
     ids = prompts(3)["input_ids"]
     expected, seen = target(ids).logits, []

@@ -10,6 +10,7 @@ from test_decode_sampling import SETTINGS, chi_square, sample
 import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance
 from eagle_decoding.drafts import coupled
+from eagle_decoding.drafts.causal_lm import CausalLmDraft
 from eagle_decoding.drafts.coupled import Coupling, threshold
 from eagle_decoding.drafts.drawn import level_widths
 from eagle_decoding.drafts.rules import RuleChooser, fixed_children
@@ -139,6 +140,15 @@ def test_a_request_has_its_own_parameters():
             assert torch.equal(decoder.generate(**row, seed=3 + b, **own, **settings)[0], together[b])
 
 
+def test_parameters_of_a_request_hold_for_all_its_sequences():
+    decoder, inputs = decoder_for("coupled"), prompts(3)
+    settings = {**inputs, "max_new_tokens": 12, "eos_token_id": None, "num_return_sequences": 2, "seed": 3}
+    short = decoder.generate(**settings, temperature=[0.0, 1.0, 0.7], top_k=[0, 9, 0])
+    full = decoder.generate(**settings, temperature=[0.0, 0.0, 1.0, 1.0, 0.7, 0.7], top_k=[0, 0, 9, 9, 0, 0])
+    assert len(short) == 6 and torch.equal(short, full)
+    assert torch.equal(short[0], short[1]) and not torch.equal(short[2], short[3])
+
+
 @pytest.mark.parametrize("children", DRAWN)
 def test_greedy_requests_among_drawn_trees(children):
     decoder, inputs = decoder_for(children), prompts(3)
@@ -209,3 +219,14 @@ def test_typical_acceptance_of_greedy_requests_is_exact():
     assert torch.equal(typical, decoder.generate(**inputs, **settings, speculate=False))
     with pytest.raises(ValueError, match="threshold and alpha in"):
         TypicalAcceptance(threshold=0)
+
+
+def test_more_children_than_can_be_looked_at_are_refused():
+    """By a head with 40 tokens, by a head and by a small model with 97, before anything is decoded."""
+    target, wide = tiny_target(), TreeConfig(num_nodes=60, max_depth=2, topk=80)
+    with pytest.raises(ValueError, match=r"topk must be at most 40 .* from 40 tokens, got 41"):
+        eagle_decoder(target, TreeConfig(8, 2, 41), draft_vocab=40)
+    with pytest.raises(ValueError, match=r"topk must be at most 64 .* from 97 tokens, got 80"):
+        eagle_decoder(target, wide)
+    with pytest.raises(ValueError, match=r"topk must be at most 64 .* from 97 tokens, got 80"):
+        CausalLmDraft(tiny_target(), VOCAB, wide)

@@ -50,9 +50,9 @@ def test_calls_of_one_kind_share_what_the_first_captured(device, captures, name)
 
 def test_the_last_round_is_the_call_s_own(device, captures):
     twins = Twins("eagle3-tree", device)
-    twins.agree(1, **GREEDY)
+    twins.agree(1, batch=1, **GREEDY)
     for seed in (2, 3):
-        twins.agree(seed, **GREEDY)
+        twins.agree(seed, batch=1, **GREEDY)
         rounds = [d.stats.last_round for d in (twins.kept, twins.eager)]
         assert torch.equal(*(r.tree.draft_tokens for r in rounds))
         assert torch.equal(*(r.accept_index for r in rounds))
@@ -179,6 +179,6 @@ def test_the_last_round_is_the_call_s_own_where_captures_fail(device, captures, 
 
     monkeypatch.setitem(graph.CAPTURES, device, failing)
     twins = Twins("eagle3-tree", device)
-    twins.agree(1, max_new_tokens=60, **GREEDY)
+    twins.agree(1, batch=1, max_new_tokens=60, **GREEDY)
     rounds = [d.stats.last_round for d in (twins.kept, twins.eager)]
     assert torch.equal(*(r.tree.draft_tokens for r in rounds))

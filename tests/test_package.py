@@ -39,6 +39,7 @@ def test_decoding_offers_its_names():
     import eagle_decoding
 
     assert all(getattr(eagle_decoding, name).__name__ == name for name in eagle_decoding.__all__)
+    assert set(eagle_decoding.__all__) <= set(dir(eagle_decoding))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = eagle_decoding.nothing
 

@@ -46,8 +46,8 @@ class TreeCache(Cache):
 
     def __init__(self, config: Any, batch: int, dtype: torch.dtype, device: torch.device):
         super().__init__(layers=[])
-        head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        self.buffer = KvBuffer(config.num_hidden_layers, batch, config.num_key_value_heads, head_dim, dtype, device)
+        shape = (config.num_hidden_layers, batch, config.num_key_value_heads, head_dim(config))
+        self.buffer = KvBuffer(*shape, dtype, device)
         self.batch = batch
         self.rows: Tensor | None = None
 
@@ -76,3 +76,8 @@ class TreeCache(Cache):
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return 0  # position ids are always given; transformers must not derive them from the cache
+
+
+def head_dim(config: Any) -> int:
+    """Numbers in a head of a transformers model."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

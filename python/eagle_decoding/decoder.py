@@ -119,8 +119,12 @@ class SpeculativeDecoder:
         typical_acceptance: LOSSY, Medusa's rule instead of an exact one; None, the default, is lossless
         streamer:  receives tokens as they become final
 
-        temperature, top_k, top_p and min_p may be sequences, one value a request; these requests sample, and those with
-        temperature 0 decode greedily.
+        temperature, top_k, top_p and min_p may be sequences, one value a request, for all its num_return_sequences;
+        these requests sample, and those with temperature 0 decode greedily.
+
+        Stopping criteria see one request at a time, [1, tokens] as plain decoding would hold it after each of its
+        tokens, and stop this request: one that looks at the whole batch stops each by itself. Logits processors see
+        what plain decoding shows them.
 
         Raises ValueError for what are no token ids of the target, a prompt that does not fit the context, and modes of
         generate that are not supported.
@@ -132,9 +136,8 @@ class SpeculativeDecoder:
             if kwargs.get(name) is not None:
                 raise ValueError(f"{name} is another way of decoding than this decoder's own: leave it out.")
         self.move_stop_strings(kwargs)
-        per_request = {
-            name: kwargs.pop(name) for name in PER_REQUEST if isinstance(kwargs.get(name), Sequence | Tensor)
-        }
+        several = [name for name in PER_REQUEST if isinstance(kwargs.get(name), Sequence | Tensor)]
+        per_request = {name: kwargs.pop(name) for name in several if not isinstance(kwargs[name], str)}
         if per_request and not kwargs.setdefault("do_sample", True):
             raise ValueError(f"do_sample=False decodes every request greedily: leave out {', '.join(per_request)}.")
         return self.target.generate(
@@ -203,7 +206,7 @@ class SpeculativeDecoder:
         check_lengths(lengths, model.config.max_position_embeddings)
         check_tokens(prompt, model.get_input_embeddings().num_embeddings)
         output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
-        seeds = request_seeds(seed, len(input_ids))
+        seeds = request_seeds(seed, len(input_ids), generation_config.do_sample)
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
@@ -211,7 +214,10 @@ class SpeculativeDecoder:
             self.stats = Stats()
             memory = self.memory_for(speculate, target, draft, sampler)
             with target.attached():
-                decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
+                try:
+                    decode(target, draft, sampler, output, prompt, lengths, self.stats, memory)
+                finally:
+                    self.stats.tokens = output.num_tokens
             if memory is not None:
                 self.memories[speculate] = memory
         return output.result()

@@ -72,16 +72,10 @@ def capture_for(model: PreTrainedModel, draft: Draft, sampler: NodeSampler) -> C
         obstacle = "logits processors and recorded scores need every token on the host"
     elif eagle_kernels.backend_in_use() == "reference":
         obstacle = "reference ops look at values on the host"
-    elif rope_type(model) in ("dynamic", "longrope"):
-        obstacle = f"the target's {rope_type(model)} rotary embedding looks at the positions on the host"
     else:
         return CAPTURES[model.device.type]
     log.info("Rounds run one by one instead of as a graph: %s.", obstacle)
     return None
-
-
-def rope_type(model: PreTrainedModel) -> str | None:
-    return (getattr(model.config, "rope_parameters", None) or {}).get("rope_type")
 
 
 def replay_rounds(

@@ -1,6 +1,6 @@
 """What a call is given, prompts, masks and seeds: checked, and brought into the form that the loop works on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import Any
 
@@ -68,17 +68,17 @@ def check_tokens(prompt: Tensor, vocab_size: int) -> None:
         )
 
 
-def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int) -> list[int]:
+def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int, sampling: bool) -> list[int]:
     """One seed per request; None draws them from torch's default generator, so torch.manual_seed governs them.
+
+    sampling: whether they are needed; a greedy call leaves that generator alone, as transformers' does
 
     Raises ValueError for anything but an integer, or one per request, of 64 bits.
     """
     if seed is None:
-        return torch.randint(2**62, (batch,)).tolist()
-    if isinstance(seed, int | Integral) or (isinstance(seed, Tensor) and seed.ndim == 0):
-        seeds = [int(seed) + b for b in range(batch)]
-    else:
-        seeds = integers(seed)
+        return torch.randint(2**62, (batch,)).tolist() if sampling else [0] * batch
+    given = seed.tolist() if isinstance(seed, Tensor) else seed
+    seeds = [int(given) + b for b in range(batch)] if isinstance(given, Integral) else integers(given)
     if len(seeds) != batch:
         raise ValueError(f"seed must be one integer or one per request: got {len(seeds)} for a batch of {batch}.")
     if not all(-(2**63) <= one < 2**63 for one in seeds):
@@ -86,8 +86,7 @@ def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int) -> list
     return seeds
 
 
-def integers(seed: Any) -> list[int]:
-    try:
-        return [int(one) for one in seed]
-    except (TypeError, ValueError):
-        raise ValueError(f"seed must be one integer or one per request, got {seed!r}.") from None
+def integers(seeds: Any) -> list[int]:
+    if not isinstance(seeds, Iterable) or not all(isinstance(one, Integral) for one in seeds):
+        raise ValueError(f"seed must be one integer or one per request, got {seeds!r}.")
+    return [int(one) for one in seeds]

@@ -53,8 +53,10 @@ def decode(
             accepted = outcome.verified.accept_length.tolist()
             receive(outcome.emitted.tolist(), accepted, output, stats)
         stats.last_round = outcome.verified
-        state = outcome.state.narrowed(max(accepted) + 1)
-    stats.tokens = output.num_tokens
+        following, active = outcome.state, output.active_rows()
+        if len(active) < len(accepted):
+            following = following.holding(torch.tensor(output.finished, device=prompt.device), state)
+        state = following.narrowed(1 + max((accepted[b] for b in active), default=0))
 
 
 def prefill(

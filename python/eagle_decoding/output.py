@@ -30,7 +30,8 @@ class Output:
         self.finished = [False] * len(input_ids)
         self.recorded: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(len(input_ids))]
         self.streamed = 0
-        limits = [c.max_length for c in criteria if isinstance(c, MaxLengthCriteria)]
+        self.length_criteria = [c for c in criteria if isinstance(c, MaxLengthCriteria)]
+        limits = [c.max_length for c in self.length_criteria]
         self.max_new_tokens = max(1, min(limits) - input_ids.shape[1]) if limits else None  # one at least, as generate
         self.eos = {int(i) for c in criteria if isinstance(c, EosTokenCriteria) for i in c.eos_token_id.flatten()}
         others = [c for c in criteria if not isinstance(c, MaxLengthCriteria | EosTokenCriteria)]
@@ -58,6 +59,17 @@ class Output:
     def active_rows(self) -> list[int]:
         return [b for b, finished in enumerate(self.finished) if not finished]
 
+    @property
+    def is_level(self) -> bool:
+        """Whether all unfinished requests have the same number of new tokens."""
+        return len({len(self.new_tokens[b]) for b in self.active_rows()}) == 1
+
+    def texts(self) -> Tensor:
+        """[batch, tokens] int64: everything of all requests so far, those behind the longest padded on the right."""
+        steps = max(len(tokens) for tokens in self.new_tokens)
+        padded = [tokens + [self.pad_token] * (steps - len(tokens)) for tokens in self.new_tokens]
+        return torch.cat([self.input_ids, self.input_ids.new_tensor(padded)], dim=1)
+
     def prefix(self, b: int) -> Tensor:
         """[tokens] int64: everything of request b so far, as plain decoding would hold it."""
         return torch.cat([self.input_ids[b], self.input_ids.new_tensor(self.new_tokens[b])])
@@ -82,7 +94,14 @@ class Output:
                 if self.stops(b, token):
                     self.finished[b] = True
                     break
+        self.warn_of_length()
         self.stream()
+
+    def warn_of_length(self) -> None:
+        """Shows transformers' length criteria how long the texts are: they warn, once, beyond the model's context."""
+        longest = self.input_ids.shape[1] + max(len(tokens) for tokens in self.new_tokens)
+        for criterion in self.length_criteria:
+            criterion(torch.empty(1, longest, device="meta"), None)
 
     def stops(self, b: int, token: int) -> bool:
         if token in self.eos or len(self.new_tokens[b]) == self.max_new_tokens:
@@ -92,7 +111,11 @@ class Output:
         )
 
     def scores_so_far(self, b: int) -> tuple[Tensor, ...] | None:
-        return tuple(scores for _, scores in self.recorded[b]) if self.config.output_scores else None
+        return tuple(scores for _, scores in self.emitted_records(b)) if self.config.output_scores else None
+
+    def emitted_records(self, b: int) -> list[tuple[Tensor, Tensor]]:
+        """What was recorded of request b's emitted tokens: a whole round is recorded before its tokens are pushed."""
+        return self.recorded[b][: len(self.new_tokens[b])]
 
     def stream(self) -> None:
         """Hands the streamer every step that all unfinished requests have reached."""
@@ -109,11 +132,10 @@ class Output:
 
     def result(self) -> Tensor | GenerateDecoderOnlyOutput:
         """What transformers' generate returns for the same settings."""
-        steps = max(len(tokens) for tokens in self.new_tokens)
-        padded = [tokens + [self.pad_token] * (steps - len(tokens)) for tokens in self.new_tokens]
-        sequences = torch.cat([self.input_ids, self.input_ids.new_tensor(padded)], dim=1)
+        sequences = self.texts()
         if not self.config.return_dict_in_generate:
             return sequences
+        steps = sequences.shape[1] - self.input_ids.shape[1]
         logits = self.stack(0, steps) if self.config.output_logits else None
         scores = self.stack(1, steps) if self.config.output_scores else None
         return GenerateDecoderOnlyOutput(sequences=sequences, scores=scores, logits=logits)
@@ -121,5 +143,6 @@ class Output:
     def stack(self, kind: int, steps: int) -> tuple[Tensor, ...]:
         """Recorded rows as one [batch, vocab] tensor per step; requests that ended earlier show zeros."""
         blank = torch.zeros_like(self.recorded[0][0][kind])
-        rows = [[r[step][kind] if step < len(r) else blank for r in self.recorded] for step in range(steps)]
+        records = [self.emitted_records(b) for b in range(len(self.new_tokens))]
+        rows = [[r[step][kind] if step < len(r) else blank for r in records] for step in range(steps)]
         return tuple(torch.cat(row) for row in rows)

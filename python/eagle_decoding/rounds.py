@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 import eagle_kernels
@@ -39,6 +40,25 @@ class State(NamedTuple):
                 position_ids=commit.position_ids[:, :rows],
                 committed=commit.committed - width + rows,
             )
+        )
+
+    def holding(self, ended: Tensor, before: "State") -> "State":
+        """With the requests that ended where they stood before the round: they commit their newest token once more.
+
+        So they take no more room in the caches.
+
+        ended: [batch] bool
+        """
+        commit, once = self.commit, ended.int()
+        return State(
+            commit._replace(
+                tokens=torch.where(ended[:, None], before.next_tokens[:, None], commit.tokens),
+                position_ids=commit.position_ids - once[:, None],
+                context_len=commit.context_len - once,
+                num_rows=commit.num_rows.masked_fill(ended, 1),
+            ),
+            torch.where(ended, before.next_tokens, self.next_tokens),
+            torch.where(ended, before.context_len, self.context_len),
         )
 
 

@@ -1,6 +1,6 @@
 """From generation settings to the accepted path: fused sampling, or processors on each node's own prefix."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
+    PrefixConstrainedLogitsProcessor,
+    SynthIDTextWatermarkLogitsProcessor,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -22,6 +25,13 @@ from eagle_decoding.tree import DraftTree, Proposal
 from eagle_decoding.typical import TypicalAcceptance, verify_typically
 
 FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)  # in the order of the op
+STATEFUL = (SynthIDTextWatermarkLogitsProcessor, PrefixConstrainedLogitsProcessor)  # of transformers' own, or may be
+RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {  # of a request's own parameters
+    "temperature": ("finite, 0 (greedy) or above", lambda value: 0 <= value < inf),
+    "top_k": ("an integer, 0 (off) or above", lambda value: 0 <= value < 2**31 and value % 1 == 0),
+    "top_p": ("from 0 to 1", lambda value: 0 <= value <= 1),
+    "min_p": ("from 0 to 1", lambda value: 0 <= value <= 1),
+}
 
 
 @dataclass
@@ -49,6 +59,9 @@ class NodeSampler:
     all nodes. Any other processor sees what it would see in plain decoding: the tokens that really precede a node. It
     is called along the walk only, once per emitted token; for trees with sampled children on every node, with the
     node's own path.
+
+    Along the walk a processor that may keep state is called once a step with all requests, which then go in step: a
+    round accepts as many tokens of each as of the one with the fewest.
     """
 
     def __init__(
@@ -67,6 +80,7 @@ class NodeSampler:
         fusing = generation_config.do_sample and not self.record
         by_themselves, fused = split_processors(processors) if fusing else (list(processors), [])
         self.processors = LogitsProcessorList(by_themselves)
+        self.in_step = not all(is_stateless(processor) for processor in by_themselves)
         self.params = fused_params(fused, generation_config.do_sample, seeds, device)
         self.typical_acceptance = typical_acceptance
         if per_request and (self.record or any(type(p) in FUSED for p in by_themselves)):
@@ -75,7 +89,8 @@ class NodeSampler:
                 "top_p and min_p and without output_scores and output_logits: leave these out, or pass one value."
             )
         for name, values in (per_request or {}).items():
-            setattr(self.params, name, one_per_request(name, values, getattr(self.params, name)))
+            copies = generation_config.num_return_sequences or 1
+            setattr(self.params, name, one_per_request(name, values, getattr(self.params, name), copies))
 
     def verify(self, logits: Tensor, tree: DraftTree, output: Output) -> tuple[Tensor, Tensor, Tensor]:
         """Returns accept_index, accept_length and bonus_token as `verify_tree` does.
@@ -90,7 +105,8 @@ class NodeSampler:
             verdict = self.reject(scores, tree, tree.proposal)
         else:
             tree.target_tokens = self.choose(logits, tree, output)
-            return eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, tree.target_tokens, tree.max_depth)
+            verdict = eagle_kernels.verify_tree(tree.draft_tokens, tree.parent, tree.target_tokens, tree.max_depth)
+            return cut_in_step(*verdict, tree.target_tokens) if self.in_step else verdict
         if self.record:
             accept_index = verdict[0].tolist()
             for b in output.active_rows():
@@ -120,10 +136,38 @@ class NodeSampler:
         """
         if not self.processors and not self.record:
             return eagle_kernels.sample_tokens(logits, tree.position_ids + 1, **vars(self.params))
+        if self.in_step or (tree.num_nodes == 1 and output.is_level):
+            return self.walk_in_step(logits, tree, output)
         target_tokens = torch.full_like(tree.draft_tokens, -1)
         for b in output.active_rows():
             self.walk(b, logits, tree, output, target_tokens)
         return target_tokens
+
+    def walk_in_step(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
+        """Follows the paths of all requests, which are equally long, until one of them ends; returns as `choose`.
+
+        Each step is one call of the processors with what transformers' generate would give them: requests that ended,
+        before or at an end token on the way, are padded.
+        """
+        target_tokens = torch.full_like(tree.draft_tokens, -1)
+        rows, active = torch.arange(len(logits), device=logits.device), output.active_rows()
+        texts, nodes = output.texts(), torch.zeros_like(rows)
+        while True:
+            raw = logits[rows, nodes].float()
+            scores = self.processors(texts, raw.clone()) if self.processors else raw
+            position = tree.position_ids.gather(1, nodes[:, None]) + 1
+            tokens = eagle_kernels.sample_tokens(scores[:, None], position, **vars(self.params))
+            target_tokens[active, nodes[active]] = tokens[active, 0]
+            for b in active if self.record else ():
+                output.record(b, raw[b : b + 1], scores[b : b + 1])
+            following = torch.full_like(texts[:, :1], output.pad_token)
+            following[active] = tokens[active].long()
+            active = [b for b in active if int(tokens[b]) not in output.eos]
+            followed = (tree.parent == nodes[:, None]) & (tree.draft_tokens == tokens)
+            if not active or not bool(followed[active].any(1).all()):
+                return target_tokens
+            texts = torch.cat([texts, following], dim=1)
+            nodes[active] = followed.int().argmax(1)[active]
 
     def walk(self, b: int, logits: Tensor, tree: DraftTree, output: Output, target_tokens: Tensor) -> None:
         """Follows request b's path from the root, processing each visited node with its true prefix."""
@@ -139,7 +183,7 @@ class NodeSampler:
             if self.record:
                 output.record(b, raw, scores)
             prefix = torch.cat([prefix, prefix.new_tensor([token])])
-            children = range(node + 1, tree.num_nodes)
+            children = range(node + 1, tree.num_nodes) if token not in output.eos else ()
             node = next((n for n in children if parent[n] == node and draft_tokens[n] == token), None)
 
     def process_nodes(self, logits: Tensor, tree: DraftTree, output: Output) -> Tensor:
@@ -165,12 +209,43 @@ class NodeSampler:
         return self.processors(prefix.expand(batch, -1), scores.repeat(batch, 1))[b : b + 1]
 
 
-def one_per_request(name: str, values: Sequence[float] | Tensor, like: Tensor) -> Tensor:
-    """A parameter's values, one for each request, as `sample_tokens` takes them."""
-    tensor = torch.as_tensor(values, dtype=like.dtype, device=like.device).contiguous()
-    if tensor.shape != like.shape:
-        raise ValueError(f"{name} must be one number or one per request: got {len(values)} for a batch of {len(like)}.")
-    return tensor
+def cut_in_step(
+    accept_index: Tensor, accept_length: Tensor, bonus_token: Tensor, target_tokens: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `verify_tree` returned for paths followed in step, without the drafts that no step came by."""
+    steps = max(1, int((target_tokens >= 0).sum(1).max()))
+    accept_length = accept_length.clamp(max=steps - 1)
+    last = accept_length.long()[:, None]
+    depth = torch.arange(accept_index.shape[1], device=last.device)
+    bonus_token = target_tokens.gather(1, accept_index.gather(1, last).long()).squeeze(1)
+    return accept_index.where(depth <= last, -1), accept_length, bonus_token
+
+
+def is_stateless(processor: Any) -> bool:
+    """Whether it is one of transformers' own processors that keep nothing from call to call."""
+    return type(processor).__module__ == LogitsProcessor.__module__ and type(processor) not in STATEFUL
+
+
+def one_per_request(name: str, values: Sequence[float] | Tensor, like: Tensor, copies: int) -> Tensor:
+    """A parameter's values, one for each request or for each of its copies in the batch, as `sample_tokens` takes them.
+
+    Raises ValueError for values that are no numbers, too many or too few, or out of range.
+    """
+    try:
+        given = torch.as_tensor(values, dtype=torch.float64, device=like.device)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be one number or one per request, got {values!r}.") from None
+    if given.shape == (len(like) // copies,):
+        given = given.repeat_interleave(copies)
+    if given.shape != like.shape:
+        raise ValueError(
+            f"{name} must be one number or one per request: got {given.numel()} for a batch of {len(like)}."
+        )
+    words, fits = RANGES[name]
+    for request, value in enumerate(given.tolist()):
+        if not fits(value):
+            raise ValueError(f"{name} must be {words}, got {value} for request {request // copies}.")
+    return given.to(like.dtype)
 
 
 def split_processors(processors: Sequence[Any]) -> tuple[list[Any], list[Any]]:

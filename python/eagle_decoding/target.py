@@ -13,13 +13,15 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eagle_decoding import attention
-from eagle_decoding.cache import TreeCache
+from eagle_decoding.cache import TreeCache, head_dim
 from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+RESCALED = ("dynamic", "longrope")  # rotary embeddings of which a row depends on the largest position in the forward
 WINDOWED = ("mistral", "mixtral")  # kinds whose every layer has the window of the configuration, if there is one
+MAX_HEAD_DIM = 256  # of tree_attention
 TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
 
 
@@ -93,8 +95,18 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
         raise ValueError(
             f"{role} model type {config.model_type!r} is not supported, use one of {', '.join(SUPPORTED)}."
         )
+    if not model.can_generate():
+        raise ValueError(
+            f"{role} {type(model).__name__} has no output projection onto the vocabulary: load it with "
+            "AutoModelForCausalLM."
+        )
     if model.dtype not in DTYPES:
         raise ValueError(f"{role} has {model.dtype} weights: load it in one of {', '.join(map(str, DTYPES))}.")
+    if head_dim(config) > MAX_HEAD_DIM:
+        raise ValueError(
+            f"{role} {config.model_type!r} has heads of {head_dim(config)} numbers, and tree attention takes up to "
+            f"{MAX_HEAD_DIM}: use a model with smaller heads."
+        )
     if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
         raise ValueError(
             f"{role} {config.model_type!r} has sliding-window layers, which tree attention does not support."
@@ -103,6 +115,12 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
         raise ValueError(
             f"{role} {config.model_type!r} has a sliding window of {config.sliding_window} tokens, which tree "
             "attention does not support: load it with sliding_window=None where no text is longer."
+        )
+    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
+    if rope_type in RESCALED:
+        raise ValueError(
+            f"{role} {config.model_type!r} has {rope_type} rotary embeddings, which rescale every row by the largest "
+            "position of a forward, so that drafts ahead would change the text: use a model with a fixed scaling."
         )
 
 

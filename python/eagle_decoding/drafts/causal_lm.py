@@ -12,7 +12,7 @@ from eagle_decoding.checkpoint.files import read_fields
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, TreeRows
 from eagle_decoding.drafts.decoder_layer import causal_words
-from eagle_decoding.drafts.growth import GrowingDraft
+from eagle_decoding.drafts.growth import GrowingDraft, check_topk
 from eagle_decoding.modules import fuse
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.target import Target, load_target
@@ -38,6 +38,7 @@ class CausalLmDraft(GrowingDraft):
             raise ValueError(
                 f"A small model drafts children {', '.join(CHILDREN)}, not {tree.children}: choose one of these."
             )
+        check_topk(tree, vocab_size)
         self.model = Target(model, role="Draft")
         self.tree, self.dtype, self.device = tree, model.dtype, model.device
         self.vocab_size = self.draft_vocab_size = vocab_size

@@ -12,6 +12,8 @@ from eagle_decoding.drafts.rules import RULES, RuleChooser
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
 
+MAX_TOPK = 64  # of the ops that find or draw a node's children
+
 
 class GrowingDraft:
     """Grows a tree level by level from `root_state`, in one of the ways of TreeConfig.children.
@@ -123,3 +125,13 @@ class GrowingDraft:
         )
         node_scores = scores.gather(1, node_slots.clamp(min=0).long())
         return DraftTree(draft_tokens, parent, depths, position_ids, ancestor_mask, node_scores, tree.max_depth)
+
+
+def check_topk(tree: TreeConfig, draft_vocab_size: int) -> None:
+    """Raises ValueError for more children of a node than can be looked at."""
+    limit = min(MAX_TOPK, draft_vocab_size)
+    if tree.topk > limit:
+        raise ValueError(
+            f"topk must be at most {limit} for a draft that grows its trees from {draft_vocab_size} tokens, got "
+            f"{tree.topk}: look at fewer children."
+        )

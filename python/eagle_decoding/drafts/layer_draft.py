@@ -7,7 +7,7 @@ from eagle_decoding.checkpoint import CheckpointError, Head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, TreeRows, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
-from eagle_decoding.drafts.growth import GrowingDraft
+from eagle_decoding.drafts.growth import GrowingDraft, check_topk
 from eagle_decoding.drafts.layer_steps import Step, steps_of
 from eagle_decoding.drafts.matrix import Matrix
 from eagle_decoding.drafts.static_tree import Level, StaticTree
@@ -41,6 +41,7 @@ class LayerDraft(GrowingDraft):
     ):
         """dtype: of activations, the target's; weight_dtype: of the matrices, None for the same or fp8."""
         refuse_other_layers(head)
+        check_topk(tree, head.config.draft_vocab_size)
         self.tree, self.dtype, self.device = tree, dtype, device
         self.weight_dtype = weight_dtype or dtype
         self.vocab_size, self.draft_vocab_size = head.config.vocab_size, head.config.draft_vocab_size
