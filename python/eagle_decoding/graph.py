@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 
 import torch
@@ -42,12 +42,20 @@ def cuda_graph(step: Step, device: torch.device) -> Step:
 
 @contextmanager
 def capturing(graph: torch.cuda.CUDAGraph, device: torch.device) -> Iterator[None]:
-    with (
-        torch.cuda.device(device),
-        torch.cuda.stream(torch.cuda.current_stream()),  # a capture that failed would leave its own stream current
-        torch.cuda.graph(graph, stream=capture_stream(device), capture_error_mode="thread_local"),
-    ):
-        yield
+    pool = torch.cuda.graph_pool_handle()
+    try:
+        with (
+            torch.cuda.device(device),
+            torch.cuda.stream(torch.cuda.current_stream()),  # a capture that failed would leave its own stream current
+            torch.cuda.graph(graph, pool, capture_stream(device), capture_error_mode="thread_local"),
+        ):
+            yield
+    except RuntimeError:
+        # torch 2.11 does not end a capture that the runtime refuses for its allocator, which then never frees again.
+        with suppress(RuntimeError):  # it has ended: the step itself failed
+            torch._C._cuda_endAllocateToPool(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
+        raise
 
 
 @cache
