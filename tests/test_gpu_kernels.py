@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 import torch
 import typer
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from bench import gpu_kernels
-from bench.gpu import kernel_names
+from bench.gpu import attention, kernel_names
 from bench.gpu import rows as rows_module
 from bench.gpu.kernel_names import KernelNames
 from bench.gpu.rows import Rows, copied, sets_of
@@ -54,6 +56,19 @@ def test_every_kernel_beside_its_rivals(tiny, tmp_path):
             assert rival.get("difference", 0) < 0.02, row
     compared = [row for row in rows for rival in row["rivals"].values() if "difference" in rival]
     assert {row["name"] for row in compared} == {"tree_attention", "draft forward", "linear"}
+
+
+def test_a_rival_takes_its_kernel_s_layout(monkeypatch):
+    """SDPA's kernels on a GPU may give rows of all heads together, not head after head."""
+
+    def rows_together(*args: Any, **options: Any) -> Tensor:
+        return scaled_dot_product_attention(*args, **options).transpose(1, 2).contiguous().transpose(1, 2)
+
+    query, key, visible = torch.randn(1, 8, 6, 16), torch.randn(1, 2, 26, 16), torch.rand(1, 6, 26) < 0.9
+    folded = attention.folded_sdpa(visible, 0.25, 4, query.dtype)
+    expected = folded(query, key, key)
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", rows_together)
+    assert torch.equal(folded(query, key, key), expected)
 
 
 class Shapes(Rows):
