@@ -98,6 +98,7 @@ class Bench:
             row["capture_seconds"] = decoder.stats.seconds["capture"]
             replays.marks.clear()
             self.generate(decoder, speculate, self.new_tokens)
+        row |= replays.failed
         if len(replays.marks) > 1:
             row["graph_seconds"] = replays.round_seconds()
             row["graph_device_seconds"] = replays.device_seconds()

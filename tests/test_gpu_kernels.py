@@ -3,6 +3,7 @@
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,14 @@ import typer
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from bench import gpu_kernels
+from bench import gpu_kernels, timing
 from bench.gpu import attention, kernel_names
 from bench.gpu import rows as rows_module
 from bench.gpu.kernel_names import KernelNames
 from bench.gpu.rows import Rows, copied, sets_of
 from bench.results_file import read_json
 from bench.shapes import MODELS, ModelShape, sizes
-from bench.timing import Stopwatch
+from bench.timing import Call, Stopwatch
 from eagle_decoding.floor.ceilings import Ceilings
 from eagle_decoding.floor.work import Work
 
@@ -107,6 +108,25 @@ def test_a_rival_that_fails_is_an_entry():
     assert row["rivals"] == {"torch": {"error": "RuntimeError: no kernel"}} and row["rows"] == 3
     assert (row["bytes_seconds"], row["flops_seconds"], row["floor_seconds"]) == (2, 1, 2)
     assert row["share_of_bandwidth"] == pytest.approx(2 / row["seconds"])
+
+
+def test_a_row_tells_why_its_call_was_not_captured(monkeypatch):
+    """By what the call did, rather than by the broken capture that came of it."""
+
+    def break_off(call: Call, device: torch.device) -> Call:
+        try:
+            raise RuntimeError("not permitted\nwhen capturing")
+        finally:
+            raise RuntimeError("capture invalidated")
+
+    monkeypatch.setattr(timing, "cuda_graph", break_off)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    watch = Stopwatch("cpu")
+    rows = Rows(watch, CEILINGS)
+    monkeypatch.setattr(watch, "prepare", partial(Stopwatch.prepare, type("Gpu", (), {"device": "cuda"})))
+    rows.add("op", [lambda: None], Work(1, 1), {"torch": lambda: [lambda: None]})
+    for entry in (rows.rows[0], rows.rows[0]["rivals"]["torch"]):
+        assert entry["captured"] is False and entry["capture_error"] == "RuntimeError: not permitted"
 
 
 def test_a_group_that_fails_does_not_end_the_run(tiny, tmp_path, monkeypatch):

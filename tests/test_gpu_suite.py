@@ -91,6 +91,17 @@ def test_hopper_must_run_attention_by_warpgroups(launched, holds):
     )
 
 
+def test_rounds_and_kernels_of_a_gpu_must_be_captured():
+    rows = [kernel("linear", 1e-5, rows=rows, captured=captured) for rows, captured in ((1, True), (2, False))]
+    assert claims_of([9, 0], *rows) == {"linear, rows 1: captured": True, "linear, rows 2: captured": False}
+    assert claims_of(None, *rows) == {}
+    rounds = [graph_round("plain", "torch", graph_seconds=1e-2), graph_round("plain", "ours")]
+    part = {"machine": {"model": "m", "compute_capability": [9, 0]}, "graph_rounds": rounds}
+    part["graph_rounds"].append(graph_round("transformers", "torch"))
+    found = {claim.what: claim.holds for claim in claims({"rounds": part}) if claim.holds is not None}
+    assert found == {"m, plain: captured": True, "m, plain, our linear layers: captured": False}
+
+
 @pytest.mark.parametrize(("difference", "holds"), [(0.004, True), (0.3, False), (float("nan"), False)])
 def test_a_wrong_result_shows(difference, holds):
     compared, bare = {"seconds": 1e-5, "difference": difference}, {"seconds": 1e-5}
