@@ -164,6 +164,24 @@ def test_a_row_names_the_kernels_of_its_call(monkeypatch):
     assert [row["kernels"] for row in rows.rows] == [["tensor_kernel", "merge_kernel"], ["plain_kernel"]]
 
 
+def test_a_profiler_that_fails_is_no_failure_of_the_row(tiny, tmp_path, monkeypatch):
+    """Rows keep their times. What comes last in the first pass, attention over trees, is profiled first."""
+    profiled = []
+
+    def fails(call: Callable[[], str], activity: object, trace: Path) -> None:
+        profiled.append(call())
+        raise RuntimeError("no CUPTI")
+
+    def group(rows: Rows, name: str) -> None:
+        rows.add(name, [lambda: name], Work(1, 1), {})
+
+    monkeypatch.setattr(kernel_names, "profiled", fails)
+    monkeypatch.setattr(gpu_kernels, "groups", lambda *_: [partial(group, name=name) for name in ("first", "last")])
+    gpu_kernels.main(tmp_path / "k.json", tiny, "32", "1", "cpu")
+    rows = read_json(tmp_path / "k.json")["kernels"]
+    assert [row["profile_error"] for row in rows] == ["RuntimeError: no CUPTI"] * 2 and profiled == ["last", "first"]
+
+
 def test_sets_in_turn_exceed_the_cache_and_keep_their_layout(monkeypatch):
     monkeypatch.setattr(rows_module, "CACHED_BYTES", 100)
     tensor = torch.arange(6).view(2, 3).T

@@ -77,7 +77,6 @@ WARPGROUP = "void eagle::cuda::warpgroup_attention_kernel<__nv_bfloat16, 128>(ea
     [
         ({"kernels": [WARPGROUP, "merge_kernel"]}, True),
         ({"kernels": ["void eagle::cuda::tensor_attention_kernel<__nv_bfloat16, 128, 2>()"]}, False),
-        ({}, False),  # nothing was profiled
     ],
 )
 def test_hopper_must_run_attention_by_warpgroups(launched, holds):
@@ -85,6 +84,11 @@ def test_hopper_must_run_attention_by_warpgroups(launched, holds):
     tree = kernel("tree_attention", 2e-5, nodes=60, rows_per_key_head=240, head_dim=128, **shape, **launched)
     claim = "tree_attention, nodes 60, context 8192, batch 1: ran warpgroup_attention_kernel"
     assert claims_of([9, 0], tree)[claim] is holds
+    unseen = claims_of([9, 0], tree | {"kernels": []})
+    assert (
+        claim not in unseen
+        and unseen[claim.replace("ran warpgroup_attention_kernel", "not profiled, kernels seen")] is None
+    )
     chain = tree | {"nodes": 16, "rows_per_key_head": 64}  # so few rows go by mma.sync
     assert not any(
         "ran" in what for what in (*claims_of([9, 0], chain), *claims_of([8, 0], tree), *claims_of(None, tree))
