@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from math import inf
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
 
 AHEAD = 2  # rounds handed to the device before the first of them is read
-BUCKET = 1024  # rows: caches of captured rounds hold this many, or a power of two times as many
+BUCKET = 1024  # rows: caches of captured rounds hold a multiple of these
 
 Step = Callable[[], object]
 Capture = Callable[[Step, torch.device], Step]  # from a step to what repeats it on the same memory; runs nothing itself
@@ -92,17 +93,11 @@ def rope_type(model: PreTrainedModel) -> str | None:
     return (getattr(model.config, "rope_parameters", None) or {}).get("rope_type")
 
 
-def replay_rounds(
-    rounds: "StaticRounds", run: Callable[[State], Outcome], state: State, output: Output, stats: Stats
-) -> None:
-    """Runs rounds until the output is done, AHEAD of them under way before the host looks at the first.
+def replay_rounds(rounds: "StaticRounds", output: Output, stats: Stats) -> None:
+    """Runs rounds that have begun until the output is done, AHEAD of them under way before the host looks at the first.
 
     The host learns late that a text has ended; what later rounds emitted is dropped, so the text is the same.
     """
-    if output.done:
-        return
-    with stats.phase("launch"):
-        rounds.begin(run, state, stats.phase)
     try:
         while not output.done:
             rounds.launch(min(AHEAD, output.most_rounds_left))
@@ -122,6 +117,7 @@ class StaticRounds:
     bucket): it makes room, compiles and warms up what the capture of the next one needs.
 
     bound: cache rows a request may have before a round; the captured kernels know no other length of the context
+    reach: rows that no text of the call needs more of, where its length is limited
 
     Nothing that is kept here leads back here: the memory is free as soon as the object is dropped.
     """
@@ -134,7 +130,13 @@ class StaticRounds:
 
     def __init__(self, capture: Capture):
         self.capture: Capture | None = capture  # None once a capture has failed
-        self.launched = self.seen = self.bound = 0
+        self.launched = self.seen = 0
+        self.reach = inf
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops what was captured: its memory is about to go."""
+        self.bound = 0
         self.replay: Step | None = None
 
     def begin(self, run: Callable[[State], Outcome], state: State, phase: Phase = untimed) -> None:
@@ -181,12 +183,17 @@ class StaticRounds:
         self.committed += max(accepted) + 1
         return emitted, accepted
 
+    def bucket(self, rows: int) -> int:
+        """Room for at least `rows` rows, so much that buckets stay few, but no more than the call's text can need."""
+        bound = max(BUCKET, self.bound)
+        while bound < rows:
+            bound *= 2
+        reach = -(-self.reach // BUCKET) * BUCKET
+        return int(min(bound, reach)) if rows <= reach else bound
+
     def enter_bucket(self, rows: int) -> None:
         """Runs a round with room for at least `rows` rows; the next one will be captured anew."""
-        self.replay = None
-        self.bound = max(BUCKET, self.bound)
-        while self.bound < rows:
-            self.bound *= 2
+        self.replay, self.bound = None, self.bucket(rows)
         self.state = self.state._replace(commit=self.state.commit._replace(committed=self.bound))
         self.step()
 
