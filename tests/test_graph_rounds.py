@@ -73,6 +73,20 @@ def test_every_round_is_the_same_operations_on_the_same_memory(name, monkeypatch
     assert recorded > 1
 
 
+def test_a_round_is_announced_when_all_of_it_is_done(monkeypatch):
+    tapes: list[Tape] = []
+
+    def capture(step: graph.Step, device: torch.device) -> graph.Step:
+        tapes.append(Tape(step))
+        return tapes[-1].replay
+
+    monkeypatch.setitem(graph.CAPTURES, "cpu", capture)
+    decoder = DECODERS["eagle3-tree"](tiny_target())
+    texts(decoder, 2, True, **GREEDY)
+    operation, (target, *_), _, _ = tapes[0].operations[-1]
+    assert operation is torch.ops.aten.copy_.default and target is decoder.memories[True].rounds.ring.host_count
+
+
 class EveryThird(StoppingCriteria):
     """A rule that the device knows nothing of."""
 

@@ -156,8 +156,8 @@ class StaticRounds:
     def step(self) -> None:
         """One round from `state` to `state`: what is captured."""
         self.outcome = self.run(self.state)
-        self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
         overwrite(self.state, self.outcome.state)
+        self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
 
     def launch(self, rounds: float) -> None:
         """Hands rounds to the device until `rounds` are under way, or until a larger bucket needs their result."""
