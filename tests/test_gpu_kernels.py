@@ -82,6 +82,7 @@ class Shapes(Rows):
         self, name: str, calls: Sequence[Callable], work: Work, rivals: Mapping[str, Callable], **about: Any
     ) -> None:
         assert work.bytes > 0
+        assert len(calls) > 1 or work.bytes > 1e8, f"the launch of a graph weighs on {name}"
         calls[0]()
         for rival, make in rivals.items():
             if rival not in ("flex", "torch, walked by the host"):  # they read values
