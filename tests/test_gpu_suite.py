@@ -127,7 +127,7 @@ def test_what_was_measured_is_collected(tmp_path):
 STUB = """#!/usr/bin/env bash
 [[ $* == *bench.gpu.collect* ]] && exec {python} "$@"
 [[ $* == "-c import xdist" ]] && exit 1
-echo "$@" >> {calls}
+echo "$@${{TORCH_CUDNN_SDPA_DEPRIORITIZED:+, cuDNN last}}" >> {calls}
 [[ -n ${{FAILING:-}} && $* == *$FAILING* ]] && exit 5
 [[ -n ${{HANGING:-}} && $* == *$HANGING* ]] && exec sleep 60
 exit 0
@@ -185,6 +185,8 @@ def test_the_script_decodes_what_it_is_given(suite, tmp_path, name):
     phases = {phase["phase"] for phase in result["phases"]}
     assert {"decode-bfloat16", "decode-float32"} < phases
     assert ({"convert-bfloat16", "convert-float32"} < phases) == name.endswith(".gguf")
+    beside = {"bench.graph_rounds", "bench.bench_decode"}
+    assert all(command.endswith("cuDNN last") == any(name in command for name in beside) for command in commands)
     decoding = [command for command in commands if "bench.bench_decode" in command]
     assert f"{name} heads/" in decoding[0] and "--trees 5/4/1,24/5/4,60/6/10" in decoding[0]
 
