@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -47,10 +47,13 @@ def main(
     for add in groups(sizes(model, num_nodes=TREE), numbers(contexts), numbers(batches)):
         if succeeds(add, rows):
             timed.append(add)
-        keep(result, out, device)
-    for add in timed:
+        write_json(result, out)
+    if device == "cuda":
+        result["gpu_state_after"] = gpu_state()
+        write_json(result, out)
+    for add in reversed(timed):  # attention over trees first: a claim is about its kernels
         succeeds(add, KernelNames(rows))
-        keep(result, out, device)
+        write_json(result, out)
     if any("error" in row for row in rows.rows):
         raise typer.Exit(1)
 
@@ -63,13 +66,6 @@ def succeeds(add: Callable[[Rows], None], rows: Rows) -> bool:
         rows.failed(error)
         return False
     return True
-
-
-def keep(result: dict[str, Any], out: Path, device: str) -> None:
-    """Writes what was measured so far."""
-    if device == "cuda":
-        result["gpu_state_after"] = gpu_state()
-    write_json(result, out)
 
 
 def groups(of_model: Sizes, contexts: list[int], batches: list[int]) -> Iterator[Callable[[Rows], None]]:

@@ -43,6 +43,12 @@ keep() {
   "$python" -m bench.gpu.collect "$parts" "$results/suite.json"
 }
 
+# beside-transformers name seconds command...: a phase in which torch prefers its own SDPA kernels. cuDNN's, which torch 2.11 takes
+# first on Hopper, plan on the host for every new length of the keys: each token of transformers would wait for that.
+beside-transformers() {
+  TORCH_CUDNN_SDPA_DEPRIORITIZED=1 phase "$@"
+}
+
 # tests limit selection: on the device; with several processes where pytest-xdist is installed.
 tests() {
   local processes=()
@@ -64,7 +70,7 @@ load_models(sys.argv[1], None, sys.argv[2], None, speculate=False)" "$SMOLLM2" "
 
 # decode dtype limit trees
 decode() {
-  phase "decode-$1" "$2" "$python" -m bench.bench_decode "$SMOLLM2" heads/smollm2-135m-instruct-eagle3 \
+  beside-transformers "decode-$1" "$2" "$python" -m bench.bench_decode "$SMOLLM2" heads/smollm2-135m-instruct-eagle3 \
     --data "$QUESTIONS" --prompts 1 --new-tokens 128 --dtype "$1" --trees "$3" --baselines transformers,plain \
     --device cuda --out "$parts/decode-$1.json"
 }
@@ -98,7 +104,7 @@ keep > /dev/null
 
 phase kernels 130 "$python" -m bench.gpu_kernels --out "$parts/kernels.json"
 keep > /dev/null
-phase rounds-8b 75 "$python" -m bench.graph_rounds --model Llama-3.1-8B --prompt 1024 --new-tokens 96 --trees 60/8/10 \
+beside-transformers rounds-8b 75 "$python" -m bench.graph_rounds --model Llama-3.1-8B --prompt 1024 --new-tokens 96 --trees 60/8/10 \
   --timelines "$results" --out "$parts/rounds-8b.json"
 keep > /dev/null
 if [[ $decoding ]]; then
@@ -106,7 +112,7 @@ if [[ $decoding ]]; then
   decode float32 45 24/5/4
   keep > /dev/null
 fi
-phase rounds 40 "$python" -m bench.graph_rounds --out "$parts/rounds.json"
+beside-transformers rounds 40 "$python" -m bench.graph_rounds --out "$parts/rounds.json"
 tests triton 120 "cuda and (triton or exact_bits) and not emulation"
 
 echo "== what is to be shown"

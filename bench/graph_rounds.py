@@ -99,6 +99,7 @@ class Bench:
             row["capture_seconds"] = decoder.stats.seconds["capture"]
             replays.marks.clear()
             self.generate(decoder, speculate, self.new_tokens)
+        row |= replays.failed
         if len(replays.marks) > 1:
             row["graph_seconds"] = replays.round_seconds()
             row["graph_device_seconds"] = replays.device_seconds()
@@ -150,6 +151,9 @@ def main(
             for linear in LINEAR:
                 rows.append(bench.measured(tree, speculate, linear))
                 keep(result, out)
+        if device == "cuda":
+            result["gpu_state_after"] = gpu_state()
+        keep(result, out)
         if timelines is not None:
             for tree, speculate in (arms[0], arms[-1]):
                 name = tree_name(tree) if speculate else "plain"
@@ -163,8 +167,6 @@ def main(
 
 def keep(result: dict[str, Any], out: Path | None) -> None:
     """Writes what was measured so far."""
-    if torch.cuda.is_available():
-        result["gpu_state_after"] = gpu_state()
     if out is not None:
         write_json(result, out)
 

@@ -1,4 +1,7 @@
-"""Times rivals in turns, warm and with cold caches: on a CPU by the clock, on a GPU by events around graph replays."""
+"""Times rivals in turns, warm and with cold caches: on a CPU by the clock, on a GPU by events around graph replays.
+
+A call that no graph can hold, because the host takes part in it, is timed with its launches.
+"""
 
 import time
 from collections.abc import Callable, Mapping
@@ -37,12 +40,15 @@ class Stopwatch:
         self.device = device
         self.flushed = torch.zeros(FLUSH_BYTES[device], dtype=torch.uint8, device=device)
 
-    def prepare(self, call: Call) -> Call:
-        """On a GPU the call is captured into a graph: what is timed is the kernels, not their launches."""
+    def prepare(self, call: Call) -> tuple[Call, Exception | None]:
+        """What is to be timed: on a GPU a graph of the call, or the call itself and why it could not be captured."""
         if self.device == "cpu":
-            return call
+            return call, None
         call()
-        return cuda_graph(call, torch.device(self.device, torch.cuda.current_device()))
+        try:
+            return cuda_graph(call, torch.device(self.device, torch.cuda.current_device())), None
+        except Exception as error:
+            return call, error
 
     def seconds(self, call: Call, times: int) -> float:
         """Mean over `times` calls one after another."""
@@ -79,7 +85,7 @@ def sample_in_turns(rivals: Mapping[str, Call], watch: Stopwatch, repeats: int) 
     A rival that needs SLOWEST seconds or more is sampled once, and its cold samples are the warm ones: such a call
     leaves nothing of its inputs in the caches anyway.
     """
-    calls = {name: watch.prepare(call) for name, call in rivals.items()}
+    calls = {name: watch.prepare(call)[0] for name, call in rivals.items()}
     once = {name: watch.seconds(call, 1) for name, call in calls.items()}
     once |= {name: watch.seconds(calls[name], 1) for name, first in once.items() if first < SLOWEST}
     samples = {name: Samples() for name in calls}

@@ -3,21 +3,24 @@
 import gzip
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import typer
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
-from bench import gpu_kernels
-from bench.gpu import kernel_names
+from bench import gpu_kernels, timing
+from bench.gpu import attention, kernel_names
 from bench.gpu import rows as rows_module
 from bench.gpu.kernel_names import KernelNames
 from bench.gpu.rows import Rows, copied, sets_of
 from bench.results_file import read_json
 from bench.shapes import MODELS, ModelShape, sizes
-from bench.timing import Stopwatch
+from bench.timing import Call, Stopwatch
 from eagle_decoding.floor.ceilings import Ceilings
 from eagle_decoding.floor.work import Work
 
@@ -56,6 +59,19 @@ def test_every_kernel_beside_its_rivals(tiny, tmp_path):
     assert {row["name"] for row in compared} == {"tree_attention", "draft forward", "linear"}
 
 
+def test_a_rival_takes_its_kernel_s_layout(monkeypatch):
+    """SDPA's kernels on a GPU may give rows of all heads together, not head after head."""
+
+    def rows_together(*args: Any, **options: Any) -> Tensor:
+        return scaled_dot_product_attention(*args, **options).transpose(1, 2).contiguous().transpose(1, 2)
+
+    query, key, visible = torch.randn(1, 8, 6, 16), torch.randn(1, 2, 26, 16), torch.rand(1, 6, 26) < 0.9
+    folded = attention.folded_sdpa(visible, 0.25, 4, query.dtype)
+    expected = folded(query, key, key)
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", rows_together)
+    assert torch.equal(folded(query, key, key), expected)
+
+
 class Shapes(Rows):
     """Runs each call once on tensors without memory, instead of timing it."""
 
@@ -66,6 +82,7 @@ class Shapes(Rows):
         self, name: str, calls: Sequence[Callable], work: Work, rivals: Mapping[str, Callable], **about: Any
     ) -> None:
         assert work.bytes > 0
+        assert len(calls) > 1 or work.bytes > 1e8, f"the launch of a graph weighs on {name}"
         calls[0]()
         for rival, make in rivals.items():
             if rival not in ("flex", "torch, walked by the host"):  # they read values
@@ -92,6 +109,25 @@ def test_a_rival_that_fails_is_an_entry():
     assert row["rivals"] == {"torch": {"error": "RuntimeError: no kernel"}} and row["rows"] == 3
     assert (row["bytes_seconds"], row["flops_seconds"], row["floor_seconds"]) == (2, 1, 2)
     assert row["share_of_bandwidth"] == pytest.approx(2 / row["seconds"])
+
+
+def test_a_row_tells_why_its_call_was_not_captured(monkeypatch):
+    """By what the call did, rather than by the broken capture that came of it."""
+
+    def break_off(call: Call, device: torch.device) -> Call:
+        try:
+            raise RuntimeError("not permitted\nwhen capturing")
+        finally:
+            raise RuntimeError("capture invalidated")
+
+    monkeypatch.setattr(timing, "cuda_graph", break_off)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    watch = Stopwatch("cpu")
+    rows = Rows(watch, CEILINGS)
+    monkeypatch.setattr(watch, "prepare", partial(Stopwatch.prepare, type("Gpu", (), {"device": "cuda"})))
+    rows.add("op", [lambda: None], Work(1, 1), {"torch": lambda: [lambda: None]})
+    for entry in (rows.rows[0], rows.rows[0]["rivals"]["torch"]):
+        assert entry["captured"] is False and entry["capture_error"] == "RuntimeError: not permitted"
 
 
 def test_a_group_that_fails_does_not_end_the_run(tiny, tmp_path, monkeypatch):
@@ -127,6 +163,24 @@ def test_a_row_names_the_kernels_of_its_call(monkeypatch):
             collected.add("op", [lambda name=name: name], Work(1, 1), {}, shape=name)
     KernelNames(rows).add("op", [lambda: "tree"], Work(1, 1), {}, shape="failed")
     assert [row["kernels"] for row in rows.rows] == [["tensor_kernel", "merge_kernel"], ["plain_kernel"]]
+
+
+def test_a_profiler_that_fails_is_no_failure_of_the_row(tiny, tmp_path, monkeypatch):
+    """Rows keep their times. What comes last in the first pass, attention over trees, is profiled first."""
+    profiled = []
+
+    def fails(call: Callable[[], str], activity: object, trace: Path) -> None:
+        profiled.append(call())
+        raise RuntimeError("no CUPTI")
+
+    def group(rows: Rows, name: str) -> None:
+        rows.add(name, [lambda: name], Work(1, 1), {})
+
+    monkeypatch.setattr(kernel_names, "profiled", fails)
+    monkeypatch.setattr(gpu_kernels, "groups", lambda *_: [partial(group, name=name) for name in ("first", "last")])
+    gpu_kernels.main(tmp_path / "k.json", tiny, "32", "1", "cpu")
+    rows = read_json(tmp_path / "k.json")["kernels"]
+    assert [row["profile_error"] for row in rows] == ["RuntimeError: no CUPTI"] * 2 and profiled == ["last", "first"]
 
 
 def test_sets_in_turn_exceed_the_cache_and_keep_their_layout(monkeypatch):

@@ -111,6 +111,22 @@ def test_graph_rounds_command(tiny, tmp_path, capsys):
     assert "cpu" not in graph.CAPTURES
 
 
+def test_prompts_may_be_as_long_as_models_take_them(tiny, capsys):
+    graph_rounds.main(tiny, prompt=2050, new_tokens=3, trees="4/3/1", dtype="float32", device="cpu")
+    assert "chain 4/3/1" in capsys.readouterr().out
+
+
+def test_a_row_tells_why_its_round_was_not_captured(tiny, tmp_path, monkeypatch):
+    def failing(step: graph.Step, device: torch.device) -> graph.Step:
+        raise RuntimeError("no")
+
+    monkeypatch.setitem(graph.CAPTURES, "cpu", failing)
+    out = tmp_path / "rounds.json"
+    graph_rounds.main(tiny, prompt=12, new_tokens=9, trees="4/3/1", dtype="float32", device="cpu", out=out)
+    for row in read_json(out, "graph_rounds")["graph_rounds"][1:]:
+        assert row["capture_error"] == "RuntimeError: no" and "graph_seconds" not in row
+
+
 class ForcedRequests(SampledRequests, ForcedSampler):
     """Requests whose rounds accept four drafts."""
 

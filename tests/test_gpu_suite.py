@@ -77,7 +77,6 @@ WARPGROUP = "void eagle::cuda::warpgroup_attention_kernel<__nv_bfloat16, 128>(ea
     [
         ({"kernels": [WARPGROUP, "merge_kernel"]}, True),
         ({"kernels": ["void eagle::cuda::tensor_attention_kernel<__nv_bfloat16, 128, 2>()"]}, False),
-        ({}, False),  # nothing was profiled
     ],
 )
 def test_hopper_must_run_attention_by_warpgroups(launched, holds):
@@ -85,10 +84,26 @@ def test_hopper_must_run_attention_by_warpgroups(launched, holds):
     tree = kernel("tree_attention", 2e-5, nodes=60, rows_per_key_head=240, head_dim=128, **shape, **launched)
     claim = "tree_attention, nodes 60, context 8192, batch 1: ran warpgroup_attention_kernel"
     assert claims_of([9, 0], tree)[claim] is holds
+    unseen = claims_of([9, 0], tree | {"kernels": []})
+    assert (
+        claim not in unseen
+        and unseen[claim.replace("ran warpgroup_attention_kernel", "not profiled, kernels seen")] is None
+    )
     chain = tree | {"nodes": 16, "rows_per_key_head": 64}  # so few rows go by mma.sync
     assert not any(
         "ran" in what for what in (*claims_of([9, 0], chain), *claims_of([8, 0], tree), *claims_of(None, tree))
     )
+
+
+def test_rounds_and_kernels_of_a_gpu_must_be_captured():
+    rows = [kernel("linear", 1e-5, rows=rows, captured=captured) for rows, captured in ((1, True), (2, False))]
+    assert claims_of([9, 0], *rows) == {"linear, rows 1: captured": True, "linear, rows 2: captured": False}
+    assert claims_of(None, *rows) == {}
+    rounds = [graph_round("plain", "torch", graph_seconds=1e-2), graph_round("plain", "ours")]
+    part = {"machine": {"model": "m", "compute_capability": [9, 0]}, "graph_rounds": rounds}
+    part["graph_rounds"].append(graph_round("transformers", "torch"))
+    found = {claim.what: claim.holds for claim in claims({"rounds": part}) if claim.holds is not None}
+    assert found == {"m, plain: captured": True, "m, plain, our linear layers: captured": False}
 
 
 @pytest.mark.parametrize(("difference", "holds"), [(0.004, True), (0.3, False), (float("nan"), False)])
@@ -112,7 +127,7 @@ def test_what_was_measured_is_collected(tmp_path):
 STUB = """#!/usr/bin/env bash
 [[ $* == *bench.gpu.collect* ]] && exec {python} "$@"
 [[ $* == "-c import xdist" ]] && exit 1
-echo "$@" >> {calls}
+echo "$@${{TORCH_CUDNN_SDPA_DEPRIORITIZED:+, cuDNN last}}" >> {calls}
 [[ -n ${{FAILING:-}} && $* == *$FAILING* ]] && exit 5
 [[ -n ${{HANGING:-}} && $* == *$HANGING* ]] && exec sleep 60
 exit 0
@@ -170,6 +185,8 @@ def test_the_script_decodes_what_it_is_given(suite, tmp_path, name):
     phases = {phase["phase"] for phase in result["phases"]}
     assert {"decode-bfloat16", "decode-float32"} < phases
     assert ({"convert-bfloat16", "convert-float32"} < phases) == name.endswith(".gguf")
+    beside = {"bench.graph_rounds", "bench.bench_decode"}
+    assert all(command.endswith("cuDNN last") == any(name in command for name in beside) for command in commands)
     decoding = [command for command in commands if "bench.bench_decode" in command]
     assert f"{name} heads/" in decoding[0] and "--trees 5/4/1,24/5/4,60/6/10" in decoding[0]
 

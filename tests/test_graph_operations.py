@@ -76,7 +76,7 @@ class SampledRequests(NodeSampler):
     def __init__(self, batch: int):
         ones = torch.ones(batch)
         self.params = SamplingParams(ones.long(), ones, ones.int(), ones, ones)
-        self.typical_acceptance, self.record, self.processors = None, False, []
+        self.typical_acceptance, self.record, self.processors, self.in_step = None, False, [], False
 
 
 def begin(draft: LayerDraft, params: SamplingParams) -> None:

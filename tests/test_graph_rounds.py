@@ -1,5 +1,6 @@
 """Whole decodes by captured rounds, on a CPU through a tape with a CUDA graph's rules: the text of the plain loop."""
 
+import gc
 from typing import Any
 
 import pytest
@@ -71,6 +72,20 @@ def test_every_round_is_the_same_operations_on_the_same_memory(name, monkeypatch
     assert recorded > 1
 
 
+def test_a_round_is_announced_when_all_of_it_is_done(monkeypatch):
+    tapes: list[Tape] = []
+
+    def capture(step: graph.Step, device: torch.device) -> graph.Step:
+        tapes.append(Tape(step))
+        return tapes[-1].replay
+
+    monkeypatch.setitem(graph.CAPTURES, "cpu", capture)
+    decoder = DECODERS["eagle3-tree"](tiny_target())
+    texts(decoder, 2, True, **GREEDY)
+    operation, (target, *_), _, _ = tapes[0].operations[-1]
+    assert operation is torch.ops.aten.copy_.default and target is decoder.memories[True].rounds.ring.host_count
+
+
 class EveryThird(StoppingCriteria):
     """A rule that the device knows nothing of."""
 
@@ -130,6 +145,20 @@ def test_a_capture_that_fails_is_done_without(device, caplog, monkeypatch):
     assert caplog.messages == [
         "Rounds run one by one instead of as a graph: the capture failed (operation not permitted)."
     ]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="the allocator is a GPU's")
+@pytest.mark.parametrize("step", [lambda x: x.tolist(), lambda x: x.view(3)], ids=["waits", "raises"])
+def test_memory_is_freed_after_a_failed_cuda_capture(step):
+    device = torch.device("cuda", torch.cuda.current_device())
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_reserved()
+    with pytest.raises(RuntimeError):
+        graph.cuda_graph(lambda: step(torch.ones(4, device=device)), device)
+    gc.collect()  # the error's frames hold what the step made
+    torch.empty(64 << 20, dtype=torch.uint8, device=device)
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_reserved() == before
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("llama", "mixtral")])

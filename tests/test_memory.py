@@ -10,7 +10,9 @@ from captures import DECODERS, GREEDY, SAMPLED
 from models import VOCAB, tiny_target
 from torch import Tensor
 
-from eagle_decoding import SpeculativeDecoder, TypicalAcceptance, graph
+from eagle_decoding import SpeculativeDecoder, TypicalAcceptance, cache, graph, loop, target
+from eagle_decoding.cache import TreeCache
+from eagle_decoding.rounds import State
 
 OTHER_VALUES = SAMPLED | {"temperature": 0.6, "top_k": 25, "top_p": 0.8, "seed": 11}
 
@@ -145,6 +147,61 @@ def no_collector():
     gc.disable()
     yield
     gc.enable()
+
+
+class Watched(TreeCache):
+    """Notes how many rows there were room for, each time that there was more."""
+
+    capacities: list[int]
+
+    def update(self, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if self.capacities[-1:] != [self.buffer.capacity]:
+            self.capacities.append(self.buffer.capacity)
+        return super().update(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "length, rows, longer",
+    [(20, 256 + 128, []), (140, 416 + 128, [480 + 128])],
+    ids=["a bucket", "what the text can need"],
+)
+def test_a_prompt_s_cache_is_never_copied(device, captures, monkeypatch, length, rows, longer):
+    """Room for the first bucket and a tree is made before the prompt, anew where a later prompt needs more."""
+    monkeypatch.setattr(cache, "GRANULE", 16)
+    monkeypatch.setattr(target, "TreeCache", Watched)
+    Watched.capacities = []
+    twins = Twins("eagle3-tree", device)
+    twins.eager = twins.kept
+    twins.agree(1, length=length, max_new_tokens=9, **GREEDY)
+    assert Watched.capacities == [rows]
+    twins.agree(2, length=length + 60, max_new_tokens=9, **GREEDY)
+    assert Watched.capacities == [rows, *longer]
+
+
+def test_a_long_cache_grows_by_little_more_than_is_asked_for():
+    buffer = cache.KvBuffer(1, 1, 1, 8, torch.float32, torch.device("cpu"))
+    capacities = []
+    for rows in (200, 257, 40_000, 40_100):
+        buffer.reserve(rows)
+        capacities.append(buffer.capacity)
+    assert capacities == [256, 384, 40_064, 44_160]
+    buffer.clear()
+    assert buffer.capacity == buffer.data.untyped_storage().nbytes() == 0
+
+
+def test_the_prompt_s_features_go_after_the_first_round(device, captures, monkeypatch, no_collector):
+    features, alive = [], []
+
+    def watched(*args: Any) -> State:
+        state = prefill(*args)
+        features.append(weakref.ref(state.commit.features))
+        return state
+
+    prefill, following = loop.prefill, graph.StaticRounds.next
+    monkeypatch.setattr(loop, "prefill", watched)
+    monkeypatch.setattr(graph.StaticRounds, "next", lambda self: (alive.append(features[0]()), following(self))[1])
+    Twins("eagle3-tree", device).kept.generate(torch.full((2, 9), 7, device=device), max_new_tokens=9, **GREEDY)
+    assert set(alive) == {None}
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["captured", "failed"])

@@ -64,7 +64,7 @@ def visible_keys(sizes: Sizes, mask: Tensor) -> Tensor:
 
 
 def sdpa(visible: Tensor, scale: float) -> Attention:
-    """As transformers calls it: a boolean mask, made once for all layers."""
+    """With a boolean mask, made once for all layers; on Hopper torch prefers cuDNN's kernel, which shares key heads."""
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         output = scaled_dot_product_attention(query, key, value, visible[:, None], scale=scale, enable_gqa=True)
@@ -74,7 +74,7 @@ def sdpa(visible: Tensor, scale: float) -> Attention:
 
 
 def folded_sdpa(visible: Tensor, scale: float, group: int, dtype: torch.dtype) -> Attention:
-    """The query heads of a key head become rows, so that the memory-efficient kernel may run without copies of keys."""
+    """The query heads of a key head become rows, for kernels that would ask for copies of the keys."""
     batch, nodes, keys = visible.shape
     padded = -(-keys // ALIGNED) * ALIGNED
     bias = torch.full((batch, 1, group * nodes, padded), -math.inf, dtype=dtype, device=visible.device)[..., :keys]
@@ -83,13 +83,16 @@ def folded_sdpa(visible: Tensor, scale: float, group: int, dtype: torch.dtype) -
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         folded = query.reshape(batch, -1, group * nodes, query.shape[-1])
         output = scaled_dot_product_attention(folded, key, value, bias, scale=scale)
-        return output.view(batch, -1, nodes, query.shape[-1]).transpose(1, 2)
+        return output.reshape(batch, -1, nodes, query.shape[-1]).transpose(1, 2)
 
     return attend
 
 
 def flex(visible: Tensor, sizes: Sizes, scale: float, device: str) -> Attention:
-    """Compiled for the shape, with the blocks that the tree's mask leaves; as it comes on a CPU."""
+    """Compiled for the shape, with the blocks that the tree's mask leaves; as it comes on a CPU.
+
+    Its kernel for short queries has no configuration where the rows of a key head outnumber a block's, as a tree's do.
+    """
     context, nodes = sizes.context_len, sizes.num_nodes
     tree = visible[:, :, context:].contiguous()
 
@@ -100,7 +103,9 @@ def flex(visible: Tensor, sizes: Sizes, scale: float, device: str) -> Attention:
     attention = compiled(flex_attention) if device == "cuda" else flex_attention
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        output: Any = attention(query, key, value, block_mask=blocks, scale=scale, enable_gqa=True)
+        output: Any = attention(
+            query, key, value, block_mask=blocks, scale=scale, enable_gqa=True, kernel_options={"BACKEND": "TRITON"}
+        )
         return output.transpose(1, 2)
 
     return attend

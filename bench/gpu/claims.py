@@ -39,13 +39,20 @@ def claims(parts: dict[str, Part]) -> Iterator[Claim]:
     for row in kernels.get("kernels", []):
         yield from of_kernel(row)
         yield from of_results(row)
-        if kernels["machine"].get("compute_capability", [0])[0] == 9:
+        if "captured" in row and on_gpu(kernels):
+            yield Claim(f"{title(row)}: captured", float(row["captured"]), at_least=1)
+        if on_gpu(kernels) == 9:
             yield from of_warpgroups(row)
     for name, part in parts.items():
         if "graph_rounds" in part:
             yield from of_rounds(part)
         if "files" in part:
             yield from of_decoding(name, part)
+
+
+def on_gpu(part: Part) -> int:
+    """The major compute capability of the device; 0 for a CPU."""
+    return int(part["machine"].get("compute_capability", [0])[0])
 
 
 def title(row: dict[str, Any]) -> str:
@@ -87,7 +94,10 @@ def of_warpgroups(row: dict[str, Any]) -> Iterator[Claim]:
         case {"name": "tree_attention", "rows_per_key_head": rows, "head_dim": 64 | 128} if rows > 64:
             launched = row.get("kernels", [])
             found = any(WARPGROUP_KERNEL in name for name in launched)
-            yield Claim(f"{title(row)}: ran {WARPGROUP_KERNEL}", float(found), at_least=1)
+            if launched:
+                yield Claim(f"{title(row)}: ran {WARPGROUP_KERNEL}", float(found), at_least=1)
+            else:
+                yield Claim(f"{title(row)}: not profiled, kernels seen", 0)
 
 
 def of_rounds(part: Part) -> Iterator[Claim]:
@@ -99,6 +109,8 @@ def of_rounds(part: Part) -> Iterator[Claim]:
         bound = 0.8 if row["rounds"] == "plain" else 0.65
         seconds = row.get("graph_seconds", row["eager_seconds"])
         yield Claim(what + "tokens per second", row["tokens_per_round"] / seconds)
+        if row["rounds"] != "transformers" and on_gpu(part):
+            yield Claim(what + "captured", float("graph_seconds" in row), at_least=1)
         if "share_of_floor_speed" in row:
             deep = row["rounds"] in ("plain", "tree 60/8/10")
             yield Claim(what + "floor over time", row["share_of_floor_speed"], bound if large and deep else None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.profiler import ProfilerActivity
 
-from bench.gpu.rows import Rows
+from bench.gpu.rows import Rows, first_line
 from bench.gpu.timeline import profiled, read_kernels
 from bench.timing import Call
 from eagle_decoding.floor.work import Work
@@ -16,7 +16,8 @@ from eagle_decoding.floor.work import Work
 class KernelNames(Rows):
     """Takes the place of Rows in a second pass, after all timing: the profiler slows kernels down while it is up.
 
-    Each row that was measured gets `kernels`: the names of what its call launched, each once, in order. Empty on a CPU.
+    Each row that was measured gets `kernels`: the names of what its call launched, each once, in order. Empty on a CPU
+    and where CUPTI tells nothing; where the profiler raises, `profile_error` says why.
     """
 
     def __init__(self, measured: Rows):
@@ -33,7 +34,10 @@ class KernelNames(Rows):
     ) -> None:
         for row in self.rows:
             if row.items() >= {"name": name, **about}.items():
-                row["kernels"] = self.launched(calls[0])
+                try:
+                    row["kernels"] = self.launched(calls[0])
+                except Exception as error:
+                    row["profile_error"] = first_line(error)
 
     def launched(self, call: Call) -> list[str]:
         activity = ProfilerActivity.CUDA if self.watch.device == "cuda" else ProfilerActivity.CPU

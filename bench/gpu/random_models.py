@@ -20,6 +20,7 @@ def random_target(shape: ModelShape, dtype: torch.dtype, device: str) -> LlamaFo
         num_attention_heads=shape.num_heads,
         num_key_value_heads=shape.num_kv_heads,
         head_dim=shape.head_dim,
+        max_position_embeddings=131072,
         tie_word_embeddings=False,
     )
     with torch.device("meta"):

@@ -4,19 +4,22 @@ import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from bench.gpu.rows import failed_capture
 from bench.timing import Mark, Stopwatch
 from eagle_decoding import graph
 
 
 @dataclass
 class Replays:
-    """Beginning and end of each replay, in order."""
+    """Beginning and end of each replay, in order; `failed` holds a row's entries where rounds could not be captured."""
 
     watch: Stopwatch
     marks: list[tuple[Mark, Mark]] = field(default_factory=list)
+    failed: dict[str, Any] = field(default_factory=dict)
 
     def round_seconds(self) -> float:
         """Median from one replay's beginning to the next one's: what a round takes, the host's part included."""
@@ -35,7 +38,11 @@ def marked_replays(watch: Stopwatch) -> Iterator[Replays]:
     replays = Replays(watch)
 
     def capture(step: graph.Step, device: torch.device) -> graph.Step:
-        replay = stock(step, device) if stock else step
+        try:
+            replay = stock(step, device) if stock else step
+        except Exception as error:
+            replays.failed = failed_capture(error)
+            raise
 
         def marked() -> None:
             start = watch.mark()

@@ -44,20 +44,19 @@ def sets_of(arguments: Sequence[Any], num_bytes: float) -> list[Sequence[Any]]:
     return [arguments, *(copied(arguments) for _ in range(max(1, -(-CACHED_BYTES // int(num_bytes)) - 1)))]
 
 
-def median_seconds(calls: Sequence[Call], watch: Stopwatch) -> tuple[float, bool]:
-    """Median time of one of the calls, and whether they ran from a graph; by single launches where none can be made."""
+def timed(calls: Sequence[Call], watch: Stopwatch) -> dict[str, Any]:
+    """Median `seconds` of one of the calls; whether they ran from a graph (`captured`), on a GPU also why not."""
 
     def all_of_them() -> None:
         for call in calls:
             call()
 
-    try:
-        prepared, captured = watch.prepare(all_of_them), watch.device == "cuda"
-    except Exception:
-        prepared, captured = all_of_them, False
+    prepared, error = watch.prepare(all_of_them)
     first = [watch.seconds(prepared, 1) for _ in range(WARM_UP)]
     samples = max(3, min(MOST_SAMPLES, int(SAMPLING_SECONDS / first[-1])))
-    return statistics.median(watch.seconds(prepared, 1) for _ in range(samples)) / len(calls), captured
+    seconds = statistics.median(watch.seconds(prepared, 1) for _ in range(samples)) / len(calls)
+    captured = {"captured": watch.device == "cuda"} if error is None else failed_capture(error)
+    return {"seconds": seconds, **captured}
 
 
 class Rows:
@@ -84,20 +83,19 @@ class Rows:
         rivals: makes a rival's calls; what it raises becomes the rival's entry, so that no rival ends the run
         about:  what tells this row from others of its name
         """
-        seconds, captured = median_seconds(calls, self.watch)
+        ours = timed(calls, self.watch)
         by_bytes, by_flops = self.ceilings.floor(work.bytes, 0), self.ceilings.floor(0, work.flops)
         row = {
             "name": name,
             **about,
-            "seconds": seconds,
-            "captured": captured,
+            **ours,
             "bytes": work.bytes,
             "flops": work.flops,
             "bytes_seconds": by_bytes,
             "flops_seconds": by_flops,
             "floor_seconds": max(by_bytes, by_flops),
-            "times_floor": seconds / max(by_bytes, by_flops),
-            "share_of_bandwidth": by_bytes / seconds,
+            "times_floor": ours["seconds"] / max(by_bytes, by_flops),
+            "share_of_bandwidth": by_bytes / ours["seconds"],
             "rivals": {rival: self.rival(make, calls) for rival, make in rivals.items()},
         }
         self.rows.append(row)
@@ -112,17 +110,20 @@ class Rows:
         """The rival's time, and how far its result is from ours where both give floats."""
         try:
             calls = make()
-            entry = difference(ours[0](), calls[0]())
-            seconds, captured = median_seconds(calls, self.watch)
+            return difference(ours[0](), calls[0]()) | timed(calls, self.watch)
         except Exception as error:
             return {"error": first_line(error)}
         finally:
             if self.watch.device == "cuda":
                 torch.cuda.empty_cache()
-        return {"seconds": seconds, "captured": captured, **entry}
 
 
-def first_line(error: Exception) -> str:
+def failed_capture(error: Exception) -> dict[str, Any]:
+    """Entries of a row; what the call raised says more than that the capture ended broken."""
+    return {"captured": False, "capture_error": first_line(error.__context__ or error)}
+
+
+def first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:300]}"
 
 

@@ -9,6 +9,7 @@ from transformers import Cache
 import eagle_kernels
 
 GRANULE = 128  # rows; capacities are multiples of it
+AT_ONCE = 4096  # rows: no more than these are added before they are asked for
 
 
 class KvBuffer:
@@ -26,15 +27,20 @@ class KvBuffer:
         return self.data.shape[4]
 
     def reserve(self, rows: int) -> None:
-        """Makes room for `rows` rows; what is there stays. Grows by half at least, so that copies stay rare."""
+        """Makes room for `rows` rows; what is there stays. Grows by half or AT_ONCE, so that copies stay rare."""
         if rows <= self.capacity:
             return
-        rows = max(rows, self.capacity + self.capacity // 2)
+        rows = max(rows, self.capacity + min(self.capacity // 2, AT_ONCE))
         capacity = (rows + GRANULE - 1) // GRANULE * GRANULE
         grown = self.data.new_empty(*self.data.shape[:4], capacity, self.data.shape[5])
         grown[..., : self.capacity, :] = self.data
         self.data = grown
         self.keys, self.values = list(grown[0].unbind(0)), list(grown[1].unbind(0))
+
+    def clear(self) -> None:
+        """Gives the memory back, and all that is in it."""
+        self.data = self.data.new_empty(*self.data.shape[:4], 0, self.data.shape[5])
+        self.keys, self.values = [], []
 
 
 class TreeCache(Cache):

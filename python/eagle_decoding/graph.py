@@ -2,8 +2,9 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from math import inf
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
 
 AHEAD = 2  # rounds handed to the device before the first of them is read
-BUCKET = 1024  # rows: caches of captured rounds hold this many, or a power of two times as many
+BUCKET = 1024  # rows: caches of captured rounds hold a multiple of these
 
 Step = Callable[[], object]
 Capture = Callable[[Step, torch.device], Step]  # from a step to what repeats it on the same memory; runs nothing itself
@@ -42,12 +43,20 @@ def cuda_graph(step: Step, device: torch.device) -> Step:
 
 @contextmanager
 def capturing(graph: torch.cuda.CUDAGraph, device: torch.device) -> Iterator[None]:
-    with (
-        torch.cuda.device(device),
-        torch.cuda.stream(torch.cuda.current_stream()),  # a capture that failed would leave its own stream current
-        torch.cuda.graph(graph, stream=capture_stream(device), capture_error_mode="thread_local"),
-    ):
-        yield
+    pool = torch.cuda.graph_pool_handle()
+    try:
+        with (
+            torch.cuda.device(device),
+            torch.cuda.stream(torch.cuda.current_stream()),  # a capture that failed would leave its own stream current
+            torch.cuda.graph(graph, pool, capture_stream(device), capture_error_mode="thread_local"),
+        ):
+            yield
+    except RuntimeError:
+        # torch 2.11 does not end a capture that the runtime refuses for its allocator, which then never frees again.
+        with suppress(RuntimeError):  # it has ended: the step itself failed
+            torch._C._cuda_endAllocateToPool(device.index, pool)
+            torch._C._cuda_releasePool(device.index, pool)
+        raise
 
 
 @cache
@@ -78,17 +87,11 @@ def capture_for(model: PreTrainedModel, draft: Draft, sampler: NodeSampler) -> C
     return None
 
 
-def replay_rounds(
-    rounds: "StaticRounds", run: Callable[[State], Outcome], state: State, output: Output, stats: Stats
-) -> None:
-    """Runs rounds until the output is done, AHEAD of them under way before the host looks at the first.
+def replay_rounds(rounds: "StaticRounds", output: Output, stats: Stats) -> None:
+    """Runs rounds that have begun until the output is done, AHEAD of them under way before the host looks at the first.
 
     The host learns late that a text has ended; what later rounds emitted is dropped, so the text is the same.
     """
-    if output.done:
-        return
-    with stats.phase("launch"):
-        rounds.begin(run, state, stats.phase)
     try:
         while not output.done:
             rounds.launch(min(AHEAD, output.most_rounds_left))
@@ -108,6 +111,7 @@ class StaticRounds:
     bucket): it makes room, compiles and warms up what the capture of the next one needs.
 
     bound: cache rows a request may have before a round; the captured kernels know no other length of the context
+    reach: rows that no text of the call needs more of, where its length is limited
 
     Nothing that is kept here leads back here: the memory is free as soon as the object is dropped.
     """
@@ -120,7 +124,13 @@ class StaticRounds:
 
     def __init__(self, capture: Capture):
         self.capture: Capture | None = capture  # None once a capture has failed
-        self.launched = self.seen = self.bound = 0
+        self.launched = self.seen = 0
+        self.reach = inf
+        self.forget()
+
+    def forget(self) -> None:
+        """Drops what was captured: its memory is about to go."""
+        self.bound = 0
         self.replay: Step | None = None
 
     def begin(self, run: Callable[[State], Outcome], state: State, phase: Phase = untimed) -> None:
@@ -140,8 +150,8 @@ class StaticRounds:
     def step(self) -> None:
         """One round from `state` to `state`: what is captured."""
         self.outcome = self.run(self.state)
-        self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
         overwrite(self.state, self.outcome.state)
+        self.ring.write(self.outcome.emitted, self.outcome.verified.accept_length)
 
     def launch(self, rounds: float) -> None:
         """Hands rounds to the device until `rounds` are under way, or until a larger bucket needs their result."""
@@ -167,12 +177,17 @@ class StaticRounds:
         self.committed += max(accepted) + 1
         return emitted, accepted
 
+    def bucket(self, rows: int) -> int:
+        """Room for at least `rows` rows, so much that buckets stay few, but no more than the call's text can need."""
+        bound = max(BUCKET, self.bound)
+        while bound < rows:
+            bound *= 2
+        reach = -(-self.reach // BUCKET) * BUCKET
+        return int(min(bound, reach)) if rows <= reach else bound
+
     def enter_bucket(self, rows: int) -> None:
         """Runs a round with room for at least `rows` rows; the next one will be captured anew."""
-        self.replay = None
-        self.bound = max(BUCKET, self.bound)
-        while self.bound < rows:
-            self.bound *= 2
+        self.replay, self.bound = None, self.bucket(rows)
         self.state = self.state._replace(commit=self.state.commit._replace(committed=self.bound))
         self.step()
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from eagle_decoding.cache import TreeCache
+from eagle_decoding.config import MAX_NODES
 from eagle_decoding.drafts import Commit, Draft
 from eagle_decoding.graph import replay_rounds
 from eagle_decoding.memory import Memory
@@ -42,11 +43,16 @@ def decode(
     cache = target.new_cache(len(prompt)) if memory is None else memory.cache
     draft.start(prompt, lengths, sampler.params)
     with stats.phase("prefill"):
-        cache.buffer.reserve(prompt.shape[1])
+        if memory is not None:
+            memory.make_room(prompt.shape[1], output.max_new_tokens)
+        cache.buffer.reserve(prompt.shape[1] + MAX_NODES)  # with the first tree: a long cache is not to be copied
         state = prefill(target, sampler, output, prompt, lengths, cache)
     run = partial(one_round, target, draft, sampler, output, cache)
-    if memory is not None:
-        replay_rounds(memory.rounds, run, state, output, stats)
+    if memory is not None and not output.done:
+        with stats.phase("launch"):
+            memory.rounds.begin(run, state, stats.phase)
+        del state  # the prompt's features may take as much memory as its cache
+        replay_rounds(memory.rounds, output, stats)
     while not output.done:
         outcome = run(state, stats.phase)
         with stats.phase("output"):

@@ -1,13 +1,15 @@
 """What calls of one kind have in common, kept so that a round captured in one call is replayed in the next."""
 
+from math import inf
 from typing import NamedTuple
 
 from transformers import PreTrainedModel
 
 import eagle_kernels
 from eagle_decoding.cache import TreeCache
+from eagle_decoding.config import MAX_NODES
 from eagle_decoding.drafts import Draft
-from eagle_decoding.graph import Capture, StaticRounds
+from eagle_decoding.graph import AHEAD, Capture, StaticRounds
 from eagle_decoding.sampling import NodeSampler, SamplingParams
 from eagle_decoding.typical import TypicalAcceptance
 
@@ -68,6 +70,18 @@ class Memory:
     def serves(self, kind: Kind) -> bool:
         """Whether rounds captured here are those of a call of this kind, and the draft has served no other since."""
         return self.kind == kind and getattr(kind.draft, "params", None) is self.params
+
+    def make_room(self, prompt_rows: int, new_tokens: int | None) -> None:
+        """Makes room for a call's prompt and first bucket at once, before both: a long cache is not to be copied.
+
+        new_tokens: most that a request may get. What was captured in less room is dropped, and so is what that held.
+        """
+        self.rounds.reach = inf if new_tokens is None else prompt_rows + new_tokens + AHEAD * MAX_NODES
+        rows = self.rounds.bucket(prompt_rows + MAX_NODES) + MAX_NODES
+        if rows > self.cache.buffer.capacity:
+            self.rounds.forget()
+            self.cache.buffer.clear()
+            self.cache.buffer.reserve(rows)
 
     def adopt(self, sampler: NodeSampler) -> None:
         """Makes a call's sampler sample from here, as it was told to."""
