@@ -1,7 +1,8 @@
 """Builds the extension: CMake compiles the CUDA kernels when nvcc is there, torch's builder the C++ around them.
 
 EAGLE_BUILD_CUDA=1 insists on CUDA kernels, =0 leaves them out; unset builds them when nvcc is found.
-EAGLE_CUDA_ARCHS narrows the list of architectures, for example "90a-real".
+EAGLE_CUDA_ARCHS narrows the list of architectures, for example "90a-real"; unset builds those of CMakeLists.txt that
+nvcc knows.
 """
 
 import os
@@ -45,7 +46,22 @@ def find_cuda() -> Cuda | None:
     # Ask nvcc itself: the one on PATH may be a wrapper script.
     dry_run = subprocess.run([nvcc, "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True).stderr
     told = dict(re.findall(r"^#\$ (TOP|LIBRARIES)=(.*)", dry_run, re.MULTILINE))
+    if len(told) < 2:
+        what = dry_run.strip().splitlines()[-1:] or ["it says nothing"]
+        sys.exit(f"{nvcc} does not work ({what[0]}): mend it, or set EAGLE_BUILD_CUDA=0 to build without CUDA kernels.")
     return Cuda(Path(told["TOP"]).resolve() / "bin" / "nvcc", shlex.split(told["LIBRARIES"]))
+
+
+def architectures(nvcc: Path) -> str:
+    """What EAGLE_CUDA_ARCHS says, or what CMakeLists.txt lists and this nvcc can compile for."""
+    if wanted := os.environ.get("EAGLE_CUDA_ARCHS"):
+        return wanted
+    known = subprocess.run([nvcc, "--list-gpu-arch"], capture_output=True, text=True, check=True).stdout.split()
+    listed = re.search(r'CMAKE_CUDA_ARCHITECTURES "([^"]+)"', (ROOT / "CMakeLists.txt").read_text())[1].split(";")
+    found = [name for name in listed if f"compute_{re.match('[0-9]+', name)[0]}" in known]
+    if not found:
+        sys.exit(f"{nvcc} knows none of {', '.join(listed)}: use CUDA 12.8 or newer, or set EAGLE_CUDA_ARCHS.")
+    return ";".join(found)
 
 
 CUDA = find_cuda()
@@ -60,20 +76,21 @@ class Build(BuildExtension):
         self.build_temp = str(ROOT / "build" / f"objects-{sys.implementation.cache_tag}")
 
     def build_extensions(self) -> None:
+        built = "no CUDA kernels"
         if CUDA:
-            self.build_cuda_kernels(CUDA)
+            chosen = architectures(CUDA.nvcc)
+            self.build_cuda_kernels(CUDA.nvcc, chosen)
+            built = f"CUDA kernels for {chosen}"
         super().build_extensions()
-        archs = os.environ.get("EAGLE_CUDA_ARCHS", "all listed architectures")
-        print(f"eagle_kernels: built C++ kernels and {f'CUDA kernels for {archs}' if CUDA else 'no CUDA kernels'}.")
+        print(f"eagle_kernels: built C++ kernels and {built}.")
 
-    def build_cuda_kernels(self, cuda: Cuda) -> None:
+    def build_cuda_kernels(self, nvcc: Path, architectures: str) -> None:
         cache = CMAKE_BUILD / "CMakeCache.txt"
         if cache.exists() and f"CMAKE_HOME_DIRECTORY:INTERNAL={ROOT}\n" not in cache.read_text():
             shutil.rmtree(CMAKE_BUILD)  # it came with a copied checkout, and CMake would refuse it
-        archs = os.environ.get("EAGLE_CUDA_ARCHS")
         configure = ["cmake", "-S", ROOT, "-B", CMAKE_BUILD, "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"]
-        configure.append(f"-DCMAKE_CUDA_COMPILER={cuda.nvcc}")
-        configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={archs}" if archs else "-UCMAKE_CUDA_ARCHITECTURES")
+        configure.append(f"-DCMAKE_CUDA_COMPILER={nvcc}")
+        configure.append(f"-DCMAKE_CUDA_ARCHITECTURES={architectures}")
         subprocess.check_call(configure)
         subprocess.check_call(["cmake", "--build", CMAKE_BUILD])
 

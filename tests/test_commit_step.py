@@ -53,5 +53,9 @@ def test_errors_name_op_and_tensor():
     case = make_case(torch.float32, "cpu")
     with pytest.raises(RuntimeError, match=r"commit_step: accept_length must be \[B\] with B = 4, .*got \[3\]"):
         eagle_kernels.commit_step(case[0], case[1], case[2][:3], *case[3:])
+    with pytest.raises(RuntimeError, match="commit_step: accept_length holds 4, expected 0 <= index < 4"):
+        eagle_kernels.commit_step(case[0], case[1], case[2] + 1, *case[3:])
+    with pytest.raises(RuntimeError, match="commit_step: accept_index holds -1 on an accepted path"):
+        eagle_kernels.commit_step(case[0], case[1], case[2].clamp(min=1), *case[3:])
     with pytest.raises(RuntimeError, match="commit_step: the last dimension of hidden_states must be contiguous"):
         eagle_kernels.commit_step(*case[:4], case[4].mT.contiguous().mT, case[5])

@@ -103,14 +103,40 @@ def test_the_cuda_runtime_is_linked_from_where_nvcc_has_it(tmp_path, monkeypatch
     assert any(path.is_file() for path in searched)
 
 
-@pytest.mark.parametrize("archs", ["90a-real", None])
-def test_what_an_earlier_build_chose_does_not_linger(tmp_path, monkeypatch, archs):
-    """Its architectures, and its folder when the checkout was copied from elsewhere."""
+def fake_nvcc(folder: Path, script: str) -> Path:
+    nvcc = folder / "bin" / "nvcc"
+    nvcc.parent.mkdir()
+    nvcc.write_text(f"#!/bin/sh\n{script}\n")
+    nvcc.chmod(0o755)
+    return nvcc
+
+
+def test_an_nvcc_that_does_not_work_is_named(tmp_path, monkeypatch):
+    fake_nvcc(tmp_path, "echo 'nvcc fatal: no host compiler' >&2; exit 1")
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path))
+    monkeypatch.delenv("EAGLE_BUILD_CUDA", raising=False)
+    with pytest.raises(SystemExit, match=r"does not work \(nvcc fatal: no host compiler\): .*EAGLE_BUILD_CUDA=0"):
+        runpy.run_path(str(ROOT / "setup.py"))
+
+
+def test_only_architectures_that_nvcc_knows_are_built(tmp_path, monkeypatch):
+    monkeypatch.setenv("EAGLE_BUILD_CUDA", "0")
+    monkeypatch.setattr("setuptools.setup", lambda **arguments: None)
+    monkeypatch.chdir(ROOT)
+    architectures = runpy.run_path("setup.py")["architectures"]
+    nvcc = fake_nvcc(tmp_path, "echo compute_80; echo compute_90")
+    monkeypatch.setenv("EAGLE_CUDA_ARCHS", "75")
+    assert architectures(nvcc) == "75"
+    monkeypatch.delenv("EAGLE_CUDA_ARCHS")
+    assert architectures(nvcc) == "80-real;90a-real"
+    nvcc.write_text("#!/bin/sh\necho compute_50\n")
+    with pytest.raises(SystemExit, match="knows none of 80-real, 90a-real"):
+        architectures(nvcc)
+
+
+def test_the_folder_of_a_copied_checkout_is_made_anew(tmp_path, monkeypatch):
     commands = []
     monkeypatch.setenv("EAGLE_BUILD_CUDA", "0")
-    monkeypatch.delenv("EAGLE_CUDA_ARCHS", raising=False)
-    if archs:
-        monkeypatch.setenv("EAGLE_CUDA_ARCHS", archs)
     monkeypatch.setattr("setuptools.setup", lambda **arguments: None)
     monkeypatch.setattr(subprocess, "check_call", commands.append)
     shutil.copy(ROOT / "setup.py", tmp_path)
@@ -119,7 +145,6 @@ def test_what_an_earlier_build_chose_does_not_linger(tmp_path, monkeypatch, arch
     for home, stays in ((tmp_path, True), (tmp_path / "elsewhere", False)):
         cache.parent.mkdir(parents=True, exist_ok=True)
         cache.write_text(f"CMAKE_HOME_DIRECTORY:INTERNAL={home}\n")
-        script["Build"].build_cuda_kernels(None, script["Cuda"](Path("nvcc"), []))
+        script["Build"].build_cuda_kernels(None, Path("nvcc"), "90a-real")
         assert cache.exists() == stays
-        choice = [argument for argument in commands[-2] if "CMAKE_CUDA_ARCHITECTURES" in str(argument)]
-        assert choice == ["-DCMAKE_CUDA_ARCHITECTURES=90a-real" if archs else "-UCMAKE_CUDA_ARCHITECTURES"]
+        assert "-DCMAKE_CUDA_ARCHITECTURES=90a-real" in commands[-2]

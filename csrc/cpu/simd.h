@@ -12,6 +12,10 @@
 #endif
 #define EAGLE_INLINE inline __attribute__((always_inline))
 
+#if defined(__GNUC__) && !defined(__clang__) && (__GNUC__ < 12 || (defined(__aarch64__) && __GNUC__ < 13))
+#error "the CPU kernels need GCC 12 or newer, on aarch64 13: older ones lack vector shuffles or _Float16"
+#endif
+
 namespace eagle::cpu {
 
 constexpr int kLanes = 16;

@@ -257,26 +257,27 @@ void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for) {
   const Problem s{p};
   const int64_t groups = p.batch * p.num_kv_heads, rows = groups * s.rows;
   if (rows == 0) return;
-  int64_t blocks = 0;
+  std::vector<int64_t> blocks(p.batch);  // of each request's longest row
   for (int64_t b = 0; b < p.batch; ++b)
-    for (int64_t row = 0; row < p.num_rows; ++row) blocks = std::max(blocks, s.num_blocks(b, row));
+    for (int64_t row = 0; row < p.num_rows; ++row) blocks[b] = std::max(blocks[b], s.num_blocks(b, row));
+  const int64_t most = *std::max_element(blocks.begin(), blocks.end());
 
-  const int64_t wave = std::min(blocks, kWave);
+  const int64_t wave = std::min(most, kWave);
   const Buffer partials = allocate(wave * rows * s.partial_stride);
   const Buffer merged = allocate(rows * s.partial_stride);
   for (int64_t r = 0; r < rows; ++r) {
     std::fill_n(merged.get() + r * s.partial_stride, s.partial_stride, 0.0f);
     merged[r * s.partial_stride + s.dims] = -FLT_MAX;
   }
-  for (int64_t first = 0; first < blocks; first += wave) {
-    const int64_t count = std::min(wave, blocks - first);
+  for (int64_t first = 0; first < most; first += wave) {
+    const int64_t count = std::min(wave, most - first);
     const int64_t grain = std::max<int64_t>(1, kGrainWork / (2 * kBlock * s.rows * s.dims));
     parallel_for(groups * count, grain, [&](int64_t begin, int64_t end) {
       Scratch scratch(s);
       for (int64_t item = begin; item < end; ++item) {
-        const int64_t g = item / count, i = item % count;
-        attend_block({s, g / p.num_kv_heads, g % p.num_kv_heads, first + i,
-                      partials.get() + (i * rows + g * s.rows) * s.partial_stride},
+        const int64_t g = item / count, i = item % count, b = g / p.num_kv_heads;
+        if (first + i >= blocks[b]) continue;
+        attend_block({s, b, g % p.num_kv_heads, first + i, partials.get() + (i * rows + g * s.rows) * s.partial_stride},
                      scratch);
       }
     });

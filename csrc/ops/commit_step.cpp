@@ -3,8 +3,25 @@
 
 #include "ops/match.h"
 #include "ops/ops.h"
+#include "ops/range.h"
 
 namespace eagle::ops {
+namespace {
+
+// Raises unless every path lies inside its tree, where looking costs no synchronisation.
+void check_paths(const Tensor& accept_index, const Tensor& accept_length, int64_t num_nodes) {
+  if (accept_index.is_cuda()) return;
+  const int64_t path_length = accept_index.size(1);
+  check_range("commit_step", "accept_length", accept_length, 0, path_length);
+  const int32_t* path = accept_index.const_data_ptr<int32_t>();
+  const int32_t* length = accept_length.const_data_ptr<int32_t>();
+  for (int64_t b = 0; b < accept_index.size(0); ++b, path += path_length)
+    for (int64_t i = 0; i <= length[b]; ++i)
+      EAGLE_CHECK(path[i] >= 0 && path[i] < num_nodes, "commit_step: accept_index holds ", path[i],
+                  " on an accepted path, expected 0 <= index < ", num_nodes);
+}
+
+}  // namespace
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> commit_step(const Tensor& draft_tokens, const Tensor& accept_index,
                                                        const Tensor& accept_length, const Tensor& bonus_token,
@@ -18,6 +35,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> commit_step(const Tensor& draft_token
   m.tensor("context_len", context_len, "B", Kind::kInt32);
   EAGLE_CHECK(hidden_states.stride(2) == 1,
               "commit_step: the last dimension of hidden_states must be contiguous; call .contiguous() on it");
+  check_paths(accept_index, accept_length, m["N"]);
   const int64_t batch = m["B"], path_length = m["P"], item = hidden_states.element_size();
   Tensor next_tokens = empty_like_device(draft_tokens, {batch, path_length}, ScalarType::Int);
   Tensor next_hidden = empty_like_device(hidden_states, {batch, path_length, m["A"]}, hidden_states.scalar_type());
