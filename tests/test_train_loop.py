@@ -162,6 +162,21 @@ def test_features_of_other_rows_or_another_target_are_neither_kept_nor_read(work
         capture(target, data, folder, max_gb=1.0)
 
 
+def test_any_seed_draws_noise_and_place_and_seed_choose_it(workplace, tmp_path):
+    def noise(seed, epoch, pack, index):
+        trainer.config.seed = seed
+        trainer.progress |= {"epoch": epoch, "pack": pack}
+        return torch.rand(8, generator=trainer._generator(index)).tolist()
+
+    trainer, _ = build_trainer(config_for(workplace, tmp_path), lambda report: None)
+    largest = 18_446_632  # whose places fit into 64 bits
+    for seed in (0, 7, largest):
+        stream = torch.Generator().manual_seed((seed * 1_000_003 + 2) * 1_000_003 + 3 + 4)
+        assert noise(seed, 2, 3, 4) == torch.rand(8, generator=stream).tolist()
+    places = [(2**31 - 1, 0, 0, 0), (2**31 - 2, 0, 0, 0), (2**31 - 1, 1, 0, 0), (2**31 - 1, 0, 1, 0)]
+    assert len({tuple(noise(*place)) for place in places}) == len(places)
+
+
 def test_a_diverging_run_stops_with_a_reason(workplace, tmp_path):
     trainer, _ = build_trainer(config_for(workplace, tmp_path), lambda report: None)
     with torch.no_grad():
