@@ -49,13 +49,14 @@ def target_ids(heads: DepthHeads) -> Tensor:
     return ids + heads.tensors["d2t"] if heads.config.has_reduced_vocab else ids
 
 
-def random_commit(target: PreTrainedModel, lengths: list[int], committed: list[int]) -> Commit:
-    """Rows of a batch whose requests commit different numbers of them; the padding is poisoned."""
+def random_commit(target: PreTrainedModel, lengths: list[int], committed: list[int], layers: int = 1) -> Commit:
+    """Rows of a batch whose requests commit different numbers of them, with features of so many layers; the padding is
+    poisoned."""
     generator = torch.Generator().manual_seed(len(lengths))
-    rows, hidden = max(lengths), target.config.hidden_size
+    rows, width = max(lengths), layers * target.config.hidden_size
     num_rows, context_len = (torch.tensor(values, dtype=torch.int32) for values in (lengths, committed))
     index = torch.arange(rows, dtype=torch.int32)
-    features = torch.randn(len(lengths), rows, hidden, generator=generator)
+    features = torch.randn(len(lengths), rows, width, generator=generator)
     features[index >= num_rows[:, None]] = torch.nan
     return Commit(
         tokens=torch.randint(3, VOCAB, (len(lengths), rows), generator=generator).int(),

@@ -1,8 +1,8 @@
 """Random EAGLE-1 heads for tests, and their forward written down plainly, one token at a time."""
 
 import torch
-import torch.nn.functional as F
 from models import VOCAB
+from plain_layer import PlainLayer
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -34,31 +34,9 @@ def plain_states(
 ) -> Tensor:
     """[len(tokens), H]: what the head makes of the pairs (token i, feature i), and where features [F, H] end, of
     (token i, own state before it)."""
-    keys, values, states = [], [], []
-    theta = config.rope_parameters["rope_theta"]
-    frequency = theta ** -(torch.arange(0, config.head_dim, 2) / config.head_dim)
-    bias = {name: tensor for name, tensor in tensors.items() if name.endswith(".bias")}
-
-    def product(name: str, x: Tensor) -> Tensor:
-        return F.linear(x, tensors[f"{name}.weight"], bias.get(f"{name}.bias"))
-
+    layer, states = PlainLayer(config, tensors), []
     for position, token in enumerate(tokens):
         feature = features[position] if position < len(features) else states[-1]
-        x = product("fc", torch.cat((embed[token], feature)))
-        angle = torch.cat((position * frequency,) * 2)
-
-        def turn(flat: Tensor, angle: Tensor = angle) -> Tensor:
-            heads = flat.view(-1, config.head_dim)
-            first, second = heads.chunk(2, -1)
-            return heads * angle.cos() + torch.cat((-second, first), -1) * angle.sin()
-
-        keys.append(turn(product("layers.0.self_attn.k_proj", x)))
-        values.append(product("layers.0.self_attn.v_proj", x).view(-1, config.head_dim))
-        query = turn(product("layers.0.self_attn.q_proj", x))
-        key, value = (torch.stack(rows, 1).repeat_interleave(len(query) // len(rows[0]), 0) for rows in (keys, values))
-        weights = (torch.einsum("hd,hkd->hk", query, key) / config.head_dim**0.5).softmax(-1)
-        x = x + product("layers.0.self_attn.o_proj", torch.einsum("hk,hkd->hd", weights, value).flatten())
-        normed = F.rms_norm(x, x.shape, tensors["layers.0.post_attention_layernorm.weight"], config.rms_norm_eps)
-        gate, up = (product(f"layers.0.mlp.{name}_proj", normed) for name in ("gate", "up"))
-        states.append(x + product("layers.0.mlp.down_proj", F.silu(gate) * up))
+        x = layer.product("fc", torch.cat((embed[token], feature)))
+        states.append(layer.step(x, x))
     return torch.stack(states)

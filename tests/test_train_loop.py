@@ -20,6 +20,8 @@ from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.export import export_head
 from eagle_decoding.train.features import FeatureShards
 from eagle_decoding.train.loop import DivergedError
+from eagle_decoding.train.metrics import Acceptance
+from eagle_decoding.train.schedule import learning_rate
 from eagle_decoding.train.target import frozen_target
 
 
@@ -160,6 +162,61 @@ def test_features_of_other_rows_or_another_target_are_neither_kept_nor_read(work
     (folder / "plan.json").unlink()
     with pytest.raises(DataError, match=r"without a plan\.json"):
         capture(target, data, folder, max_gb=1.0)
+
+
+def test_the_optimiser_runs_as_the_configuration_says(workplace, tmp_path, monkeypatch):
+    """Two epochs, each optimiser step watched: packs, rate, moments, decay, and the gradient after clipping."""
+    options = ("optim.epochs=2", "optim.betas=[0.8, 0.9]", "optim.weight_decay=0.1", "optim.clip=0.01")
+    reports, packs, steps = [], [], []
+    trainer, _ = build_trainer(config_for(workplace, tmp_path, *options, "log.every=1"), reports.append)
+    optim, step, load = trainer.config.optim, trainer.optimizer.step, trainer._load
+
+    def watched_load(pack):
+        if torch.is_grad_enabled():
+            packs.append(tuple(pack))
+        return load(pack)
+
+    def watched_step():
+        norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trainer.head.parameters()])
+        (group,) = trainer.optimizer.param_groups
+        steps.append((float(norm), group["lr"], group["betas"], group["weight_decay"]))
+        step()
+
+    monkeypatch.setattr(trainer.optimizer, "step", watched_step)
+    monkeypatch.setattr(trainer, "_load", watched_load)
+    trainer.run()
+    half, clipped = len(packs) // 2, [report["grad_norm"] for report in reports if report["kind"] == "train"]
+    epochs = [[row for pack in part for row in pack] for part in (packs[:half], packs[half:])]
+    assert len(steps) == len(packs) > 10 and min(clipped) > optim.clip
+    assert epochs[0] != epochs[1] and sorted(epochs[0]) == sorted(epochs[1]) == trainer.train_rows
+    for index, (norm, rate, betas, decay) in enumerate(steps):
+        assert norm == pytest.approx(optim.clip, rel=1e-3)
+        assert rate == pytest.approx(learning_rate(optim, index / len(steps)))
+        assert (betas, decay) == ((0.8, 0.9), 0.1)
+
+
+def test_step_j_of_the_unroll_weighs_decay_to_the_j(workplace, tmp_path):
+    trainer, _ = build_trainer(config_for(workplace, tmp_path, "unroll.decay=0.5"), lambda report: None)
+    pack = trainer._load(trainer.train_rows[:2])
+    outputs = list(trainer.loss.objective.unroll(trainer.head, *pack, trainer.config, None))
+    expected = sum(output.loss() * 0.5**output.step / (output.step + 7) for output in outputs)
+    assert len(outputs) == 3
+    torch.testing.assert_close(trainer.loss(pack, [7, 8, 9], None, Acceptance(3)), expected)
+
+
+def test_any_seed_draws_noise_and_place_and_seed_choose_it(workplace, tmp_path):
+    def noise(seed, epoch, pack, index):
+        trainer.config.seed = seed
+        trainer.progress |= {"epoch": epoch, "pack": pack}
+        return torch.rand(8, generator=trainer._generator(index)).tolist()
+
+    trainer, _ = build_trainer(config_for(workplace, tmp_path), lambda report: None)
+    largest = 18_446_632  # whose places fit into 64 bits
+    for seed in (0, 7, largest):
+        stream = torch.Generator().manual_seed((seed * 1_000_003 + 2) * 1_000_003 + 3 + 4)
+        assert noise(seed, 2, 3, 4) == torch.rand(8, generator=stream).tolist()
+    places = [(2**31 - 1, 0, 0, 0), (2**31 - 2, 0, 0, 0), (2**31 - 1, 1, 0, 0), (2**31 - 1, 0, 1, 0)]
+    assert len({tuple(noise(*place)) for place in places}) == len(places)
 
 
 def test_a_diverging_run_stops_with_a_reason(workplace, tmp_path):

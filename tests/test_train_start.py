@@ -35,6 +35,24 @@ def test_a_run_starts_from_a_head_with_another_draft_vocabulary(workplace, tmp_p
         assert torch.equal(mine, theirs), name
 
 
+@pytest.mark.parametrize("kind", ["eagle3", "eagle1"])
+def test_a_head_with_more_key_value_heads_starts_with_each_of_the_targets_twice_in_a_row(workplace, tmp_path, kind):
+    """Query heads go to key-value heads in order, so that each keeps the one that it had in the target."""
+    config = [f"head.kind={kind}", "head.fc_norm=false", "head.norm_output=false"]
+    narrow, wide = (
+        build_trainer(config_for(workplace, tmp_path, *config, f"head.num_kv_heads={n}"), lambda report: None)[0]
+        for n in (2, 4)
+    )
+    for name in ("k_proj", "v_proj"):
+        mine, theirs = (
+            getattr(trainer.head.layer.self_attn, name).weight[:, -24 * (kind == "eagle3") :].unflatten(0, (-1, 6))
+            for trainer in (wide, narrow)
+        )
+        assert not torch.equal(theirs[0], theirs[1])
+        for head in range(4):
+            assert torch.equal(mine[head], theirs[head // 2]), (name, head)
+
+
 def test_a_head_of_another_shape_is_refused_by_name(workplace, tmp_path):
     config = config_for(workplace, tmp_path / "run", "optim.tokens=1")
     build_trainer(config, lambda report: None)[0].run()

@@ -154,7 +154,7 @@ class Trainer:
         """Noise for one pack of the optimiser step; it depends on the place in the run alone, so that a resumed run
         and one on more processes draw the same."""
         place = (self.config.seed * 1_000_003 + self.progress["epoch"]) * 1_000_003 + self.progress["pack"] + index
-        return Generator().manual_seed(place)
+        return Generator().manual_seed(place % 2**64)
 
     def _load(self, pack: list[int] | None) -> tuple[Documents, Tensor, Tensor] | None:
         if pack is None:
