@@ -35,6 +35,16 @@ def test_rows_outside_the_path_stay(backend, device):
         assert_bitwise(cache[0, :, 9:], old[0, :, 9:])
 
 
+def test_layers_at_uneven_distances_of_one_buffer(backend, device):
+    """Some of its layers, which no single launch can step through; the one between them stays."""
+    _, *path = make_case(torch.float32, device)
+    buffer = torch.randn(4, 3, 2, 40, 8, device=device)
+    expected = buffer.clone()
+    for layers, chosen in ((buffer, None), (expected, "reference")):
+        eagle_kernels.compact_kv([layers[i] for i in (0, 1, 3)], *path, backend=chosen)
+    assert_bitwise(buffer, expected)
+
+
 def test_caches_without_heads(backend, device):
     _, *path = make_case(torch.float32, device)
     eagle_kernels.compact_kv([torch.empty(3, 0, 40, 8, device=device)] * 2, *path)

@@ -142,6 +142,15 @@ def test_linear(multiprocessors, dtype, rows, inner, outputs, version):
         assert_close(actual, eagle_kernels.linear(input, weight, b), TOLERANCE[dtype], TOLERANCE[dtype])
 
 
+def test_linear_of_an_inner_dimension_in_more_ranges_than_are_read_at_once():
+    emulated.library().set_device(64, AMPERE)
+    head = DraftHead(torch.float16)
+    input, weight = head.random(2, 5000), head.weight(8, 5000)
+    with emulated.code_for(80):
+        actual = emulated_products.linear(input, weight)
+    assert_close(actual, eagle_kernels.linear(input, weight), TOLERANCE[torch.float16], TOLERANCE[torch.float16])
+
+
 @pytest.mark.parametrize("version", [80, 90])
 @pytest.mark.parametrize("sizes", SIZES, ids=lambda sizes: str(sizes["hidden"]))
 def test_draft_layer(multiprocessors, dtype, sizes, version):

@@ -4,8 +4,11 @@ import pytest
 import torch
 from drawn_draft import DrawnDraft, random_table
 from models import VOCAB, prompts, tiny_target
-from test_decode_sampling import chi_square
+from test_decode_sampling import chi_square, sample
+from torch import Tensor
+from transformers import LogitsProcessor
 
+import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TypicalAcceptance
 
 RULES = {"sampled": None, "hybrid": 1, "deterministic": 3}
@@ -67,3 +70,33 @@ def test_scores_are_those_of_the_emitted_path(rule, typical_acceptance):
     assert len(output.logits) == len(logits)
     torch.testing.assert_close(torch.cat(output.logits), logits, rtol=1e-4, atol=1e-4)
     assert not torch.equal(torch.cat(output.scores), torch.cat(output.logits))
+
+
+class TokensOfItsRow(LogitsProcessor):
+    """Allows row b of the batch the tokens b, b + 3, b + 6 and so on."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        rows, tokens = torch.arange(len(scores))[:, None], torch.arange(VOCAB)
+        return scores.masked_fill(tokens % 3 != rows, -torch.inf)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_processor_sees_each_request_in_its_own_row(rule):
+    decoder, inputs = SpeculativeDecoder(tiny_target(), DrawnDraft(random_table(), num_fixed=RULES[rule])), prompts(3)
+    text = sample(decoder, inputs, seed=5, top_k=0, eos_token_id=None, logits_processor=[TokensOfItsRow()])
+    new = text[:, inputs["input_ids"].shape[1] :]
+    assert torch.equal(new % 3, torch.arange(3)[:, None].expand_as(new))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_trees_are_traversed_where_all_children_were_drawn(rule, monkeypatch):
+    traversals, verify = [], eagle_kernels.verify_rejection
+
+    def watched(*args: Tensor, traversal: bool, **kwargs: object) -> tuple[Tensor, Tensor, Tensor]:
+        traversals.append(traversal)
+        return verify(*args, traversal=traversal, **kwargs)
+
+    monkeypatch.setattr(eagle_kernels, "verify_rejection", watched)
+    decoder = SpeculativeDecoder(tiny_target(), DrawnDraft(random_table(), num_fixed=RULES[rule]))
+    sample(decoder, prompts(2), seed=5)
+    assert set(traversals) == {rule == "sampled"}

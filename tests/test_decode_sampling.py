@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import VOCAB, ScriptedDraft, eagle_decoder, prompts, tiny_target
 from transformers import (
+    LogitsProcessor,
     LogitsProcessorList,
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -154,6 +155,24 @@ def test_warpers_of_the_caller_act_as_in_generate(warpers, settings):
     assert chi_square(counts, scores[0].double().softmax(-1) * draws) < 1
     plain = decoder.generate(**inputs, max_new_tokens=20, seed=5, speculate=False, **settings)
     assert torch.equal(decoder.generate(**inputs, max_new_tokens=20, seed=5, **settings), plain)
+
+
+class Idle(LogitsProcessor):
+    """Changes nothing; as a class of the caller's own it makes requests go in step."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores
+
+
+@pytest.mark.parametrize("speculate", [True, False])
+@pytest.mark.parametrize("idle", [Idle(), RepetitionPenaltyLogitsProcessor(1.0)], ids=["in-step", "each-its-own-way"])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_a_processor_that_changes_nothing_changes_no_text(batch, idle, speculate):
+    """Walks draw with the noise that the fused op draws with for all nodes."""
+    decoder, inputs = eagle_decoder(tiny_target()), prompts(batch)
+    fused = sample(decoder, inputs, seed=3, top_k=0)
+    walked = sample(decoder, inputs, seed=3, top_k=0, logits_processor=[idle], speculate=speculate)
+    assert torch.equal(walked, fused)
 
 
 @pytest.mark.parametrize("warper", [TEMPERATURE, TOP_K, TopKLogitsWarper(1, filter_value=100.0)])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from models import VOCAB, eagle_decoder, prompts, tiny_target
 from test_decode_sampling import SETTINGS, chi_square, sample
+from trees import ancestor_bits, random_parents
 
 import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance
@@ -15,6 +16,9 @@ from eagle_decoding.drafts.coupled import Coupling, threshold
 from eagle_decoding.drafts.drawn import level_widths
 from eagle_decoding.drafts.rules import RuleChooser, fixed_children
 from eagle_decoding.sampling import SamplingParams
+from eagle_decoding.tree import DraftTree
+from eagle_decoding.typical import verify_typically
+from eagle_kernels.reference.ancestor_mask import pack
 from eagle_kernels.reference.filters import filtered_scores
 
 DRAWN = ("sampled", "hybrid", "auto")
@@ -210,6 +214,31 @@ def test_typical_acceptance_is_lossy_and_accepts_more(children):
         rounds[rule] = decoder.stats.rounds
     exact, typical, everything = rounds.values()
     assert everything < typical < exact
+
+
+@pytest.mark.parametrize("rule", [TypicalAcceptance(0.02, 0.3), TypicalAcceptance(0.9, 0.3)], ids=["capped", "entropy"])
+def test_typical_acceptance_is_its_rule_node_by_node(rule):
+    """A token's probability after its parent against the parent's entropy; the first of the deepest kept paths."""
+    batch, nodes, vocab = 40, 16, 6
+    parents = [random_parents(nodes) for _ in range(batch)]
+    parent = torch.tensor(parents, dtype=torch.int32)
+    ancestors = torch.stack([ancestor_bits(up) for up in parents])
+    depth = ancestors.sum(2, dtype=torch.int32) - 1
+    tokens = torch.randint(vocab, (batch, nodes), dtype=torch.int32)
+    logits = torch.randn(batch, nodes, vocab) * torch.rand(batch, nodes, 1) * 4  # sure after some nodes only
+    tree = DraftTree(tokens, parent, depth, depth, pack(ancestors), None, max_depth=nodes - 1)
+    accept_index, accept_length, _ = verify_typically(rule, logits, tree, vars(request_params(batch)))
+    laws = logits.double().softmax(-1)
+    for b, up in enumerate(parents):
+        paths = {0: [0]}
+        for node in range(1, nodes):
+            law = laws[b, up[node]]
+            bar = min(rule.threshold, rule.alpha * float((law * law.log()).sum().exp()))
+            if up[node] in paths and law[tokens[b, node]] > bar:
+                paths[node] = [*paths[up[node]], node]
+        path = max(paths.values(), key=len)
+        assert accept_index[b, : len(path)].tolist() == path
+        assert int(accept_length[b]) == len(path) - 1
 
 
 def test_typical_acceptance_of_greedy_requests_is_exact():

@@ -13,6 +13,7 @@ from torch import Tensor
 from eagle_decoding import SpeculativeDecoder, TypicalAcceptance, cache, graph, loop, target
 from eagle_decoding.cache import TreeCache
 from eagle_decoding.rounds import State
+from eagle_kernels import use_backend
 
 OTHER_VALUES = SAMPLED | {"temperature": 0.6, "top_k": 25, "top_p": 0.8, "seed": 11}
 
@@ -29,11 +30,21 @@ class Twins:
         torch.manual_seed(5)
         return DECODERS[name](self.target)
 
-    def agree(self, prompt_seed: int, batch: int = 2, length: int = 9, **settings: Any) -> Tensor:
+    def agree(
+        self,
+        prompt_seed: int,
+        batch: int = 2,
+        length: int = 9,
+        fused: bool | None = None,
+        backend: str | None = None,
+        **settings: Any,
+    ) -> Tensor:
         """The text of a prompt, which both decoders must give, in as many rounds."""
         prompt = torch.randint(3, VOCAB, (batch, length), generator=torch.Generator().manual_seed(prompt_seed))
         settings = {"max_new_tokens": 20, "eos_token_id": None} | settings
-        texts = [d.generate(prompt.to(self.target.device), **settings) for d in (self.kept, self.eager)]
+        self.kept.fused = self.eager.fused = fused
+        with use_backend(backend):
+            texts = [d.generate(prompt.to(self.target.device), **settings) for d in (self.kept, self.eager)]
         assert torch.equal(*texts)
         assert self.kept.stats.rounds == self.eager.stats.rounds
         assert self.kept.stats.accepted_by_depth == self.eager.stats.accepted_by_depth
@@ -68,8 +79,10 @@ def test_the_last_round_is_the_call_s_own(device, captures):
         SAMPLED | {"top_k": 0, "top_p": 1.0},
         {"typical_acceptance": TypicalAcceptance(), **SAMPLED},
         {"repetition_penalty": 1.2},  # runs on the host
+        {"fused": False, **SAMPLED},
+        {"backend": "cpp", **SAMPLED},  # by its name
     ],
-    ids=["batch", "greedy", "unfiltered", "typical", "eager"],
+    ids=["batch", "greedy", "unfiltered", "typical", "eager", "fused", "backend"],
 )
 def test_a_call_of_another_kind_ends_it(device, captures, between):
     twins = Twins("eagle3-tree", device)

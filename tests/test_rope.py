@@ -1,11 +1,16 @@
-"""rope: the same bits as transformers' eager mode in every dtype."""
+"""rope: the same bits as transformers' eager mode in every dtype; a head's tables: transformers' own, scaled too."""
 
 import pytest
 import torch
 from compare import assert_bitwise, strided
-from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+from transformers import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
 
 import eagle_kernels
+from eagle_decoding.checkpoint import HeadConfig
+from eagle_decoding.drafts.rope import RopeTable
+from eagle_decoding.train.attention import rope_tables
+from eagle_decoding.train.head import rotary
 
 
 def make_case(dtype: torch.dtype, device: str, head_dim: int = 64) -> list[torch.Tensor]:
@@ -34,6 +39,25 @@ def test_strided_views(backend, device, dtype):
     assert_bitwise(actual[0], expected[0], "query")
     assert_bitwise(actual[1], expected[1], "key")
     assert actual[0].is_contiguous() and actual[1].is_contiguous()
+
+
+def test_a_head_of_scaled_rope_is_trained_and_served_as_transformers_would(device):
+    """Yarn also scales cosines and sines, here by 0.7."""
+    yarn = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "attention_factor": 0.7}
+    shape = {"hidden_size": 32, "intermediate_size": 40, "head_dim": 8, "vocab_size": 97, "rope_parameters": yarn}
+    stock = LlamaRotaryEmbedding(LlamaConfig(num_attention_heads=4, max_position_embeddings=256, **shape)).to(device)
+    positions = torch.arange(200, device=device)
+    expected = [t[0] for t in stock(torch.empty(0, device=device), positions[None])]
+    assert float(expected[0].max()) == pytest.approx(0.7)
+    config = HeadConfig(
+        num_heads=4, num_kv_heads=2, draft_vocab_size=97, target_hidden_size=32, max_position_embeddings=256, **shape
+    )
+    inv_freq, scaling = rotary(config)
+    trained = rope_tables(inv_freq.to(device), positions, scaling)
+    served = RopeTable(config, torch.device(device)).up_to(200)
+    for theirs, training, serving in zip(expected, trained, served, strict=True):
+        torch.testing.assert_close(training[:, 0], theirs)
+        assert_bitwise(serving[:200], theirs[:, :4])
 
 
 def test_opcheck(device):
