@@ -193,10 +193,17 @@ void run_block(unsigned threads) {
   if (error.empty() && !finished) error = "some threads wait in a collective that the others never reach";
 }
 
+// For blocks that wait, or will, when some of their cluster have ended.
+void miss_blocks() {
+  if (error.empty()) error = "some blocks of a cluster wait for one that has ended";
+}
+
 // Lets the other blocks of the cluster work until all are here.
 void meet_blocks() {
   const uint64_t before = cluster->generation;
-  if (++cluster->arrived == cluster->unfinished) {
+  if (cluster->unfinished < cluster_blocks()) {
+    miss_blocks();
+  } else if (++cluster->arrived == cluster_blocks()) {
     cluster->arrived = 0;
     ++cluster->generation;
     cluster->changed.notify_all();
@@ -218,8 +225,8 @@ void run_block_of_cluster(dim3 index, unsigned threads, std::vector<Fiber>& kept
   for (Fiber& fiber : fibers) fiber.started = false;  // another thread started it
   run_block(threads);
   fibers.swap(kept);
-  if (--cluster->unfinished == cluster->arrived && cluster->arrived > 0 && error.empty())
-    error = "some blocks of a cluster wait for one that has ended";
+  --cluster->unfinished;
+  if (cluster->arrived > 0) miss_blocks();
   cluster->changed.notify_all();
   turn.unlock();
 }
