@@ -17,22 +17,19 @@ inline int device_attribute(cudaDeviceAttr attribute) {
 inline int num_multiprocessors() { return device_attribute(cudaDevAttrMultiProcessorCount); }
 inline int64_t max_shared_bytes() { return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin); }
 
-// Whether the current device multiplies by wgmma, and the kernel's code for it was compiled and not translated from an
-// older architecture's, which leaves wgmma out.
-template <class Kernel>
-bool runs_wgmma(Kernel* kernel) {
-  if (device_attribute(cudaDevAttrComputeCapabilityMajor) != 9) return false;
-  cudaFuncAttributes of_kernel{};
-  cudaFuncGetAttributes(&of_kernel, kernel);
-  return of_kernel.ptxVersion >= 90;
-}
-
-// Whether the kernel's blocks may be launched as clusters (cluster.cuh): its code was compiled for sm_90 or later.
+// Whether the kernel's blocks may be launched as clusters (cluster.cuh): its code was compiled for sm_90 or later, and
+// not translated from an older architecture's.
 template <class Kernel>
 bool has_clusters(Kernel* kernel) {
   cudaFuncAttributes of_kernel{};
   cudaFuncGetAttributes(&of_kernel, kernel);
   return of_kernel.ptxVersion >= 90;
+}
+
+// Whether the current device multiplies by wgmma, and the kernel's code does: older code leaves it out.
+template <class Kernel>
+bool runs_wgmma(Kernel* kernel) {
+  return device_attribute(cudaDevAttrComputeCapabilityMajor) == 9 && has_clusters(kernel);
 }
 
 // How many blocks run at a time when shared memory is what limits them, `most` a multiprocessor.
