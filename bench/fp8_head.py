@@ -28,7 +28,7 @@ from eagle_decoding import SpeculativeDecoder
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.drafts import Commit, load_draft
 from eagle_decoding.drafts.layer_draft import LayerDraft
-from eagle_decoding.drafts.matrix import FP8, Matrix
+from eagle_decoding.matrix import FP8, Matrix
 from eagle_decoding.target import load_target
 
 

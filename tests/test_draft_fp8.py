@@ -28,7 +28,7 @@ def saved_head(request, tmp_path):
 
 def matrices(draft):
     layer = draft.layer
-    return [layer.qkv, layer.output, layer.gate_up, layer.down, draft.fc, draft.lm_head]
+    return [layer.attention.qkv, layer.attention.output, layer.mlp.gate_up, layer.mlp.down, draft.fc, draft.lm_head]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])

@@ -1,7 +1,7 @@
 """Tree attention registered with transformers' attention interface, so that stock models run on trees."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +14,18 @@ NAME = "eagle_tree"
 UNSUPPORTED = ("softcap", "s_aux", "sliding_window")  # keyword arguments that would change the result
 
 
+class Rotation(NamedTuple):
+    """Rotary tables, and which of their rows belongs to which row of a forward.
+
+    cos, sin:     [P, head_dim / 2] float32
+    position_ids: [batch, rows] int32, rows of the tables
+    """
+
+    cos: Tensor
+    sin: Tensor
+    position_ids: Tensor
+
+
 @dataclass
 class TreeContext:
     """Where the rows of a forward sit; travels to every attention layer as the keyword argument `eagle_tree`.
@@ -24,6 +36,22 @@ class TreeContext:
 
     context_len: Tensor
     ancestor_mask: Tensor
+    _rotation: Rotation | None = None
+
+    def rotation(self, cos: Tensor, sin: Tensor) -> Rotation:
+        """The model's rotary embeddings of the rows as tables, made for the first layer that asks.
+
+        cos, sin: [batch, rows, head_dim], of which transformers makes both halves alike
+        """
+        if self._rotation is None:
+            batch, rows, head_dim = cos.shape
+            ids = torch.arange(batch * rows, dtype=torch.int32, device=cos.device).view(batch, rows)
+            self._rotation = Rotation(
+                cos[..., : head_dim // 2].flatten(0, 1).float().contiguous(),
+                sin[..., : head_dim // 2].flatten(0, 1).float().contiguous(),
+                ids,
+            )
+        return self._rotation
 
 
 def attention_forward(

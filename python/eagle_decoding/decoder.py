@@ -47,9 +47,10 @@ class SpeculativeDecoder:
 
     target: a causal language model of transformers
     draft:  a drafting method
-    fused:  run the target's norms, rope, gated MLPs, linear layers and experts on this package's kernels while decoding
-            (True), none of them (False), or all, but linear layers and experts on a CPU only (None): there they make
-            tree and plain decoding agree bit for bit
+    fused:  run the target's norms, rope, gated MLPs, linear layers, experts and whole decoder layers on this package's
+            kernels while decoding (True), none of them (False), or all, but the last three on a CPU only (None): there
+            they make tree and plain decoding agree bit for bit. Whole layers have the weights that one op reads moved
+            side by side, once; parameters and values stay the same
     graph:  on a GPU, replay rounds as one CUDA graph where they can be captured; a later call of the same kind (batch,
             sampling or not, draft) replays what an earlier one captured. False launches every kernel by itself
 
@@ -231,6 +232,7 @@ class SpeculativeDecoder:
         capture = capture_for(target.model, draft, sampler) if self.graph else None
         if capture is None:
             return None
+        target.arrange()
         kind = kind_of(target.model, draft, sampler, target.fused)
         if memory is None or not memory.serves(kind):
             return Memory(kind, capture, sampler.params, target.new_cache(kind.batch))

@@ -1,9 +1,10 @@
-"""Runs a stock model's norms, rope, MLPs, linear layers and experts on this package's kernels during a decoding run.
+"""Runs a stock model's layers, norms, rope, MLPs, linear layers and experts on this package's kernels while it decodes.
 
 Norms, rope and the gate of MLPs are a dozen small operations each in stock modules, rounded after every one; here they
 are one kernel with the same roundings. Linear layers and experts are a matter of their own: on a CPU they give a row of
-a tree the very bits that it would get alone, and stream weights faster than stock layers do for a handful of rows.
-Weights stay where they are; longer inputs (prompts) take the stock linear layers and rope.
+a tree the very bits that it would get alone, and stream weights faster than stock layers do for a handful of rows. With
+them, whole decoder layers run as a draft head's does (`fused_layer.py`). Longer inputs (prompts) take the stock linear
+layers and rope.
 """
 
 import sys
@@ -17,6 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 import eagle_kernels
+from eagle_decoding.fused_layer import LAYERS, is_silu, layer_forward
 
 MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
 RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
@@ -28,7 +30,7 @@ def fused_modules(model: PreTrainedModel, linear: bool = True) -> Iterator[None]
 
     A forward that was replaced before stays: by a decoder that this one is called from, or by hooks of accelerate.
 
-    linear: linear layers and experts as well
+    linear: linear layers, experts and whole decoder layers as well
     """
     with ExitStack() as stack:
         for module in fuse(model, linear):
@@ -69,6 +71,8 @@ def fused_forward(module: Any, linear: bool) -> Callable[..., Any] | None:
     """The fused forward of one module, or None where the stock one stays."""
     if linear and type(module) is nn.Linear:
         return linear_forward(module)
+    if linear and type(module).__name__ in LAYERS:
+        return layer_forward(module)
     if type(module).__name__ in RMS_NORMS:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
     if linear and type(module).__name__ == "MixtralSparseMoeBlock" and is_silu(module.experts):
@@ -109,7 +113,3 @@ def experts_forward(block: Any) -> Callable[[Tensor], Tensor]:
         return sum((outputs * weights[..., None]).unbind(1), torch.zeros_like(states)).view_as(hidden_states)
 
     return forward
-
-
-def is_silu(module: nn.Module) -> bool:
-    return type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")

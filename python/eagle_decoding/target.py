@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from eagle_decoding import attention
 from eagle_decoding.cache import TreeCache, head_dim
+from eagle_decoding.fused_layer import layer_forward
 from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
@@ -141,8 +142,8 @@ class Target:
 
     feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
                     that leaves the last layer, before the final norm, num_layers + 1 the same after it
-    fused:          run norms, rope, gated MLPs, linear layers and experts on this package's kernels (True), none of
-                    them (False), or all, but linear layers and experts on a CPU only (None)
+    fused:          run norms, rope, gated MLPs, linear layers, experts and whole decoder layers on this package's
+                    kernels (True), none of them (False), or all, but the last three on a CPU only (None)
     role:           what an error calls the model
     """
 
@@ -158,6 +159,7 @@ class Target:
         self.decoder = model.get_decoder()
         self.feature_layers = feature_layers
         self.fused = fused
+        self.fused_linear = model.device.type == "cpu" if fused is None else fused
         self._captured: dict[int, Tensor] = {}
 
     @property
@@ -166,6 +168,12 @@ class Target:
 
     def new_cache(self, batch: int) -> TreeCache:
         return TreeCache(self.config, batch, self.model.dtype, self.model.device)
+
+    def arrange(self) -> None:
+        """Moves weights side by side that one op reads, as `attached` would: later calls find them where they are."""
+        if self.fused_linear:
+            for layer in self.decoder.layers:
+                layer_forward(layer)
 
     @contextmanager
     def attached(self) -> Iterator[None]:
@@ -178,8 +186,7 @@ class Target:
             self.model.set_attn_implementation(attention.NAME)
             stack.callback(self.model.set_attn_implementation, before)
             if self.fused is not False:
-                linear = self.fused or self.model.device.type == "cpu"
-                stack.enter_context(fused_modules(self.model, linear))
+                stack.enter_context(fused_modules(self.model, self.fused_linear))
             for boundary in self.feature_layers:
                 stack.callback(self._hook(boundary).remove)
             yield

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-import eagle_kernels
+from eagle_decoding.attention import Rotation, TreeContext
 from eagle_decoding.cache import KvBuffer
 from eagle_decoding.checkpoint import LayerConfig
 from eagle_decoding.drafts.base import Commit
-from eagle_decoding.drafts.matrix import Matrix
 from eagle_decoding.drafts.rope import RopeTable
+from eagle_decoding.layer import AttentionBlock, GatedMlp
+from eagle_decoding.matrix import Matrix
 
 CHUNK = 64  # committed rows run at a time: one mask word
 
@@ -44,12 +45,16 @@ class DecoderLayer:
         def matrix(pattern: str, *parts: str) -> Matrix:
             return Matrix.served(joined(pattern, parts), weight_dtype, device)
 
-        self.qkv = matrix("self_attn.{}_proj.weight", *"qkv")
-        self.qkv_bias = joined("self_attn.{}_proj.bias", "qkv").to(device, dtype) if config.attention_bias else None
-        self.output = matrix("self_attn.{}_proj.weight", "o")
-        self.mlp_norm = tensors[prefix + "post_attention_layernorm.weight"].to(device, dtype).contiguous()
-        self.gate_up = matrix("mlp.{}_proj.weight", "gate", "up")
-        self.down = matrix("mlp.{}_proj.weight", "down")
+        self.attention = AttentionBlock(
+            qkv=matrix("self_attn.{}_proj.weight", *"qkv"),
+            qkv_bias=joined("self_attn.{}_proj.bias", "qkv").to(device, dtype) if config.attention_bias else None,
+            output=matrix("self_attn.{}_proj.weight", "o"),
+            norm=tensors[prefix + "post_attention_layernorm.weight"].to(device, dtype).contiguous(),
+            eps=config.rms_norm_eps,
+            num_heads=config.num_heads,
+            scale=config.head_dim**-0.5,
+        )
+        self.mlp = GatedMlp(matrix("mlp.{}_proj.weight", "gate", "up"), matrix("mlp.{}_proj.weight", "down"))
 
     def start(self, batch: int) -> None:
         """Forgets everything and makes room for new requests."""
@@ -95,29 +100,11 @@ class DecoderLayer:
         ancestor_mask: [batch, rows, words] int64, bits over cache rows behind context_len
         cache_rows:    [batch, rows] int32, where each row's key and value go, -1 nowhere
         """
-        config, eps = self.config, self.config.rms_norm_eps
+        rotation = Rotation(*self.rope.up_to(self.cache.capacity + self.lookahead), position_ids)
         keys, values = self.cache.keys[0], self.cache.values[0]
-        cos, sin = self.rope.up_to(self.cache.capacity + self.lookahead)
-        query = eagle_kernels.draft_qkv_rope(
-            x,
-            self.qkv.weight,
-            self.qkv_bias,
-            cos,
-            sin,
-            position_ids,
-            keys,
-            values,
-            cache_rows,
-            config.num_heads,
-            qkv_scale=self.qkv.scale,
-        )
-        attention = eagle_kernels.tree_attention(query, keys, values, context_len, ancestor_mask, config.head_dim**-0.5)
-        hidden, normed = eagle_kernels.draft_output(
-            attention.flatten(2), self.output.weight, residual, self.mlp_norm, eps, self.output.scale
-        )
-        return eagle_kernels.draft_mlp(
-            normed, self.gate_up.weight, self.down.weight, hidden, self.gate_up.scale, self.down.scale
-        )
+        tree = TreeContext(context_len, ancestor_mask)
+        hidden, normed = self.attention(x, residual, rotation, keys, values, cache_rows, tree)
+        return self.mlp(normed, hidden)
 
 
 def causal_words(rows: int, device: torch.device) -> Tensor:

@@ -9,8 +9,8 @@ from eagle_decoding.drafts.base import Commit, TreeRows, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
 from eagle_decoding.drafts.growth import GrowingDraft, check_topk
 from eagle_decoding.drafts.layer_steps import Step, steps_of
-from eagle_decoding.drafts.matrix import Matrix
 from eagle_decoding.drafts.static_tree import Level, StaticTree
+from eagle_decoding.matrix import Matrix
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
 

@@ -16,10 +16,10 @@ from eagle_decoding.drafts.eagle3 import Eagle3Draft
 from eagle_decoding.drafts.hybrid import HybridDraft
 from eagle_decoding.drafts.hydra import HydraDraft
 from eagle_decoding.drafts.layer_draft import LayerDraft
-from eagle_decoding.drafts.matrix import FP8
 from eagle_decoding.drafts.medusa import MedusaDraft
 from eagle_decoding.drafts.spelling import Spelling, read_spelling
 from eagle_decoding.drafts.text import TextDraft
+from eagle_decoding.matrix import FP8
 
 
 def lookup_draft(tree: TreeConfig | None = None) -> TextDraft:

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts import Eagle3Draft
-from eagle_decoding.drafts.matrix import Matrix
+from eagle_decoding.matrix import Matrix
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,8 @@ def round_model(target: PreTrainedModel, draft: Eagle3Draft) -> RoundModel:
             attention_flops=4 * layers * config.num_attention_heads * head_dim,
         ),
         layer=layers_of(
-            (own.qkv, own.output, own.gate_up, own.down),
-            (own.qkv_bias, draft.embed_norm, draft.hidden_norm, own.mlp_norm),
+            (own.attention.qkv, own.attention.output, own.mlp.gate_up, own.mlp.down),
+            (own.attention.qkv_bias, draft.embed_norm, draft.hidden_norm, own.attention.norm),
             kv_bytes=2 * head.num_kv_heads * head.head_dim * own.dtype.itemsize,
             attention_flops=4 * head.num_heads * head.head_dim,
         ),

@@ -1,0 +1,88 @@
+"""Runs a stock model's decoder layers on a draft layer's ops, as long as their parts are what transformers made."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from eagle_decoding.attention import TreeContext
+from eagle_decoding.layer import AttentionBlock, GatedMlp
+from eagle_decoding.matrix import Matrix, side_by_side
+
+LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "MixtralDecoderLayer", "Qwen2DecoderLayer")
+OF_TRANSFORMERS = "transformers.utils.output_capturing"  # whose hooks do nothing unless a forward asks for its states
+
+
+def layer_forward(layer: Any) -> Callable[..., Tensor] | None:
+    """A forward that runs a tree's rows in one op for each part of the layer, and a prompt's as the stock one does.
+
+    The ops round once where the stock layer rounds after every operation. None where a part of the layer is not what
+    transformers made: another module in its place, a hook or a forward of somebody else's, a bias that the ops lack.
+    """
+    if type(layer).__name__ not in LAYERS or not all(map(untouched, parts(layer))):
+        return None
+    attention = attention_block(layer)
+    if attention is None:
+        return None
+    mlp, index = gated_mlp(layer.mlp), layer.self_attn.layer_idx
+
+    def forward(hidden_states: Tensor, eagle_tree: TreeContext | None = None, **kwargs: Any) -> Tensor:
+        if eagle_tree is None:
+            return type(layer).forward(layer, hidden_states, **kwargs)
+        rotation = eagle_tree.rotation(*kwargs["position_embeddings"])
+        cache = kwargs["past_key_values"]
+        keys, values = cache.buffer.keys[index], cache.buffer.values[index]
+        normed = layer.input_layernorm(hidden_states)
+        hidden, normed = attention(normed, hidden_states, rotation, keys, values, cache.rows, eagle_tree)
+        return hidden + layer.mlp(normed) if mlp is None else mlp(normed, hidden)
+
+    return forward
+
+
+def parts(layer: nn.Module) -> Iterator[nn.Module]:
+    """All modules inside a layer."""
+    return (module for module in layer.modules() if module is not layer)
+
+
+def untouched(module: nn.Module) -> bool:
+    """Whether calling the module does what its class says and nothing else."""
+    hooks = (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    return "forward" not in vars(module) and all(getattr(h, "__module__", None) == OF_TRANSFORMERS for h in hooks)
+
+
+def attention_block(layer: Any) -> AttentionBlock | None:
+    """The attention of a layer, its projections side by side; None where it has parts that the ops lack."""
+    attention, norm = layer.self_attn, layer.post_attention_layernorm
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    biases = [projection.bias for projection in projections if projection.bias is not None]
+    if not plain(*projections, attention.o_proj) or attention.o_proj.bias is not None or len(biases) not in (0, 3):
+        return None
+    return AttentionBlock(
+        qkv=Matrix(side_by_side([projection.weight for projection in projections])),
+        qkv_bias=side_by_side(biases) if biases else None,
+        output=Matrix(attention.o_proj.weight),
+        norm=norm.weight,
+        eps=norm.variance_epsilon,
+        num_heads=attention.config.num_attention_heads,
+        scale=attention.scaling,
+    )
+
+
+def gated_mlp(mlp: Any) -> GatedMlp | None:
+    """A gated MLP, gate and up side by side; None for experts, other activations and biases."""
+    if not hasattr(mlp, "gate_proj") or not is_silu(mlp) or not plain(mlp.gate_proj, mlp.up_proj, mlp.down_proj):
+        return None
+    if any(projection.bias is not None for projection in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)):
+        return None
+    gate_up = side_by_side([mlp.gate_proj.weight, mlp.up_proj.weight])
+    return GatedMlp(Matrix(gate_up), Matrix(mlp.down_proj.weight))
+
+
+def plain(*projections: nn.Module) -> bool:
+    """Whether they are linear layers and nothing more, all of one dtype on one device."""
+    kinds = {(p.dtype, p.device) for projection in projections for p in projection.parameters()}
+    return all(type(projection) is nn.Linear for projection in projections) and len(kinds) == 1
+
+
+def is_silu(module: nn.Module) -> bool:
+    return type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")

@@ -1,0 +1,77 @@
+"""A Llama layer over the rows of a tree, in four ops behind a norm: a draft head's, and a target's while it decodes."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+import eagle_kernels
+from eagle_decoding.attention import Rotation, TreeContext
+from eagle_decoding.matrix import Matrix
+
+
+@dataclass(frozen=True)
+class AttentionBlock:
+    """Everything between the norm in front of attention and the MLP.
+
+    qkv, qkv_bias: the projections to query heads, key heads and value heads, one below the other
+    output:        the projection of what attention found
+    norm, eps:     the norm in front of the MLP
+    scale:         of the dot products
+    """
+
+    qkv: Matrix
+    qkv_bias: Tensor | None
+    output: Matrix
+    norm: Tensor
+    eps: float
+    num_heads: int
+    scale: float
+
+    def __call__(
+        self,
+        x: Tensor,
+        residual: Tensor,
+        rotation: Rotation,
+        keys: Tensor,
+        values: Tensor,
+        cache_rows: Tensor,
+        tree: TreeContext,
+    ) -> tuple[Tensor, Tensor]:
+        """The residual stream behind attention, and the same normed: [batch, rows, hidden] each.
+
+        x:            [batch, rows, width], what attention reads
+        residual:     [batch, rows, hidden], what its output is added to
+        keys, values: the cache [batch, num_kv_heads, capacity, head_dim]
+        cache_rows:   [batch, rows] int32, where each row's key and value go, -1 nowhere
+        """
+        query = eagle_kernels.draft_qkv_rope(
+            x,
+            self.qkv.weight,
+            self.qkv_bias,
+            rotation.cos,
+            rotation.sin,
+            rotation.position_ids,
+            keys,
+            values,
+            cache_rows,
+            self.num_heads,
+            qkv_scale=self.qkv.scale,
+        )
+        attention = eagle_kernels.tree_attention(query, keys, values, tree.context_len, tree.ancestor_mask, self.scale)
+        return eagle_kernels.draft_output(
+            attention.flatten(2), self.output.weight, residual, self.norm, self.eps, self.output.scale
+        )
+
+
+@dataclass(frozen=True)
+class GatedMlp:
+    """gate_up: gate rows first."""
+
+    gate_up: Matrix
+    down: Matrix
+
+    def __call__(self, normed: Tensor, residual: Tensor) -> Tensor:
+        """[batch, rows, hidden]"""
+        return eagle_kernels.draft_mlp(
+            normed, self.gate_up.weight, self.down.weight, residual, self.gate_up.scale, self.down.scale
+        )

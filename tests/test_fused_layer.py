@@ -1,0 +1,143 @@
+"""Whole decoder layers of a target on the ops of a draft layer: what they compute, where stock parts stay, memory."""
+
+from typing import Any
+
+import pytest
+import torch
+from compare import assert_bitwise
+from models import KINDS, prompts, tiny_target
+from torch import Tensor, nn
+
+from eagle_decoding.matrix import side_by_side
+from eagle_decoding.target import Target
+
+STOCK = {"llama-scaled-rope"}  # kinds with a part that the ops lack: an output projection with a bias
+
+
+def layers_replaced(model: Any) -> int:
+    return sum("forward" in vars(layer) for layer in model.get_decoder().layers)
+
+
+def tree_logits(model: Any, fused: bool | None, rows: int = 9, batch: int = 2) -> Tensor:
+    """Logits [batch, rows, vocab] of a tree: every row but the first hangs below the row at half its index."""
+    target, inputs = Target(model, fused=fused), prompts(batch)["input_ids"]
+    ancestors = [1]
+    for row in range(1, rows):
+        ancestors.append(ancestors[row // 2] | 1 << row)
+    words = [[mask >> 64 * word & (2**64 - 1) for word in range(-(-rows // 64))] for mask in ancestors]
+    signed = torch.tensor([[word - 2**64 if word >> 63 else word for word in row] for row in words])
+    depth = torch.tensor([mask.bit_count() - 1 for mask in ancestors], dtype=torch.int32)
+    lengths = torch.tensor([inputs.shape[1], inputs.shape[1] - 4][:batch], dtype=torch.int32)
+    cache = target.new_cache(batch)
+    cache.buffer.reserve(inputs.shape[1] + rows)
+    cache.buffer.data.fill_(torch.nan)
+    ids = torch.randint(3, 97, (batch, rows), generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode(), target.attached():
+        target.prefill(inputs, lengths, cache)
+        mask = signed.expand(batch, -1, -1).contiguous()
+        return target.run(ids, lengths[:, None] + depth, lengths, mask, cache).logits
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tree_scores_as_in_the_stock_layers(kind):
+    model = tiny_target(kind)
+    target = Target(model)
+    with target.attached():
+        assert layers_replaced(model) == (0 if kind in STOCK else 4)
+    assert layers_replaced(model) == 0
+    torch.testing.assert_close(tree_logits(model, None), tree_logits(model, False), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rounding_once_is_nearer_to_the_model(dtype):
+    """Against the same rounded weights in float64, of which neither path knows."""
+    errors = {}
+    for fused in (None, False):
+        model = tiny_target("llama", dtype)
+        exact = tree_logits(tiny_target("llama", dtype).float(), False).double()
+        errors[fused] = (tree_logits(model, fused).double() - exact).norm().item()
+    assert errors[None] < errors[False]
+
+
+class Doubled(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+def replace_by_doubled(layer: Any) -> None:
+    doubled = Doubled(32, 32, bias=False)
+    doubled.weight = layer.self_attn.o_proj.weight
+    layer.self_attn.o_proj = doubled
+
+
+def double_by_hook(layer: Any) -> None:
+    layer.self_attn.o_proj.register_forward_hook(lambda module, args, output: 2 * output)
+
+
+def double_by_forward(layer: Any) -> None:
+    layer.self_attn.o_proj.forward = lambda x: 2 * nn.functional.linear(x, layer.self_attn.o_proj.weight)
+
+
+@pytest.mark.parametrize("change", [replace_by_doubled, double_by_hook, double_by_forward])
+def test_a_part_of_somebody_elses_keeps_its_say(change):
+    model = tiny_target()
+    before = tree_logits(model, None)
+    change(model.get_decoder().layers[1])
+    with Target(model).attached():
+        assert layers_replaced(model) == 3
+    after = tree_logits(model, None)
+    assert (after - before).abs().max() > 0.1
+    torch.testing.assert_close(after, tree_logits(model, False), rtol=1e-4, atol=1e-4)
+
+
+def test_the_hooks_that_transformers_leaves_behind_do_not_count():
+    model = tiny_target()
+    with torch.no_grad():
+        model(**prompts(1), output_hidden_states=True)
+    assert any(module._forward_hooks for module in model.modules())
+    with Target(model).attached():
+        assert layers_replaced(model) == 4
+
+
+def test_weights_move_once_and_stay_the_same_parameters(tmp_path):
+    model = tiny_target("qwen2", torch.bfloat16)
+    before = {name: (parameter, parameter.detach().clone()) for name, parameter in model.named_parameters()}
+    Target(model).arrange()
+    addresses = [parameter.data_ptr() for parameter in model.parameters()]
+    for name, parameter in model.named_parameters():
+        assert parameter is before[name][0]
+        assert_bitwise(parameter.detach(), before[name][1], name)
+    with Target(model).attached():
+        assert layers_replaced(model) == 4
+    assert addresses == [parameter.data_ptr() for parameter in model.parameters()]
+    attention = model.get_decoder().layers[2].self_attn
+    storage = attention.q_proj.weight.untyped_storage()
+    assert storage.data_ptr() == attention.v_proj.weight.untyped_storage().data_ptr()
+    assert storage.nbytes() == sum(p.weight.nbytes for p in (attention.q_proj, attention.k_proj, attention.v_proj))
+    model.save_pretrained(tmp_path)
+    reloaded = type(model).from_pretrained(tmp_path)
+    for name, parameter in reloaded.named_parameters():
+        assert_bitwise(parameter.detach(), before[name][1], name)
+
+
+def test_a_model_that_was_moved_is_arranged_anew():
+    model = tiny_target()
+    first = tree_logits(model, None)
+    model.double().float()
+    with torch.no_grad():
+        model.get_decoder().layers[3].mlp.up_proj.weight.mul_(3)
+    changed = tree_logits(model, None)
+    assert (changed - first).abs().max() > 0.1
+    torch.testing.assert_close(changed, tree_logits(model, False), rtol=1e-4, atol=1e-4)
+
+
+def test_neighbours_are_found_where_they_are():
+    whole = torch.arange(24.0).view(6, 4)
+    first, second, third = (nn.Parameter(part) for part in whole.split([1, 3, 2]))
+    assert side_by_side([first, second, third]).data_ptr() == whole.data_ptr()
+    assert torch.equal(side_by_side([second, third]), whole[1:])
+    swapped = side_by_side([third, second])
+    assert swapped.data_ptr() not in (whole.data_ptr(), third.data_ptr() + 1)
+    assert torch.equal(swapped, torch.cat([whole[4:], whole[1:4]])) and third.data_ptr() == swapped.data_ptr()
+    columns = nn.Parameter(whole[:, :2].detach())
+    assert torch.equal(side_by_side([columns, nn.Parameter(whole[:, 2:])]), torch.cat([whole[:, :2], whole[:, 2:]]))
