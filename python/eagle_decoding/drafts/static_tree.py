@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eagle_decoding.config import MAX_NODES, TreeConfig
-from eagle_decoding.tree import DraftTree
+from eagle_decoding.tree import DraftTree, ancestor_words
 
 RankPath = tuple[int, ...]  # (2, 0): the best continuation of the third-best first token; ranks count from 0
 
@@ -57,7 +57,7 @@ class StaticTree:
         self.max_depth = len(nodes[-1])
         self.parent = torch.tensor(parents, dtype=torch.int32, device=device)
         self.depth = torch.tensor([len(path) for path in nodes], dtype=torch.int32, device=device)
-        self.ancestor_mask = ancestor_words(parents).to(device)
+        self.ancestor_mask = ancestor_words(parents, device)
         firsts = [next(n for n, path in enumerate(nodes) if len(path) == d) for d in range(1, self.max_depth + 1)]
         self.levels = [
             self._level(nodes[first:last], number, device) for first, last in pairwise([*firsts, len(nodes)])
@@ -128,17 +128,6 @@ def checked_paths(paths: Iterable[Sequence[int]]) -> list[RankPath]:
         if len(path) > 1 and path[:-1] not in found:
             raise ValueError(f"The path {path} of a static tree lacks its parent {path[:-1]}: add it.")
     return sorted(found, key=lambda path: (len(path), path))
-
-
-def ancestor_words(parents: Sequence[int]) -> Tensor:
-    """[nodes, words] int64: bit j of a row is set when node j is an ancestor or the node itself; the root's parent is
-    -1."""
-    masks: list[int] = []
-    for node, parent in enumerate(parents):
-        masks.append((masks[parent] if parent >= 0 else 0) | 1 << node)
-    words = (len(parents) + 63) // 64
-    unsigned = [[mask >> (64 * word) & (2**64 - 1) for word in range(words)] for mask in masks]
-    return torch.tensor([[word - 2**64 if word >> 63 else word for word in row] for row in unsigned])
 
 
 def published_paths(tree: TreeConfig) -> list[RankPath]:
