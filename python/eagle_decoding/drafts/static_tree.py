@@ -15,11 +15,11 @@ RankPath = tuple[int, ...]  # (2, 0): the best continuation of the third-best fi
 
 # The tree that Medusa's repository found for Vicuna-7B (FasterDecoding/Medusa, `mc_sim_7b_63`), best node first:
 # any beginning of it is a tree, so a smaller budget takes the first nodes.
-PUBLISHED = (
+MEDUSA = (
     "0 00 1 01 2 000 10 02 3 03 4 04 20 05 001 5 06 6 07 010 11 7 08 002 30 09 8 9 100 020 12 003 40 21 004 005 0000 "
     "011 006 030 50 13 007 008 009 60 040 14 70 012 200 31 22 80 050 15 101 021 90 060 0001 16 070"
 )
-PUBLISHED_PATHS: tuple[RankPath, ...] = tuple(tuple(map(int, path)) for path in PUBLISHED.split())
+MEDUSA_PATHS: tuple[RankPath, ...] = tuple(tuple(map(int, path)) for path in MEDUSA.split())
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,9 @@ def checked_paths(paths: Iterable[Sequence[int]]) -> list[RankPath]:
     return sorted(found, key=lambda path: (len(path), path))
 
 
-def published_paths(tree: TreeConfig) -> list[RankPath]:
-    """The best nodes of the published tree within a depth, a number of children and a node budget."""
-    fitting = [path for path in PUBLISHED_PATHS if len(path) <= tree.max_depth and max(path) < tree.topk]
+def first_paths(published: Sequence[RankPath], tree: TreeConfig) -> list[RankPath]:
+    """The first nodes of a published tree within a depth, a number of children and a node budget."""
+    fitting = [path for path in published if len(path) <= tree.max_depth and max(path) < tree.topk]
     return fitting[: tree.num_nodes - 1]
 
 
