@@ -45,6 +45,7 @@ class LayerDraft(GrowingDraft):
         self.tree, self.dtype, self.device = tree, dtype, device
         self.weight_dtype = weight_dtype or dtype
         self.vocab_size, self.draft_vocab_size = head.config.vocab_size, head.config.draft_vocab_size
+        self.d2t = head.tensors["d2t"].to(device, torch.int32) if "d2t" in head.tensors else None
         self.static = StaticTree(first_paths(EAGLE1_PATHS, tree), device) if tree.static else None
         self.steps: list[Step] = steps_of(self.static) if self.static else []
         lookahead = tree.max_depth * tree.topk
