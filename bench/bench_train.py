@@ -47,8 +47,7 @@ def make_trainer(options: argparse.Namespace, path_floor: float) -> Trainer:
         ],
     )
     target = frozen_target(options.target)
-    target_ids = torch.arange(shape.draft_vocab_size) + head.tensors.get("d2t", 0)
-    module = OBJECTIVES["eagle3"].build(config, target, target_ids)
+    module = OBJECTIVES["eagle3"].build(config, target, head.target_ids)
     own = module.state_dict()
     module.load_state_dict({name: head.tensors[name].to(own[name].dtype) for name in own})
     data = read_token_rows(options.tokens)

@@ -21,10 +21,11 @@ import yaml
 
 from bench.machine import machine
 from bench.results_file import rounded, write_json
+from eagle_decoding.figure import COLOURS, dress, new_figure
 from eagle_decoding.files import write_text
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError, TrainConfig, load_config
-from eagle_decoding.train.plot import COLOURS, dress, new_figure, plot_runs
+from eagle_decoding.train.plot import plot_runs
 from eagle_decoding.train.process import settle_process
 from eagle_decoding.train.progress import RunLog
 

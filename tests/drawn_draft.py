@@ -8,7 +8,7 @@ from torch import Tensor
 
 import eagle_kernels
 from eagle_decoding.drafts import Commit
-from eagle_decoding.tree import DraftTree, Proposal
+from eagle_decoding.tree import DraftTree, Proposal, ancestor_words
 
 
 @dataclass
@@ -54,11 +54,7 @@ class DrawnDraft:
             parent[:, level_nodes] = torch.where(drawn, above, -1)
             depth[:, level_nodes] = torch.where(drawn, level + 1, 0)
             above, first = first, first + width
-        mask = torch.zeros(batch, nodes, 1, dtype=torch.int64)
-        for node in range(nodes):
-            up = parent[:, node].clamp(min=0).long()
-            inherited = mask[torch.arange(batch), up, 0].where(parent[:, node] >= 0, 0)
-            mask[:, node, 0] = inherited | (1 << node)
+        mask = torch.stack([ancestor_words(parents) for parents in parent.tolist()])
         fixed = None if self.num_fixed is None else torch.full_like(parent, self.num_fixed)
         tree = DraftTree(
             draft_tokens, parent, depth, context_len[:, None] + depth, mask, None, len(self.widths),

@@ -22,7 +22,7 @@ from transformers import (
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import Head, HeadConfig
 from eagle_decoding.drafts import Commit, Eagle3Draft
-from eagle_decoding.tree import DraftTree
+from eagle_decoding.tree import DraftTree, ancestor_words
 
 VOCAB = 97
 PAD, BOS, EOS = 0, 1, 2
@@ -136,13 +136,7 @@ class ScriptedDraft:
         ]
         device = context_len.device
         tokens, parent, depth = (torch.tensor(c, dtype=torch.int32, device=device) for c in zip(*rows, strict=True))
-        mask = torch.zeros(*parent.shape, (self.num_nodes + 63) // 64, dtype=torch.int64, device=device)
-        for b in range(len(rows)):
-            for node in range(self.num_nodes):
-                up = int(parent[b, node])
-                if up >= 0:
-                    mask[b, node] = mask[b, up]
-                mask[b, node, node // 64] |= -(1 << 63) if node % 64 == 63 else 1 << (node % 64)
+        mask = torch.stack([ancestor_words(parents, device) for _, parents, _ in rows])
         positions = context_len[:, None] + depth
         tree = DraftTree(tokens, parent, depth, positions, mask, None, max_depth=self.num_nodes - 1)
         self.proposed.append(tree)

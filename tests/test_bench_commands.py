@@ -21,7 +21,7 @@ MODULES = sorted(
 
 
 def test_no_command_is_left_to_typer_alone():
-    assert len(MODULES) == 11
+    assert len(MODULES) == 12
     assert [path for path in (ROOT / "bench").rglob("*.py") if "typer.run(" in path.read_text()] == []
 
 
@@ -41,8 +41,10 @@ def test_a_module_started_by_name_shows_its_docstring():
     assert shown.returncode == 0 and "Every table of a set of result files as one markdown document" in shown.stdout
 
 
-def test_a_wrong_path_ends_it_in_one_sentence(tmp_path):
-    shown = called("bench.report", str(tmp_path / "o.md"), str(tmp_path / "nowhere.json"))
+@pytest.mark.parametrize("call", [("bench.report", "o.md", "nowhere.json"), ("bench.gpu.collect", "nowhere", "o.json")])
+def test_a_wrong_path_ends_it_in_one_sentence(call, tmp_path):
+    module, *paths = call
+    shown = called(module, *(str(tmp_path / path) for path in paths))
     assert shown.returncode == 1
     assert shown.stderr.startswith("Error: ") and len(shown.stderr.splitlines()) == 1
 

@@ -16,7 +16,8 @@ from transformers import LlamaConfig
 from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import CheckpointError, TargetFacts, check_fits, read_head, write_head
 from eagle_decoding.drafts import Commit, Eagle1Draft, Eagle3Draft, load_draft
-from eagle_decoding.drafts.layer_draft import PUBLISHED_PATHS, static_tree
+from eagle_decoding.drafts.layer_draft import EAGLE1_PATHS
+from eagle_decoding.drafts.static_tree import StaticTree, first_paths
 from eagle_decoding.sampling import SamplingParams
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
@@ -44,11 +45,11 @@ def test_eagle3_fills_the_static_tree_too(draft_vocab):
 
 
 def test_the_published_tree_and_its_cuts():
-    assert len(PUBLISHED_PATHS) == len(set(PUBLISHED_PATHS)) == 25
-    assert Counter(map(len, PUBLISHED_PATHS)) == {1: 4, 2: 8, 3: 8, 4: 3, 5: 2}
+    assert len(EAGLE1_PATHS) == len(set(EAGLE1_PATHS)) == 25
+    assert Counter(map(len, EAGLE1_PATHS)) == {1: 4, 2: 8, 3: 8, 4: 3, 5: 2}
     for nodes in range(2, 27):
-        assert static_tree(replace(STATIC, num_nodes=nodes), torch.device("cpu")).num_nodes == nodes
-    assert static_tree(TreeConfig(9, 8, 1, static=True), torch.device("cpu")).paths == [(0,) * n for n in range(1, 6)]
+        assert StaticTree(first_paths(EAGLE1_PATHS, replace(STATIC, num_nodes=nodes))).num_nodes == nodes
+    assert first_paths(EAGLE1_PATHS, TreeConfig(9, 8, 1, static=True)) == [(0,) * n for n in range(1, 6)]
 
 
 def test_the_static_tree_is_reached_by_name(tmp_path):
@@ -57,7 +58,7 @@ def test_the_static_tree_is_reached_by_name(tmp_path):
     write_head(tmp_path, head.config, head.tensors)
     assert load_draft(f"static:{tmp_path}", target).static.num_nodes == 8
     assert load_draft(f"auto:static:{tmp_path}", target, TreeConfig(26, 5, 4)).draft.static.paths == sorted(
-        PUBLISHED_PATHS, key=lambda path: (len(path), path)
+        EAGLE1_PATHS, key=lambda path: (len(path), path)
     )
     target.save_pretrained(tmp_path / "model")
     with pytest.raises(ValueError, match="needs a head of the EAGLE family"):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from eagle_decoding.matrix import side_by_side
 from eagle_decoding.target import Target
+from eagle_decoding.tree import ancestor_words
 
 STOCK = {"llama-scaled-rope"}  # kinds with a part that the ops lack: an output projection with a bias
 
@@ -21,12 +22,11 @@ def layers_replaced(model: Any) -> int:
 def tree_logits(model: Any, fused: bool | None, rows: int = 9, batch: int = 2) -> Tensor:
     """Logits [batch, rows, vocab] of a tree: every row but the first hangs below the row at half its index."""
     target, inputs = Target(model, fused=fused), prompts(batch)["input_ids"]
-    ancestors = [1]
-    for row in range(1, rows):
-        ancestors.append(ancestors[row // 2] | 1 << row)
-    words = [[mask >> 64 * word & (2**64 - 1) for word in range(-(-rows // 64))] for mask in ancestors]
-    signed = torch.tensor([[word - 2**64 if word >> 63 else word for word in row] for row in words])
-    depth = torch.tensor([mask.bit_count() - 1 for mask in ancestors], dtype=torch.int32)
+    parents = [-1, *(row // 2 for row in range(1, rows))]
+    mask = ancestor_words(parents, "cpu").repeat(batch, 1, 1)
+    depth = [0]
+    for parent in parents[1:]:
+        depth.append(depth[parent] + 1)
     lengths = torch.tensor([inputs.shape[1], inputs.shape[1] - 4][:batch], dtype=torch.int32)
     cache = target.new_cache(batch)
     cache.buffer.reserve(inputs.shape[1] + rows)
@@ -34,8 +34,7 @@ def tree_logits(model: Any, fused: bool | None, rows: int = 9, batch: int = 2) -
     ids = torch.randint(3, 97, (batch, rows), generator=torch.Generator().manual_seed(1))
     with torch.inference_mode(), target.attached():
         target.prefill(inputs, lengths, cache)
-        mask = signed.expand(batch, -1, -1).contiguous()
-        return target.run(ids, lengths[:, None] + depth, lengths, mask, cache).logits
+        return target.run(ids, lengths[:, None] + torch.tensor(depth, dtype=torch.int32), lengths, mask, cache).logits
 
 
 @pytest.mark.parametrize("kind", KINDS)

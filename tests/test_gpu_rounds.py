@@ -27,7 +27,7 @@ from eagle_decoding.floor.ceilings import Ceilings
 from eagle_decoding.output import Output
 from eagle_decoding.rounds import one_round
 from eagle_decoding.target import Target, load_target
-from eagle_decoding.tree import DraftTree
+from eagle_decoding.tree import DraftTree, ancestor_words
 
 CEILINGS = Ceilings(1, "bfloat16", copy_bandwidth=1e10, read_bandwidth=1e10, flops_per_second=1e11)
 
@@ -49,12 +49,11 @@ PARENT = [-1, 0, 0, 1, 2, 2, 5, -1]
 
 
 def forked_tree() -> DraftTree:
-    depth, masks = [], []
-    for node, parent in enumerate(PARENT):
+    depth: list[int] = []
+    for parent in PARENT:
         depth.append(depth[parent] + 1 if parent >= 0 else 0)
-        masks.append((masks[parent] if parent >= 0 else 0) | 1 << node)
     row = torch.tensor([PARENT, depth], dtype=torch.int32)[:, None]
-    return DraftTree(row[0], row[0], row[1], row[1], torch.tensor(masks)[None, :, None], None, max_depth=4)
+    return DraftTree(row[0], row[0], row[1], row[1], ancestor_words(PARENT)[None], None, max_depth=4)
 
 
 @pytest.mark.parametrize(

@@ -114,13 +114,15 @@ def test_a_wrong_result_shows(difference, holds):
     assert claims_of([9, 0], row) == {"linear, product qkv, rows 10: difference from torch": holds}
 
 
-def test_what_was_measured_is_collected(tmp_path):
+def test_what_was_measured_is_collected(tmp_path, capsys):
     (tmp_path / "phases.txt").write_text("build 0 70\nkernels 124 90\n")
     kernels = {"machine": {}, "kernels": [kernel("compact_kv", 1.2e-5, rows=8, layers=33)]}
     (tmp_path / "kernels.json").write_text(json.dumps(kernels))
-    (claim,) = collect(tmp_path, tmp_path / "out.json.partial")
+    collect(tmp_path, tmp_path / "out.json.partial")
     result = json.loads((tmp_path / "out.json.partial").read_text())
-    assert not claim.holds and result["claims"][0]["at_most"] == 10 and "kernels" in result
+    (claim,) = result["claims"]
+    assert not claim["holds"] and claim["at_most"] == 10 and "kernels" in result
+    assert capsys.readouterr().out.count("\n") == 1
     assert result["phases"][1] == {"phase": "kernels", "status": 124, "seconds": 90}
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from eagle_decoding import TreeConfig
 from eagle_decoding.config import MAX_NODES
 from eagle_decoding.drafts.static_tree import (
-    PUBLISHED_PATHS,
+    MEDUSA_PATHS,
     StaticTree,
     best_paths,
-    published_paths,
+    first_paths,
 )
 
 
@@ -97,10 +97,10 @@ def test_the_largest_tree_fills_two_words():
 
 @pytest.mark.parametrize("num_nodes", [2, 9, 26, 64])
 def test_every_beginning_of_the_published_tree_is_a_tree(num_nodes):
-    assert len(PUBLISHED_PATHS) == len(set(PUBLISHED_PATHS)) == 63
-    tree = StaticTree(published_paths(TreeConfig(num_nodes, 4, 10)))
+    assert len(MEDUSA_PATHS) == len(set(MEDUSA_PATHS)) == 63
+    tree = StaticTree(first_paths(MEDUSA_PATHS, TreeConfig(num_nodes, 4, 10)))
     assert tree.num_nodes == num_nodes
-    assert StaticTree(published_paths(TreeConfig(5, 2, 2))).paths == [(0,), (1,), (0, 0), (0, 1)]
+    assert StaticTree(first_paths(MEDUSA_PATHS, TreeConfig(5, 2, 2))).paths == [(0,), (1,), (0, 0), (0, 1)]
 
 
 def value(paths, accuracy):

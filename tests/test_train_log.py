@@ -11,10 +11,11 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from typer.testing import CliRunner
 
+from eagle_decoding.figure import new_figure
 from eagle_decoding.train.cli import app
 from eagle_decoding.train.config import ConfigError
 from eagle_decoding.train.errors import DataError
-from eagle_decoding.train.plot import new_figure, plot_runs, read_log
+from eagle_decoding.train.plot import plot_runs, read_log
 from eagle_decoding.train.progress import RunLog
 
 

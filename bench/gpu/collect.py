@@ -4,12 +4,12 @@ Imports nothing large: the suite runs it after every phase, so that a run which 
 """
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bench.gpu.claims import Claim, claims
+from bench import command
+from bench.gpu.claims import claims
 from eagle_decoding.files import write_text
 
 
@@ -24,15 +24,15 @@ def read_phases(file: Path) -> list[dict[str, Any]]:
     return [{"phase": name, "status": int(status), "seconds": int(seconds)} for name, status, seconds in lines]
 
 
-def main(folder: Path, out: Path) -> list[Claim]:
-    parts = read_parts(folder)
-    found = list(claims(parts))
+def main(parts: Path, out: Path) -> None:
+    written = read_parts(parts)
+    found = list(claims(written))
     held = [asdict(claim) | {"holds": claim.holds} for claim in found]
-    result = {"phases": read_phases(folder / "phases.txt"), "claims": held, **parts}
+    result = {"phases": read_phases(parts / "phases.txt"), "claims": held, **written}
     write_text(out, json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    return found
+    for claim in found:
+        print(claim.line())
 
 
 if __name__ == "__main__":
-    for claim in main(Path(sys.argv[1]), Path(sys.argv[2])):
-        print(claim.line())
+    command.run(main)

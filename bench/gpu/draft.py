@@ -11,9 +11,9 @@ from torch.nn.functional import embedding, linear, rms_norm, scaled_dot_product_
 import eagle_kernels
 from bench.case import nbytes
 from bench.gpu.rows import DeviceMaker, Rows
-from eagle_decoding.drafts.decoder_layer import causal_words
 from eagle_decoding.floor.work import Work
 from eagle_decoding.numerics.cases import Maker, Sizes, with_fp8_weights
+from eagle_decoding.tree import causal_words
 
 EPS = 1e-5
 SPARE = 128  # rows of the cache behind the context
@@ -78,7 +78,7 @@ def random_inputs(s: Sizes, make: Maker) -> Inputs:
         values=make.normal(1, s.num_kv_heads, length, s.head_dim),
         cache_rows=make.tensor(s.context_len + torch.arange(rows)[None]),
         context_len=make.tensor([s.context_len]),
-        mask=causal_words(rows, torch.device(make.device)),
+        mask=causal_words(rows, make.device),
     )
 
 

@@ -1,5 +1,6 @@
-"""The draft tree that one round verifies."""
+"""The draft tree that one round verifies, and the ancestor masks of trees that are known on the host."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,3 +70,21 @@ def root_only(root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         node_scores=None,
         max_depth=0,
     )
+
+
+def ancestor_words(parents: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
+    """[nodes, words] int64: bit j of a row is set when node j is an ancestor or the node itself.
+
+    parents: of each node an earlier one, -1 for none
+    """
+    masks: list[int] = []
+    for node, parent in enumerate(parents):
+        masks.append((masks[parent] if parent >= 0 else 0) | 1 << node)
+    words = range(-(-len(masks) // 64))
+    unsigned = [[mask >> (64 * word) & (2**64 - 1) for word in words] for mask in masks]
+    return torch.tensor(unsigned, dtype=torch.uint64).view(torch.int64).to(device)
+
+
+def causal_words(rows: int, device: torch.device | str) -> Tensor:
+    """[1, rows, words] int64, the ancestor mask of a chain: row i sees rows 0..i."""
+    return ancestor_words(range(-1, rows - 1), device)[None]

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from eagle_decoding.bench.methods import PLAIN, RIVALS
 from eagle_decoding.bench.summary import MEAN, Ratio, Row
+from eagle_decoding.figure import INK, new_figure
 
-INK = "#808080"  # has contrast with white and with black
 FASTER, SLOWER = "#3b82c4", "#d98a29"  # than plain decoding; told apart by the colour-blind too
 BASE = "#a3a9b3"  # plain decoding and transformers' own
 ABOUT = (
@@ -26,17 +26,12 @@ def draw(rows: list[Row], labels: Mapping[str, str] | None = None) -> bytes:
 
     labels: what to write instead of a method's name
 
-    Raises ValueError when matplotlib is not installed.
+    Raises ValueError where matplotlib is missing.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ValueError("The picture needs matplotlib: pip install 'eagle-kernels[bench]'.") from error
     temperatures = list(dict.fromkeys(row.temperature for row in rows))
     first = [row for row in rows if row.file == MEAN and row.temperature == temperatures[0]]
     methods = [row.method for row in sorted(first, key=lambda row: row.vs_plain.median)]
-    figure = Figure(figsize=(2.2 + 4.4 * len(temperatures), 1.5 + 0.34 * len(methods)), layout="constrained")
+    figure = new_figure(2.2 + 4.4 * len(temperatures), 1.5 + 0.34 * len(methods))
     panels = figure.subplots(1, len(temperatures), sharex=True, sharey=True, squeeze=False)[0]
     for axes, temperature in zip(panels, temperatures, strict=True):
         shown = {(row.method, row.file): row for row in rows if row.temperature == temperature}
@@ -68,7 +63,6 @@ def draw(rows: list[Row], labels: Mapping[str, str] | None = None) -> bytes:
             spine.set_visible(False)
     figure.supxlabel(ABOUT, color=INK, fontsize=8)
     picture = io.BytesIO()
-    FigureCanvasAgg(figure)
     figure.savefig(picture, format="png", dpi=150, transparent=True)
     return picture.getvalue()
 

@@ -27,6 +27,12 @@ class Head:
     config: HeadConfig | Eagle1Config
     tensors: dict[str, Tensor]
 
+    @property
+    def target_ids(self) -> Tensor:
+        """The target's token for each draft token: [Vd], int64, on the CPU."""
+        ids = torch.arange(self.config.draft_vocab_size)
+        return ids + self.tensors["d2t"].cpu() if "d2t" in self.tensors else ids
+
 
 def read_head(path: str | Path) -> Head:
     """The head in a directory that SafeAILab, HASS, SpecForge, ModelOpt, NeMo, speculators or this trainer wrote.

@@ -11,11 +11,11 @@ from eagle_decoding import attention
 from eagle_decoding.checkpoint.files import read_fields
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.base import Commit, TreeRows
-from eagle_decoding.drafts.decoder_layer import causal_words
 from eagle_decoding.drafts.growth import GrowingDraft, check_topk
 from eagle_decoding.modules import fuse
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.target import Target, load_target
+from eagle_decoding.tree import causal_words
 
 CHUNK = 64  # committed tokens run through the model at a time: one mask word
 TREE = TreeConfig(num_nodes=6, max_depth=5, topk=1)  # a chain of five, as transformers' assisted generation begins with

@@ -7,7 +7,7 @@ from statistics import median
 import torch
 
 from eagle_decoding.target import Target
-from eagle_decoding.tree import DraftTree
+from eagle_decoding.tree import DraftTree, causal_words
 
 SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64, 96, 128)
 CONTEXT = 128  # committed rows during the measurement
@@ -86,15 +86,12 @@ def chain(rows: int, context_len: torch.Tensor) -> DraftTree:
     """A chain of token 0 for every request."""
     device = context_len.device
     depth = torch.arange(rows, dtype=torch.int32, device=device).expand(len(context_len), -1).contiguous()
-    words = -(-rows // 64)
-    bits = torch.arange(64 * words, device=device) <= depth[0][:, None]
-    masks = (bits.unflatten(-1, (words, 64)).long() << torch.arange(64, device=device)).sum(-1)
     return DraftTree(
         draft_tokens=torch.zeros_like(depth),
         parent=depth - 1,
         depth=depth,
         position_ids=context_len[:, None] + depth,
-        ancestor_mask=masks.repeat(len(context_len), 1, 1),
+        ancestor_mask=causal_words(rows, device).repeat(len(context_len), 1, 1),
         node_scores=None,
         max_depth=rows - 1,
     )

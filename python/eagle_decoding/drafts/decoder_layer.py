@@ -12,6 +12,7 @@ from eagle_decoding.drafts.base import Commit
 from eagle_decoding.drafts.rope import RopeTable
 from eagle_decoding.layer import AttentionBlock, GatedMlp
 from eagle_decoding.matrix import Matrix
+from eagle_decoding.tree import causal_words
 
 CHUNK = 64  # committed rows run at a time: one mask word
 
@@ -105,10 +106,3 @@ class DecoderLayer:
         tree = TreeContext(context_len, ancestor_mask)
         hidden, normed = self.attention(x, residual, rotation, keys, values, cache_rows, tree)
         return self.mlp(normed, hidden)
-
-
-def causal_words(rows: int, device: torch.device) -> Tensor:
-    """[1, rows, 1] int64 mask words of a chain: row i sees rows 0..i; rows <= 64."""
-    words = [(1 << (i + 1)) - 1 for i in range(rows)]
-    signed = [word - (1 << 64) if word >> 63 else word for word in words]
-    return torch.tensor(signed, dtype=torch.int64, device=device)[None, :, None]

@@ -9,7 +9,7 @@ import eagle_kernels
 from eagle_decoding.checkpoint import DepthHeads
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.coupled import coupling
-from eagle_decoding.drafts.static_tree import Level, StaticTree, best_paths, published_paths
+from eagle_decoding.drafts.static_tree import MEDUSA_PATHS, Level, StaticTree, best_paths, first_paths
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
 
@@ -77,7 +77,7 @@ class DepthHeadDraft:
         self.feature_layers: tuple[int, ...] = (target.config.num_hidden_layers + 1,)
         self.vocab_size, self.rule = target.config.vocab_size, tree.children
         self.heads = HeadStack(heads, target.get_output_embeddings().weight, target.dtype, target.device)
-        self.tree = static_tree(heads, tree, target.device)
+        self.tree = tree_to_fill(heads, tree, target.device)
 
     def inputs(self, level: Level, tokens: Tensor) -> Tensor:
         """[batch, rows, input_size]: what the level's head reads, for each parent or, the same for all, in one row."""
@@ -106,9 +106,9 @@ class DepthHeadDraft:
         return self.tree.fill(root_tokens, context_len, candidates)
 
 
-def static_tree(heads: DepthHeads, tree: TreeConfig, device: torch.device) -> StaticTree:
-    """The tree these heads fill: the best one for the accuracies measured with them, else the published one."""
+def tree_to_fill(heads: DepthHeads, tree: TreeConfig, device: torch.device) -> StaticTree:
+    """The tree these heads fill: the best one for the accuracies measured with them, else Medusa's."""
     config, measured = heads.config, heads.config.rank_accuracy
     limits = TreeConfig(tree.num_nodes, tree.max_depth, min(tree.topk, config.draft_vocab_size))
-    paths = best_paths(measured, limits) if measured else published_paths(limits)
+    paths = best_paths(measured, limits) if measured else first_paths(MEDUSA_PATHS, limits)
     return StaticTree([path for path in paths if len(path) <= config.num_heads], device)

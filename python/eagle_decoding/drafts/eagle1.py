@@ -33,9 +33,7 @@ class Eagle1Draft(LayerDraft):
         self.embed = embed_weight
         self.fc = self.matrix(tensors["fc.weight"])
         self.fc_bias = tensors["fc.bias"].to(device, dtype) if "fc.bias" in tensors else None
-        self.d2t = tensors["d2t"].to(device, torch.int32) if "d2t" in tensors else None
-        kept = slice(None) if self.d2t is None else self.d2t + torch.arange(len(self.d2t), device=device)
-        self.lm_head = self.matrix(lm_head_weight[kept])
+        self.lm_head = self.matrix(lm_head_weight if self.d2t is None else lm_head_weight[head.target_ids])
 
     def begin(self, features: Tensor) -> Tensor:
         return features

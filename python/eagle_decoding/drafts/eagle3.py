@@ -40,7 +40,6 @@ class Eagle3Draft(LayerDraft):
         self.hidden_norm = weight("layers.0.hidden_norm.weight")
         self.norm = weight("norm.weight")
         self.lm_head = self.matrix(tensors["lm_head.weight"])
-        self.d2t = tensors["d2t"].to(device, torch.int32) if "d2t" in tensors else None
 
     def begin(self, features: Tensor) -> Tensor:
         """fc over the low, middle and high features: [batch, rows, 3 * target_hidden] -> [batch, rows, hidden]."""

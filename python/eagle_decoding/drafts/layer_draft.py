@@ -9,15 +9,15 @@ from eagle_decoding.drafts.base import Commit, TreeRows, last_rows
 from eagle_decoding.drafts.decoder_layer import DecoderLayer
 from eagle_decoding.drafts.growth import GrowingDraft, check_topk
 from eagle_decoding.drafts.layer_steps import Step, steps_of
-from eagle_decoding.drafts.static_tree import Level, StaticTree
+from eagle_decoding.drafts.static_tree import Level, StaticTree, first_paths
 from eagle_decoding.matrix import Matrix
 from eagle_decoding.sampling import SamplingParams
 from eagle_decoding.tree import DraftTree
 
 # The tree of EAGLE-1 as rank paths (SafeAILab/EAGLE, branch v1, `mc_sim_7b_63`), by the sum of their ranks counted from
 # one: likelier nodes come first, and a smaller budget takes the first nodes.
-PUBLISHED = "0 1 00 2 01 10 000 3 02 11 20 001 010 100 0000 21 30 002 011 020 0001 00000 021 0002 00001"
-PUBLISHED_PATHS = tuple(tuple(map(int, path)) for path in PUBLISHED.split())
+EAGLE1 = "0 1 00 2 01 10 000 3 02 11 20 001 010 100 0000 21 30 002 011 020 0001 00000 021 0002 00001"
+EAGLE1_PATHS = tuple(tuple(map(int, path)) for path in EAGLE1.split())
 
 
 class LayerDraft(GrowingDraft):
@@ -45,7 +45,8 @@ class LayerDraft(GrowingDraft):
         self.tree, self.dtype, self.device = tree, dtype, device
         self.weight_dtype = weight_dtype or dtype
         self.vocab_size, self.draft_vocab_size = head.config.vocab_size, head.config.draft_vocab_size
-        self.static = static_tree(tree, device) if tree.static else None
+        self.d2t = head.tensors["d2t"].to(device, torch.int32) if "d2t" in head.tensors else None
+        self.static = StaticTree(first_paths(EAGLE1_PATHS, tree), device) if tree.static else None
         self.steps: list[Step] = steps_of(self.static) if self.static else []
         lookahead = tree.max_depth * tree.topk
         self.numbers = torch.arange(lookahead, dtype=torch.int32, device=device)  # rows and levels of a tree
@@ -123,9 +124,3 @@ def refuse_other_layers(head: Head) -> None:
         raise CheckpointError(
             f"The head's hidden_act is {config.hidden_act!r}, and drafting here runs 'silu': give a head with that."
         )
-
-
-def static_tree(tree: TreeConfig, device: torch.device) -> StaticTree:
-    """EAGLE-1's published tree within a depth, a number of children and a node budget."""
-    fitting = [path for path in PUBLISHED_PATHS if len(path) <= tree.max_depth and max(path) < tree.topk]
-    return StaticTree(fitting[: tree.num_nodes - 1], device)

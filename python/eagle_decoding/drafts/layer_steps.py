@@ -1,11 +1,13 @@
 """Which nodes of a static tree a draft layer runs, depth by depth, and which cache rows they see."""
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from eagle_decoding.drafts.static_tree import StaticTree
+from eagle_decoding.tree import ancestor_words
 
 
 class Step(NamedTuple):
@@ -25,18 +27,12 @@ def steps_of(tree: StaticTree) -> list[Step]:
     """One step per depth that has children of its own; rows count inner nodes below the root in order of depth."""
     inner = [level.parents.tolist() for level in tree.levels]
     row = {node: r for r, node in enumerate(node for nodes in inner[1:] for node in nodes)}
-    words = max(1, -(-len(row) // 64))
-    device = tree.parent.device
+    parents, device = tree.parent.tolist(), tree.parent.device
+    masks = ancestor_words([row.get(parents[node], -1) for node in row], device)
     steps, first_row = [], 0
-    for above, nodes, level in zip(inner, inner[1:], tree.levels[1:], strict=False):
-        paths = [path[1:] for path in level.paths.tolist()]
-        origin = [above.index(int(tree.parent[node])) for node in nodes]
-        masks = [sum(1 << row[node] for node in path) for path in paths]
-        signed = [[_signed(mask >> (64 * word) & (2**64 - 1)) for word in range(words)] for mask in masks]
-        steps.append(Step(torch.tensor(origin, device=device), torch.tensor(signed, device=device)[None], first_row))
+    for above, nodes in pairwise(inner):
+        origin = [above.index(parents[node]) for node in nodes]
+        mask = masks[None, first_row : first_row + len(nodes)]
+        steps.append(Step(torch.tensor(origin, device=device), mask, first_row))
         first_row += len(nodes)
     return steps
-
-
-def _signed(word: int) -> int:
-    return word - 2**64 if word >> 63 else word

@@ -8,20 +8,24 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 from eagle_decoding.checkpoint import LayerConfig
 
 
+def rotary_embedding(config: LayerConfig) -> LlamaRotaryEmbedding:
+    """transformers' rotary embedding of a draft layer, scaling included."""
+    return LlamaRotaryEmbedding(
+        LlamaConfig(
+            hidden_size=config.hidden_size,
+            num_attention_heads=config.num_heads,
+            head_dim=config.head_dim,
+            max_position_embeddings=config.max_position_embeddings,
+            rope_parameters=dict(config.rope_parameters),
+        )
+    )
+
+
 class RopeTable:
-    """Tables [positions, head_dim / 2] float32 that grow on demand; transformers computes them, scaling included."""
+    """Tables [positions, head_dim / 2] float32 that grow on demand."""
 
     def __init__(self, config: LayerConfig, device: torch.device):
-        self.rotary = LlamaRotaryEmbedding(
-            LlamaConfig(
-                hidden_size=config.hidden_size,
-                num_attention_heads=config.num_heads,
-                num_key_value_heads=config.num_kv_heads,
-                head_dim=config.head_dim,
-                max_position_embeddings=config.max_position_embeddings,
-                rope_parameters=dict(config.rope_parameters),
-            )
-        ).to(device)
+        self.rotary = rotary_embedding(config).to(device)
         self.half = config.head_dim // 2
         self.device = device
         self.cos = self.sin = torch.empty(0, self.half, device=device)

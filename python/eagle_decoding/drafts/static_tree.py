@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from eagle_decoding.config import MAX_NODES, TreeConfig
-from eagle_decoding.tree import DraftTree
+from eagle_decoding.tree import DraftTree, ancestor_words
 
 RankPath = tuple[int, ...]  # (2, 0): the best continuation of the third-best first token; ranks count from 0
 
 # The tree that Medusa's repository found for Vicuna-7B (FasterDecoding/Medusa, `mc_sim_7b_63`), best node first:
 # any beginning of it is a tree, so a smaller budget takes the first nodes.
-PUBLISHED = (
+MEDUSA = (
     "0 00 1 01 2 000 10 02 3 03 4 04 20 05 001 5 06 6 07 010 11 7 08 002 30 09 8 9 100 020 12 003 40 21 004 005 0000 "
     "011 006 030 50 13 007 008 009 60 040 14 70 012 200 31 22 80 050 15 101 021 90 060 0001 16 070"
 )
-PUBLISHED_PATHS: tuple[RankPath, ...] = tuple(tuple(map(int, path)) for path in PUBLISHED.split())
+MEDUSA_PATHS: tuple[RankPath, ...] = tuple(tuple(map(int, path)) for path in MEDUSA.split())
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class StaticTree:
         self.max_depth = len(nodes[-1])
         self.parent = torch.tensor(parents, dtype=torch.int32, device=device)
         self.depth = torch.tensor([len(path) for path in nodes], dtype=torch.int32, device=device)
-        self.ancestor_mask = ancestor_words(parents).to(device)
+        self.ancestor_mask = ancestor_words(parents, device)
         firsts = [next(n for n, path in enumerate(nodes) if len(path) == d) for d in range(1, self.max_depth + 1)]
         self.levels = [
             self._level(nodes[first:last], number, device) for first, last in pairwise([*firsts, len(nodes)])
@@ -130,20 +130,9 @@ def checked_paths(paths: Iterable[Sequence[int]]) -> list[RankPath]:
     return sorted(found, key=lambda path: (len(path), path))
 
 
-def ancestor_words(parents: Sequence[int]) -> Tensor:
-    """[nodes, words] int64: bit j of a row is set when node j is an ancestor or the node itself; the root's parent is
-    -1."""
-    masks: list[int] = []
-    for node, parent in enumerate(parents):
-        masks.append((masks[parent] if parent >= 0 else 0) | 1 << node)
-    words = (len(parents) + 63) // 64
-    unsigned = [[mask >> (64 * word) & (2**64 - 1) for word in range(words)] for mask in masks]
-    return torch.tensor([[word - 2**64 if word >> 63 else word for word in row] for row in unsigned])
-
-
-def published_paths(tree: TreeConfig) -> list[RankPath]:
-    """The best nodes of the published tree within a depth, a number of children and a node budget."""
-    fitting = [path for path in PUBLISHED_PATHS if len(path) <= tree.max_depth and max(path) < tree.topk]
+def first_paths(published: Sequence[RankPath], tree: TreeConfig) -> list[RankPath]:
+    """The first nodes of a published tree within a depth, a number of children and a node budget."""
+    fitting = [path for path in published if len(path) <= tree.max_depth and max(path) < tree.topk]
     return fitting[: tree.num_nodes - 1]
 
 

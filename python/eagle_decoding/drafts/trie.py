@@ -5,9 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from eagle_decoding.tree import DraftTree
-
-WORD_BITS = 64
+from eagle_decoding.tree import DraftTree, ancestor_words
 
 
 class Trie:
@@ -19,7 +17,6 @@ class Trie:
     def __init__(self, root: int, num_nodes: int):
         self.num_nodes = num_nodes
         self.tokens, self.parent, self.depth, self.scores = [root], [-1], [0], [0.0]
-        self.ancestors = [1]
         self.children: dict[tuple[int, int], int] = {}
 
     def __len__(self) -> int:
@@ -54,7 +51,6 @@ class Trie:
         self.parent.append(node)
         self.depth.append(self.depth[node] + 1)
         self.scores.append(score)
-        self.ancestors.append(self.ancestors[node] | 1 << new)
         self.children.setdefault((node, token), new)
         return new
 
@@ -65,7 +61,6 @@ def to_draft_tree(tries: list[Trie], context_len: Tensor) -> DraftTree:
     context_len: [batch] int32, position of each root
     """
     num_nodes = max(len(trie) for trie in tries)
-    words = -(-num_nodes // WORD_BITS)
     device = context_len.device
 
     def ints(rows: list[list[int]]) -> Tensor:
@@ -73,17 +68,14 @@ def to_draft_tree(tries: list[Trie], context_len: Tensor) -> DraftTree:
 
     missing = [num_nodes - len(trie) for trie in tries]
     depth = ints([trie.depth + [0] * pad for trie, pad in zip(tries, missing, strict=True)])
-    masks = [
-        [split(bits, words) for bits in trie.ancestors + [1 << node for node in range(len(trie), num_nodes)]]
-        for trie in tries
-    ]
+    parents = [trie.parent + [-1] * pad for trie, pad in zip(tries, missing, strict=True)]
     scores = [trie.scores + [-math.inf] * pad for trie, pad in zip(tries, missing, strict=True)]
     return DraftTree(
         draft_tokens=ints([trie.tokens + trie.tokens[:1] * pad for trie, pad in zip(tries, missing, strict=True)]),
-        parent=ints([trie.parent + [-1] * pad for trie, pad in zip(tries, missing, strict=True)]),
+        parent=ints(parents),
         depth=depth,
         position_ids=context_len[:, None] + depth,
-        ancestor_mask=torch.tensor(masks, dtype=torch.int64, device=device),
+        ancestor_mask=torch.stack([ancestor_words(row) for row in parents]).to(device),
         node_scores=torch.tensor(scores, device=device),
         max_depth=max(max(trie.depth) for trie in tries),
     )
@@ -112,9 +104,3 @@ def best(trie: Trie, num_nodes: int) -> Trie:
     for node in sorted(node for node in ranked if trie.scores[node] > -math.inf):
         place[node] = kept.append(place[trie.parent[node]], trie.tokens[node], trie.scores[node])
     return kept
-
-
-def split(bits: int, words: int) -> list[int]:
-    """An ancestor mask as signed 64-bit words, the lowest first."""
-    parts = [bits >> WORD_BITS * word & (1 << WORD_BITS) - 1 for word in range(words)]
-    return [part - (1 << WORD_BITS) if part >> WORD_BITS - 1 else part for part in parts]

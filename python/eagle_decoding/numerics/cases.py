@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import eagle_kernels
+from eagle_decoding.tree import ancestor_words
 
 # The weights that an op takes in fp8 as well: their places, and the names of their scales.
 FP8_WEIGHTS = {
@@ -282,15 +283,5 @@ def random_parents(nodes: int, max_depth: int) -> list[int]:
 
 def random_ancestor_mask(s: Sizes, make: Maker) -> Tensor:
     """[batch, num_nodes, words] int64 of random trees."""
-    masks = []
-    for _ in range(s.batch):
-        rows: list[int] = []
-        for node, up in enumerate(random_parents(s.num_nodes, s.max_depth)):
-            rows.append((rows[up] if up >= 0 else 0) | 1 << node)
-        masks.append([[signed_word(row >> 64 * w) for w in range(-(-s.num_nodes // 64))] for row in rows])
-    return make.tensor(masks, torch.int64)
-
-
-def signed_word(bits: int) -> int:
-    """The low 64 bits as a signed integer."""
-    return ((bits & (2**64 - 1)) ^ 2**63) - 2**63
+    masks = [ancestor_words(random_parents(s.num_nodes, s.max_depth), make.device) for _ in range(s.batch)]
+    return torch.stack(masks)

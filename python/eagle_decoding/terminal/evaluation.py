@@ -6,10 +6,8 @@ from typing import Any
 
 from rich.table import Table
 
+from eagle_decoding.figure import COLOURS, INK, dress, new_figure
 from eagle_decoding.train.probe import Finding
-
-GREY = "#808080"
-COLOURS = ("#2a6fbb", "#d1662b", "#2d8a5f", "#a0489c")
 
 
 def file_tables(summary: dict[str, Any]) -> list[Table]:
@@ -56,31 +54,21 @@ def plot_survival(results: Path, image: Path) -> None:
     """Survival by depth, mean over files, one line per way of decoding, from the JSON file of an evaluation.
 
     The background is transparent and every stroke of middle lightness, so that it reads on light and dark pages.
-    Raises ValueError where matplotlib is not installed.
+    Raises ValueError where matplotlib is missing.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        raise ValueError("Plots need matplotlib, which is not installed: pip install matplotlib.") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    figure = new_figure(6.4, 4.0)
+    from matplotlib.ticker import MaxNLocator
 
     mean = json.loads(results.read_text())["summary"]["mean"]
-    figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+    axes = figure.subplots()
     for colour, (name, cell) in zip(COLOURS * len(mean), mean.items(), strict=False):
         depths = range(1, len(cell["survival"]) + 1)
         label = f"{name}: {cell['tokens_per_round']:.2f} tokens per round"
         style = "--" if name.startswith("chain") else "-"
         axes.plot(depths, cell["survival"], style, marker="o", color=colour, label=label)
-    axes.set_xlabel("depth of the draft", color=GREY)
-    axes.set_ylabel("share of rounds accepted to this depth", color=GREY)
+    dress(axes, "depth of the draft", "share of rounds accepted to this depth")
     axes.set_ylim(0, 1)
-    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    axes.tick_params(colors=GREY)
-    axes.grid(alpha=0.3, color=GREY)
-    for spine in axes.spines.values():
-        spine.set_color(GREY)
-    axes.legend(frameon=False, labelcolor=GREY)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(frameon=False, labelcolor=INK)
     image.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(image, transparent=True, dpi=160)
-    pyplot.close(figure)

@@ -104,10 +104,7 @@ def compare(
 def head_module(head: Head, target: PreTrainedModel) -> LayerHead:
     """A head from a directory as the trainer's module, with the lm_head that the directory holds or the target's."""
     embed, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
-    target_ids = torch.arange(head.config.draft_vocab_size)
-    if head.config.has_reduced_vocab:
-        target_ids = target_ids + head.tensors["d2t"]
-    parts = embed.detach(), lm_head.detach(), target_ids
+    parts = embed.detach(), lm_head.detach(), head.target_ids
     module: Eagle1Head | Eagle3Head
     tensors = {name: t if name == "d2t" else t.float() for name, t in head.tensors.items()}
     if isinstance(head.config, Eagle1Config):

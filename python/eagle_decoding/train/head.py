@@ -7,10 +7,9 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from eagle_decoding.checkpoint import LayerConfig
+from eagle_decoding.drafts.rope import rotary_embedding
 
 
 class DraftHead(nn.Module):
@@ -72,15 +71,7 @@ class LayerHead(DraftHead):
 
 def rotary(config: LayerConfig) -> tuple[Tensor, float]:
     """Inverse frequencies [d / 2], float, and the factor on cosines and sines of the layer's rotary embedding."""
-    embedding = LlamaRotaryEmbedding(
-        LlamaConfig(
-            hidden_size=config.hidden_size,
-            num_attention_heads=config.num_heads,
-            head_dim=config.head_dim,
-            max_position_embeddings=config.max_position_embeddings,
-            rope_parameters=dict(config.rope_parameters),
-        )
-    )
+    embedding = rotary_embedding(config)
     return embedding.inv_freq.float(), float(embedding.attention_scaling)
 
 

@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eagle_decoding.figure import COLOURS, INK, dress, new_figure
 from eagle_decoding.files import whole_lines
 from eagle_decoding.train.errors import DataError
 
-COLOURS = ("#3b82f6", "#f59e0b", "#10b981", "#ef4444", "#a855f7", "#64748b")
 LINES = ("-", "--", ":")  # the next of them once all colours are taken
 ABREAST = 0.8  # of the distance between two depths: what the bars of all runs share
-INK = "#808080"  # readable on white and on black
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -72,25 +71,6 @@ def plot_runs(runs: Sequence[Path], out: Path) -> None:
     survival.xaxis.set_major_locator(MaxNLocator(integer=True))
     loss.legend(frameon=False, labelcolor=INK)
     figure.savefig(out, transparent=True)
-
-
-def new_figure(width: float, height: float) -> Any:
-    """An empty figure of so many inches. Raises DataError where the package matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise DataError("Drawing needs the package matplotlib: run `pip install matplotlib`.") from error
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def dress(axes: Any, x: str, y: str) -> None:
-    """Name both axes, and draw everything that is no data in a grey that shows on light and dark pages."""
-    axes.set_xlabel(x, color=INK)
-    axes.set_ylabel(y, color=INK)
-    axes.tick_params(colors=INK)
-    axes.grid(color=INK, alpha=0.25, lw=0.5)
-    for spine in axes.spines.values():
-        spine.set_color(INK)
 
 
 def _stroke(index: int) -> dict[str, str]:

@@ -152,9 +152,7 @@ def score(
     """
     embed = target.get_input_embeddings().weight
     logits = serving_logits(head, embed, features[:-2], text[1:-1])[prompt_len - 1 :].float()
-    ids = torch.arange(head.config.draft_vocab_size, device=text.device)
-    if "d2t" in head.tensors:
-        ids = ids + head.tensors["d2t"].to(text.device)
+    ids = head.target_ids.to(text.device)
     draft_ids = torch.full((head.config.vocab_size,), -1, device=text.device)
     draft_ids[ids] = torch.arange(len(ids), device=text.device)
     own = draft_ids[text[prompt_len + 1 :]]

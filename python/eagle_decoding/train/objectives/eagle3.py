@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -64,10 +65,9 @@ def export(
     config: TrainConfig, tensors: dict[str, Tensor], target: Any, out: str | Path, format: str, dtype: torch.dtype
 ) -> float:
     """The lm_head is the target's own rows of the draft vocabulary, so it is taken from the target again."""
-    shape = head_config(config, target)
-    target_ids = torch.arange(shape.draft_vocab_size) + tensors.get("d2t", 0)
-    lm_head = target.get_output_embeddings().weight[target_ids].detach()
-    head = Head(shape, tensors | {"lm_head.weight": lm_head})
+    head = Head(head_config(config, target), tensors)
+    lm_head = target.get_output_embeddings().weight[head.target_ids].detach()
+    head = replace(head, tensors=tensors | {"lm_head.weight": lm_head})
     return write_compared(head, out, format, dtype, config.target, target)
 
 
