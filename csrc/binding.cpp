@@ -15,7 +15,7 @@ STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("silu_mul(Tensor gate, Tensor up) -> Tensor");
   m.def("rope(Tensor query, Tensor key, Tensor cos, Tensor sin) -> (Tensor, Tensor)");
   m.def("draft_input(Tensor token_ids, Tensor hidden_states, Tensor embed_weight, Tensor embed_norm_weight, Tensor hidden_norm_weight, float eps) -> Tensor");
-  m.def("draft_qkv_rope(Tensor x, Tensor qkv_weight, Tensor? qkv_bias, Tensor rope_cos, Tensor rope_sin, Tensor position_ids, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor cache_rows, int num_heads, Tensor? qkv_scale=None, Tensor? page_table=None) -> Tensor");
+  m.def("draft_qkv_rope(Tensor x, Tensor qkv_weight, Tensor? qkv_bias, Tensor rope_cos, Tensor rope_sin, Tensor position_ids, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor cache_rows, int num_heads, Tensor? qkv_scale=None, Tensor? page_table=None, Tensor? q_norm_weight=None, Tensor? k_norm_weight=None, float norm_eps=0.0) -> Tensor");
   m.def("draft_output(Tensor attention, Tensor o_weight, Tensor residual, Tensor norm_weight, float eps, Tensor? o_scale=None) -> (Tensor, Tensor)");
   m.def("draft_mlp(Tensor normed, Tensor gate_up_weight, Tensor down_weight, Tensor residual, Tensor? gate_up_scale=None, Tensor? down_scale=None) -> Tensor");
   m.def("lm_head_topk(Tensor hidden_states, Tensor norm_weight, float eps, Tensor lm_head_weight, int k, Tensor? d2t=None, Tensor? lm_head_scale=None) -> (Tensor, Tensor, Tensor, Tensor)");

@@ -1,4 +1,4 @@
-"""draft_qkv_rope: the draft layer's QKV projection, rotary embedding and cache write in one pass."""
+"""draft_qkv_rope: a layer's QKV projection, norms of heads, rotary embedding and cache write in one pass."""
 
 import torch
 from torch import Tensor
@@ -19,13 +19,17 @@ def draft_qkv_rope(
     num_heads: int,
     qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
+    q_norm_weight: Tensor | None = None,
+    k_norm_weight: Tensor | None = None,
+    norm_eps: float = 0.0,
     *,
     backend: str | None = None,
 ) -> Tensor:
     """Projects x to queries, keys and values, rotates queries and keys, writes keys and values to the cache.
 
     (first, second) halves of a head become (first * cos - second * sin, second * cos + first * sin): the rotate-half
-    convention of Llama (RoFormer, arXiv:2104.09864). Projection and rotation stay in float32 and are rounded once.
+    convention of Llama (RoFormer, arXiv:2104.09864). With norms, each head of queries and keys first becomes
+    head / sqrt(mean(head^2) + norm_eps) * weight, as in Qwen3. All stays in float32 and is rounded once.
 
     x:            [B, Q, A] float32, bfloat16 or float16
     qkv_weight:   [(num_heads + 2 * num_kv_heads) * d, A] same dtype or finite float8_e4m3fn; query heads, then key
@@ -44,6 +48,8 @@ def draft_qkv_rope(
     page_table:   [B, L / page_size] int32, or None for contiguous caches: row t of request b is row t % page_size of
                   page page_table[b, t // page_size]; an id outside 0..num_pages-1 is no page, and nothing is written.
                   A page that is written must belong to one request
+    q_norm_weight, k_norm_weight: [d] same dtype as x, or both None for heads that are not normed
+    norm_eps:     added to the mean of squares
     returns       [B, num_heads, Q, d] same dtype as x, the rotated queries
     """
     return resolve("draft_qkv_rope", x, backend)(
@@ -59,6 +65,9 @@ def draft_qkv_rope(
         num_heads,
         qkv_scale,
         page_table,
+        q_norm_weight,
+        k_norm_weight,
+        norm_eps,
     )
 
 
@@ -76,5 +85,8 @@ def _(
     num_heads: int,
     qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
+    q_norm_weight: Tensor | None = None,
+    k_norm_weight: Tensor | None = None,
+    norm_eps: float = 0.0,
 ) -> Tensor:
     return x.new_empty(x.shape[0], num_heads, x.shape[1], key_cache.shape[3])

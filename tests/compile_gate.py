@@ -22,7 +22,7 @@ from triton.runtime.jit import JITFunction
 
 import eagle_kernels
 from bench.shapes import MODELS, WORKLOADS
-from eagle_decoding.numerics.cases import FP8_WEIGHTS, Sizes, op_inputs, with_fp8_weights
+from eagle_decoding.numerics.cases import Sizes, op_inputs, variants
 from eagle_decoding.train.losses_triton import LinearSoftCrossEntropy
 
 SPILL_BOUND = 0  # bytes a thread
@@ -78,14 +78,9 @@ def compile_ops(
     driver.set_active(TargetOnly(target))
     for op, inputs in op_inputs(sizes, dtype, "meta").items():
         if op in ops or not ops:
-            for name, arguments, table in [(op, inputs, {}), *paged(op, inputs, sizes)]:
-                getattr(eagle_kernels, op)(*arguments, **table, backend="triton")
-                yield from ((name, kernel) for kernel in compiled)
-                compiled.clear()
-            if op in FP8_WEIGHTS:
-                quantised, scales = with_fp8_weights(op, inputs)
-                getattr(eagle_kernels, op)(*quantised, **scales, backend="triton")
-                yield from ((op, kernel) for kernel in compiled)
+            for variant, arguments, others in [("", inputs, {}), *paged(op, inputs, sizes), *variants(op, inputs)]:
+                getattr(eagle_kernels, op)(*arguments, **others, backend="triton")
+                yield from ((f"{op} {variant}".strip(), kernel) for kernel in compiled)
                 compiled.clear()
     if "linear_soft_cross_entropy" in ops or not ops:
         rows, positions = sizes.batch * sizes.context_len, torch.empty(sizes.batch * sizes.context_len, device="meta")
@@ -110,7 +105,7 @@ def paged(op: str, inputs: tuple[Any, ...], sizes: Sizes) -> Iterator[tuple[str,
     if op in CACHES:
         arguments = [pool(value) if i in CACHES[op] else value for i, value in enumerate(inputs)]
         table = torch.empty(sizes.batch, columns, dtype=torch.int32, device="meta")
-        yield f"{op} paged", arguments, {"page_table": table}
+        yield "paged", arguments, {"page_table": table}
 
 
 def resources(kernel: Any) -> tuple[int, int, int]:

@@ -191,8 +191,9 @@ def test_norms_of_rows_that_registers_do_not_hold(multiprocessors, dtype, size):
         assert_close(actual, expected, TOLERANCE[dtype], TOLERANCE[dtype])
 
 
-@pytest.mark.parametrize("inner, head_dim", [(144, 64), (1040, 20), (37, 10)])
-def test_draft_qkv_rope(multiprocessors, dtype, inner, head_dim):
+@pytest.mark.parametrize("norms", [False, True], ids=["plain", "norms"])
+@pytest.mark.parametrize("inner, head_dim", [(144, 64), (1040, 20), (37, 10), (72, 96), (72, 256)])
+def test_draft_qkv_rope(multiprocessors, dtype, inner, head_dim, norms):
     head = DraftHead(dtype, rows=3, head_dim=head_dim)
     outputs = (head.heads + 2 * head.kv_heads) * head_dim
     inputs = head.random(2, 3, inner), head.weight(outputs, inner), head.random(outputs)
@@ -200,10 +201,12 @@ def test_draft_qkv_rope(multiprocessors, dtype, inner, head_dim):
     positions = head.integers(0, head.positions, 2, 3)
     rows = torch.tensor([[4, -1, 7], [0, 32, 3]], dtype=torch.int32)
     caches = [head.random(2, head.kv_heads, head.cache_length, head_dim) for _ in range(2)]
+    others = {name: head.random(head_dim) for name in ("q_norm_weight", "k_norm_weight")} if norms else {}
     results = []
     for op in (emulated_products.draft_qkv_rope, eagle_kernels.draft_qkv_rope):
         written = [cache.clone() for cache in caches]
-        results.append([op(*inputs, *tables, positions, *written, rows, head.heads), *written])
+        query = op(*inputs, *tables, positions, *written, rows, head.heads, **others, norm_eps=EPS)
+        results.append([query, *written])
     for name, actual, expected in zip(("query", "key_cache", "value_cache"), *results, strict=True):
         assert_close(actual, expected, TOLERANCE[dtype], TOLERANCE[dtype], name)
 

@@ -1,4 +1,4 @@
-// draft_qkv_rope: QKV projection, rotary embedding and cache write of a draft layer.
+// draft_qkv_rope: QKV projection, norms of heads, rotary embedding and cache write of a draft layer.
 #pragma once
 #include <cstdint>
 
@@ -15,6 +15,8 @@ struct DraftQkvRopeParams {
   Rows x;                       // [batch, rows, inner]
   Weight qkv_weight;            // [(num_heads + 2 * num_kv_heads) * head_dim, inner]
   const void* qkv_bias;         // [(num_heads + 2 * num_kv_heads) * head_dim] or null
+  const void* q_norm_weight;    // [head_dim] or null
+  const void* k_norm_weight;    // [head_dim], null with q_norm_weight
   const float* rope_cos;        // [positions, head_dim / 2]
   const float* rope_sin;        // [positions, head_dim / 2]
   const int32_t* position_ids;  // [batch, rows]
@@ -23,6 +25,7 @@ struct DraftQkvRopeParams {
   void* query;                  // [batch, num_heads, rows, head_dim]
   Rows key_cache, value_cache;  // [pages.num_pages, num_kv_heads, pages.page_size, head_dim]
   int64_t batch, rows, inner, num_heads, num_kv_heads, head_dim, positions;
+  float norm_eps;
 };
 
 namespace cpu {

@@ -1,4 +1,4 @@
-// draft_qkv_rope: the projection's partial sums, then bias, rotation and cache writes in one kernel.
+// draft_qkv_rope: the projection's partial sums, then bias, norms, rotation and cache writes in one kernel.
 #include "common/draft_qkv_rope.h"
 #include "cuda/convert.cuh"
 #include "cuda/dependent.cuh"
@@ -25,8 +25,8 @@ template <class T>
 __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, const __grid_constant__ Partials partials) {
   wait_for_earlier_kernels();
   const int64_t half = p.head_dim / 2, row = blockIdx.x, b = row / p.rows, q = row % p.rows;
-  const int64_t i = threadIdx.x, output = blockIdx.y * p.head_dim + i;
-  if (i >= half) return;
+  const bool idle = threadIdx.x >= half;  // reads the last pair, for a block's reduction takes whole warps
+  const int64_t i = idle ? half - 1 : threadIdx.x, output = blockIdx.y * p.head_dim + i;
   float sums[2];
   partials.sum(row, {output, output + half}, sums);
   auto [first, second] = sums;
@@ -35,6 +35,14 @@ __global__ void rotate_kernel(const __grid_constant__ DraftQkvRopeParams p, cons
     second += to_float(static_cast<const T*>(p.qkv_bias)[output + half]);
   }
   const int64_t key_head = blockIdx.y - p.num_heads, value_head = key_head - p.num_kv_heads;
+  const void* norm = value_head >= 0 ? nullptr : key_head < 0 ? p.q_norm_weight : p.k_norm_weight;
+  if (norm) {
+    const float squares = block_reduce(idle ? 0.0f : first * first + second * second, 0.0f, Sum());
+    const float factor = rsqrtf(squares / static_cast<float>(p.head_dim) + p.norm_eps);
+    first *= factor * to_float(static_cast<const T*>(norm)[i]);
+    second *= factor * to_float(static_cast<const T*>(norm)[i + half]);
+  }
+  if (idle) return;
   if (value_head < 0) {
     const int64_t position = min(max(static_cast<int64_t>(p.position_ids[row]), int64_t{0}), p.positions - 1);
     const int64_t at = position * half + i;

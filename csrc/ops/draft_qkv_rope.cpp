@@ -12,7 +12,9 @@ namespace eagle::ops {
 Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::optional<Tensor>& qkv_bias,
                       const Tensor& rope_cos, const Tensor& rope_sin, const Tensor& position_ids,
                       const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads,
-                      const std::optional<Tensor>& qkv_scale, const std::optional<Tensor>& page_table) {
+                      const std::optional<Tensor>& qkv_scale, const std::optional<Tensor>& page_table,
+                      const std::optional<Tensor>& q_norm_weight, const std::optional<Tensor>& k_norm_weight,
+                      double norm_eps) {
   Match m("draft_qkv_rope");
   m.tensor("x", x, "B Q A", Kind::kFloating, /*strided=*/true);
   const Weight projection = m.weight("qkv_weight", qkv_weight, "O A", "qkv_scale", qkv_scale, "O", "x", x);
@@ -25,10 +27,12 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
   m.tensor("rope_sin", rope_sin, "P d/2", Kind::kFloat32);
   m.same_dtype("key_cache", key_cache, "x", x);
   m.same_dtype("value_cache", value_cache, "x", x);
-  if (qkv_bias) {
-    m.tensor("qkv_bias", *qkv_bias, "O", Kind::kFloating);
-    m.same_dtype("qkv_bias", *qkv_bias, "x", x);
-  }
+  const void* bias = m.optional("qkv_bias", qkv_bias, "O", "x", x);
+  EAGLE_CHECK(q_norm_weight.has_value() == k_norm_weight.has_value(),
+              "draft_qkv_rope: ", q_norm_weight ? "q_norm_weight" : "k_norm_weight", " was given without ",
+              q_norm_weight ? "k_norm_weight" : "q_norm_weight", "; give both or neither");
+  const void* q_norm = m.optional("q_norm_weight", q_norm_weight, "d", "x", x);
+  const void* k_norm = m.optional("k_norm_weight", k_norm_weight, "d", "x", x);
   EAGLE_CHECK(m["d"] == 2 * m["d/2"], "draft_qkv_rope: head_dim is ", m["d"], " but rope_cos has ", m["d/2"],
               " columns, half of head_dim is needed");
   EAGLE_CHECK(num_heads > 0 && m["O"] == (num_heads + 2 * m["Hkv"]) * m["d"], "draft_qkv_rope: qkv_weight has ", m["O"],
@@ -41,7 +45,9 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
       .dtype = float_dtype(x),
       .x = rows_of("draft_qkv_rope", "x", x),
       .qkv_weight = projection,
-      .qkv_bias = qkv_bias ? qkv_bias->const_data_ptr() : nullptr,
+      .qkv_bias = bias,
+      .q_norm_weight = q_norm,
+      .k_norm_weight = k_norm,
       .rope_cos = rope_cos.const_data_ptr<float>(),
       .rope_sin = rope_sin.const_data_ptr<float>(),
       .position_ids = position_ids.const_data_ptr<int32_t>(),
@@ -57,6 +63,7 @@ Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::opti
       .num_kv_heads = m["Hkv"],
       .head_dim = m["d"],
       .positions = m["P"],
+      .norm_eps = static_cast<float>(norm_eps),
   };
 #ifdef EAGLE_WITH_CUDA
   if (x.is_cuda()) {

@@ -12,16 +12,13 @@ Tensor linear(const Tensor& input, const Tensor& weight, const std::optional<Ten
   Match m("linear");
   m.tensor("input", input, "... K", Kind::kFloating, /*strided=*/true);
   const Weight matrix = m.weight("weight", weight, "O K", "weight_scale", weight_scale, "O", "input", input);
-  if (bias) {
-    m.tensor("bias", *bias, "O", Kind::kFloating);
-    m.same_dtype("bias", *bias, "input", input);
-  }
+  const void* added = m.optional("bias", bias, "O", "input", input);
   Tensor output = empty_with_last(input, m["O"]);
   const LinearParams p{
       .dtype = float_dtype(input),
       .input = rows_of("linear", "input", input),
       .weight = matrix,
-      .bias = bias ? bias->const_data_ptr() : nullptr,
+      .bias = added,
       .output = output.mutable_data_ptr(),
       .inner = m["K"],
       .outputs = m["O"],

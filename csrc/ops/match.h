@@ -53,6 +53,15 @@ class Match {
     return {t.const_data_ptr(), scale->const_data_ptr<float>()};
   }
 
+  // A tensor that may be left out, with the dtype of `like`: its elements, or null.
+  const void* optional(const char* name, const std::optional<Tensor>& t, const char* shape, const char* other,
+                       const Tensor& like) {
+    if (!t) return nullptr;
+    tensor(name, *t, shape, Kind::kFloating);
+    same_dtype(name, *t, other, like);
+    return t->const_data_ptr();
+  }
+
   void same_shape(const char* name, const Tensor& t, const char* other, const Tensor& like) {
     bool same = t.dim() == like.dim();
     for (int64_t d = 0; same && d < t.dim(); ++d) same = t.size(d) == like.size(d);

@@ -55,7 +55,9 @@ Tensor draft_input(const Tensor& token_ids, const Tensor& hidden_states, const T
 Tensor draft_qkv_rope(const Tensor& x, const Tensor& qkv_weight, const std::optional<Tensor>& qkv_bias,
                       const Tensor& rope_cos, const Tensor& rope_sin, const Tensor& position_ids,
                       const Tensor& key_cache, const Tensor& value_cache, const Tensor& cache_rows, int64_t num_heads,
-                      const std::optional<Tensor>& qkv_scale, const std::optional<Tensor>& page_table);
+                      const std::optional<Tensor>& qkv_scale, const std::optional<Tensor>& page_table,
+                      const std::optional<Tensor>& q_norm_weight, const std::optional<Tensor>& k_norm_weight,
+                      double norm_eps);
 std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o_weight, const Tensor& residual,
                                         const Tensor& norm_weight, double eps, const std::optional<Tensor>& o_scale);
 Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight, const Tensor& residual,

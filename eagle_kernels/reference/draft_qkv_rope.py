@@ -1,4 +1,4 @@
-"""draft_qkv_rope in plain torch: projection and rotation stay in float32, one rounding at the end."""
+"""draft_qkv_rope in plain torch: projection, norms and rotation stay in float32, one rounding at the end."""
 
 import torch
 from torch import Tensor
@@ -20,6 +20,9 @@ def draft_qkv_rope(
     num_heads: int,
     qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
+    q_norm_weight: Tensor | None = None,
+    k_norm_weight: Tensor | None = None,
+    norm_eps: float = 0.0,
 ) -> Tensor:
     batch, rows, _ = x.shape
     num_kv_heads, head_dim = key_cache.shape[1], key_cache.shape[3]
@@ -28,6 +31,8 @@ def draft_qkv_rope(
         qkv = qkv + qkv_bias.float()
     qkv = qkv.view(batch, rows, num_heads + 2 * num_kv_heads, head_dim).transpose(1, 2)
     query, key, value = qkv.split([num_heads, num_kv_heads, num_kv_heads], dim=1)
+    if q_norm_weight is not None and k_norm_weight is not None:
+        query, key = _normed(query, q_norm_weight, norm_eps), _normed(key, k_norm_weight, norm_eps)
 
     cos, sin = rope_cos[position_ids.long()].unsqueeze(1), rope_sin[position_ids.long()].unsqueeze(1)
     key = _rotate(key, cos, sin).to(x.dtype)
@@ -36,6 +41,10 @@ def draft_qkv_rope(
         key_cache[pages[there], :, cached[there]] = key[b, :, there].transpose(0, 1)
         value_cache[pages[there], :, cached[there]] = value[b, :, there].transpose(0, 1).to(x.dtype)
     return _rotate(query, cos, sin).to(x.dtype)
+
+
+def _normed(heads: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return heads * torch.rsqrt(heads.square().mean(dim=-1, keepdim=True) + eps) * weight.float()
 
 
 def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

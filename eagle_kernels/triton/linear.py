@@ -61,13 +61,21 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, weight_sca
 
 
 def project(
-    input: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, residual: Tensor | None
+    input: Tensor,
+    weight: Tensor,
+    scale: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """input @ weight^T * scale + bias + residual in float32, rounded once; each but the first two may be None."""
+    """input @ weight^T * scale + bias + residual in float32, rounded once, to the input's dtype if `dtype` is None.
+
+    scale, bias, residual: may be None
+    """
     x, added = as_rows(input), None if residual is None else as_rows(residual)
     rows, width = x.shape
     outputs = weight.shape[0]
-    output = torch.empty(*input.shape[:-1], outputs, dtype=input.dtype, device=input.device)
+    output = torch.empty(*input.shape[:-1], outputs, dtype=dtype or input.dtype, device=input.device)
     if output.numel():
         block_m = row_block(rows)
         linear_kernel[lambda meta: (triton.cdiv(outputs, meta["BLOCK_N"]), triton.cdiv(rows, block_m))](

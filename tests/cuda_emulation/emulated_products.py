@@ -90,14 +90,18 @@ def draft_qkv_rope(
     num_heads: int,
     qkv_scale: Tensor | None = None,
     page_table: Tensor | None = None,
+    q_norm_weight: Tensor | None = None,
+    k_norm_weight: Tensor | None = None,
+    norm_eps: float = 0.0,
 ) -> Tensor:
     batch, rows, inner = x.shape
     _, kv_heads, _, head_dim = key_cache.shape
     query = _poison(x, batch, num_heads, rows, head_dim)
-    projection = x, _rows(x)[2], weight, qkv_scale, bias
+    projection = x, _rows(x)[2], weight, qkv_scale, bias, q_norm_weight, k_norm_weight
     inputs = *projection, cos, sin, position_ids, key_cache, *_rows(value_cache)[::2], cache_rows
     sizes = batch, rows, inner, num_heads, kv_heads, head_dim, cos.shape[0]
-    call("draft_qkv_rope", query, *inputs, *page_fields(key_cache, page_table), DTYPES[x.dtype], *sizes)
+    pages = page_fields(key_cache, page_table)
+    call("draft_qkv_rope", query, *inputs, *pages, DTYPES[x.dtype], *sizes, _number(norm_eps))
     return query
 
 

@@ -115,16 +115,19 @@ const char* draft_input(void* output, const int32_t* token_ids, void* hidden_sta
 }
 
 const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* weight, const float* scale,
-                           const void* bias, const float* cos, const float* sin, const int32_t* position_ids,
-                           void* key_cache, void* value_cache, int64_t cache_stride, const int32_t* cache_rows,
-                           const int32_t* page_ids, int64_t columns, int64_t num_pages, int64_t page_size, int64_t code,
-                           int64_t batch, int64_t num_rows, int64_t inner, int64_t num_heads, int64_t num_kv_heads,
-                           int64_t head_dim, int64_t positions) {
+                           const void* bias, const void* q_norm_weight, const void* k_norm_weight, const float* cos,
+                           const float* sin, const int32_t* position_ids, void* key_cache, void* value_cache,
+                           int64_t cache_stride, const int32_t* cache_rows, const int32_t* page_ids, int64_t columns,
+                           int64_t num_pages, int64_t page_size, int64_t code, int64_t batch, int64_t num_rows,
+                           int64_t inner, int64_t num_heads, int64_t num_kv_heads, int64_t head_dim, int64_t positions,
+                           const float* norm_eps) {
   const int64_t cached = num_pages * num_kv_heads * page_size;
   const DraftQkvRopeParams p{dtype(code),
                              rows(x, batch * num_rows, stride),
                              {weight, scale},
                              bias,
+                             q_norm_weight,
+                             k_norm_weight,
                              cos,
                              sin,
                              position_ids,
@@ -139,7 +142,8 @@ const char* draft_qkv_rope(void* query, void* x, int64_t stride, const void* wei
                              num_heads,
                              num_kv_heads,
                              head_dim,
-                             positions};
+                             positions,
+                             *norm_eps};
   return run(p, cuda::draft_qkv_rope_workspace, cuda::draft_qkv_rope);
 }
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import eagle_kernels
-from eagle_decoding.numerics.cases import FP8_WEIGHTS, Sizes, op_inputs, with_fp8_weights
+from eagle_decoding.numerics.cases import Sizes, op_inputs, variants
 from eagle_decoding.numerics.exact import InDouble, copied, widened
 from eagle_decoding.numerics.measures import Finding, measure_floats, measure_integers
 from eagle_decoding.numerics.variation import variations
@@ -64,20 +64,20 @@ def audit(device: str, dtypes: list[torch.dtype]) -> Iterator[Finding]:
     for dtype in dtypes:
         for op, inputs in op_inputs(SIZES, dtype, device).items():
             yield from measured(op, inputs, {}, device, dtype)
-            if op in FP8_WEIGHTS:
-                for finding in measured(op, *with_fp8_weights(op, inputs), device, dtype):
-                    yield replace(finding, op=f"{op}, fp8 weights")
+            for variant, arguments, others in variants(op, inputs):
+                for finding in measured(op, arguments, others, device, dtype):
+                    yield replace(finding, op=f"{op}, {variant}")
     yield from variations(device)
 
 
 def measured(
-    op: str, inputs: tuple[Any, ...], scales: dict[str, Tensor], device: str, dtype: torch.dtype
+    op: str, inputs: tuple[Any, ...], others: dict[str, Any], device: str, dtype: torch.dtype
 ) -> Iterator[Finding]:
     """The findings of one call, its last arguments by name, on every backend."""
-    exact = outputs_of(op, "reference", inputs, scales, exactly=True)
-    expected = outputs_of(op, "reference", inputs, scales)
+    exact = outputs_of(op, "reference", inputs, others, exactly=True)
+    expected = outputs_of(op, "reference", inputs, others)
     for backend in runnable(op, device, dtype):
-        actual = outputs_of(op, backend, inputs, scales)
+        actual = outputs_of(op, backend, inputs, others)
         yield from compare(op, backend, dtype, inputs, actual, expected, exact)
 
 
@@ -93,12 +93,12 @@ def runnable(op: str, device: str, dtype: torch.dtype) -> list[str]:
 
 
 def outputs_of(
-    op: str, backend: str, inputs: tuple[Any, ...], scales: dict[str, Tensor], exactly: bool = False
+    op: str, backend: str, inputs: tuple[Any, ...], others: dict[str, Any], exactly: bool = False
 ) -> list[Tensor]:
     """What an op returns, then what it writes to, on copies of its inputs."""
     arguments = [widened(value) if exactly else copied(value) for value in inputs]
     with InDouble() if exactly else nullcontext():
-        result = getattr(eagle_kernels, op)(*arguments, **scales, backend=backend)
+        result = getattr(eagle_kernels, op)(*arguments, **others, backend=backend)
     outputs = [] if result is None else [result] if isinstance(result, Tensor) else list(result)
     for place in WRITTEN.get(op, []):
         written = arguments[place]

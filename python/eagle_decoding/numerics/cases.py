@@ -1,5 +1,6 @@
 """Inputs for every op, of any size: what checks of numbers and checks of compilation run the ops on."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,16 @@ def op_inputs(sizes: Sizes, dtype: torch.dtype, device: str) -> dict[str, tuple[
         **rejection_inputs(sizes, make),
         **tree_inputs(sizes, make),
     }
+
+
+def variants(op: str, inputs: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any, ...], dict[str, Any]]]:
+    """Other ways to call an op on inputs of `op_inputs`: what is different, the arguments, and those by name."""
+    if op in FP8_WEIGHTS:
+        yield "fp8 weights", *with_fp8_weights(op, inputs)
+    if op == "draft_qkv_rope":
+        key_cache = inputs[6]
+        weight = torch.linspace(0.5, 1.5, key_cache.shape[3], dtype=key_cache.dtype, device=key_cache.device)
+        yield "norms", inputs, {"q_norm_weight": weight, "k_norm_weight": weight.flip(0), "norm_eps": 1e-6}
 
 
 def with_fp8_weights(op: str, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
