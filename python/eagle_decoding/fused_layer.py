@@ -9,7 +9,7 @@ from eagle_decoding.attention import TreeContext
 from eagle_decoding.layer import AttentionBlock, GatedMlp
 from eagle_decoding.matrix import Matrix, side_by_side
 
-LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "MixtralDecoderLayer", "Qwen2DecoderLayer")
+LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "MixtralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
 OF_TRANSFORMERS = "transformers.utils.output_capturing"  # whose hooks do nothing unless a forward asks for its states
 
 
@@ -65,6 +65,8 @@ def attention_block(layer: Any) -> AttentionBlock | None:
         eps=norm.variance_epsilon,
         num_heads=attention.config.num_attention_heads,
         scale=attention.scaling,
+        q_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
+        k_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
     )
 
 

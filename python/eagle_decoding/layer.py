@@ -13,10 +13,11 @@ from eagle_decoding.matrix import Matrix
 class AttentionBlock:
     """Everything between the norm in front of attention and the MLP.
 
-    qkv, qkv_bias: the projections to query heads, key heads and value heads, one below the other
-    output:        the projection of what attention found
-    norm, eps:     the norm in front of the MLP
-    scale:         of the dot products
+    qkv, qkv_bias:  the projections to query heads, key heads and value heads, one below the other
+    output:         the projection of what attention found
+    norm, eps:      the norm in front of the MLP; eps is that of all norms
+    scale:          of the dot products
+    q_norm, k_norm: the norms of each query and key head, if there are any
     """
 
     qkv: Matrix
@@ -26,6 +27,8 @@ class AttentionBlock:
     eps: float
     num_heads: int
     scale: float
+    q_norm: Tensor | None = None
+    k_norm: Tensor | None = None
 
     def __call__(
         self,
@@ -56,6 +59,9 @@ class AttentionBlock:
             cache_rows,
             self.num_heads,
             qkv_scale=self.qkv.scale,
+            q_norm_weight=self.q_norm,
+            k_norm_weight=self.k_norm,
+            norm_eps=self.eps,
         )
         attention = eagle_kernels.tree_attention(query, keys, values, tree.context_len, tree.ancestor_mask, self.scale)
         return eagle_kernels.draft_output(
