@@ -45,7 +45,7 @@ def test_long_products(device, dtype, rows, fp8):
         weight, scale = eagle_kernels.quantize_fp8(weight)
     served = weight.double() if scale is None else weight.double() * scale.double()[:, None]
     actual = eagle_kernels.linear(input, weight, weight_scale=scale)
-    assert_close(actual, input.double() @ served.T, ROUNDING[dtype], 2e-6 * 64)
+    assert_close(actual, input.double() @ served.T, ROUNDING[dtype], 5e-6 * 64)  # of sums in four lanes
 
 
 @pytest.mark.parametrize("inner, outputs", [(576, 1536), (45, 133)])

@@ -8,7 +8,7 @@ from trees import random_tree_mask
 import eagle_kernels
 from eagle_kernels.reference.ancestor_mask import pack, unpack
 
-TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
+TOLERANCE = {torch.float32: 3e-6, torch.bfloat16: 8e-3, torch.float16: 1e-3}
 # (heads, kv heads, head_dim, rows), contexts: odd sizes, block edges at 128, empty contexts, one and two mask words, up
 # to 64 packed rows a kv head and more
 SHAPES = [
