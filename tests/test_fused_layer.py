@@ -77,7 +77,22 @@ def double_by_forward(layer: Any) -> None:
     layer.self_attn.o_proj.forward = lambda x: 2 * nn.functional.linear(x, layer.self_attn.o_proj.weight)
 
 
-@pytest.mark.parametrize("change", [replace_by_doubled, double_by_hook, double_by_forward])
+class DoubledNorm(nn.Module):
+    """Holds what a norm of transformers holds."""
+
+    def __init__(self, norm: Any):
+        super().__init__()
+        self.weight, self.variance_epsilon = norm.weight, norm.variance_epsilon
+
+    def forward(self, states: Tensor) -> Tensor:
+        return 2 * nn.functional.rms_norm(states, self.weight.shape, self.weight, self.variance_epsilon)
+
+
+def replace_norm(layer: Any) -> None:
+    layer.post_attention_layernorm = DoubledNorm(layer.post_attention_layernorm)
+
+
+@pytest.mark.parametrize("change", [replace_by_doubled, double_by_hook, double_by_forward, replace_norm])
 def test_a_part_of_somebody_elses_keeps_its_say(change):
     model = tiny_target()
     before = tree_logits(model, None)

@@ -1,15 +1,17 @@
 """Runs a stock model's decoder layers on a draft layer's ops, as long as their parts are what transformers made."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
 
+import eagle_kernels
 from eagle_decoding.attention import TreeContext
 from eagle_decoding.layer import AttentionBlock, GatedMlp
 from eagle_decoding.matrix import Matrix, side_by_side
 
-LAYERS = ("LlamaDecoderLayer", "MistralDecoderLayer", "MixtralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer")
+MODELS = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3")
+LAYERS, RMS_NORMS = ([model + part for model in MODELS] for part in ("DecoderLayer", "RMSNorm"))
 OF_TRANSFORMERS = "transformers.utils.output_capturing"  # whose hooks do nothing unless a forward asks for its states
 
 
@@ -19,12 +21,10 @@ def layer_forward(layer: Any) -> Callable[..., Tensor] | None:
     The ops round once where the stock layer rounds after every operation. None where a part of the layer is not what
     transformers made: another module in its place, a hook or a forward of somebody else's, a bias that the ops lack.
     """
-    if type(layer).__name__ not in LAYERS or not all(map(untouched, parts(layer))):
-        return None
-    attention = attention_block(layer)
+    attention = attention_block(layer) if is_stock(layer) else None
     if attention is None:
         return None
-    mlp, index = gated_mlp(layer.mlp), layer.self_attn.layer_idx
+    mlp, index, norm = gated_mlp(layer.mlp), layer.self_attn.layer_idx, layer.input_layernorm
 
     def forward(hidden_states: Tensor, eagle_tree: TreeContext | None = None, **kwargs: Any) -> Tensor:
         if eagle_tree is None:
@@ -32,16 +32,19 @@ def layer_forward(layer: Any) -> Callable[..., Tensor] | None:
         rotation = eagle_tree.rotation(*kwargs["position_embeddings"])
         cache = kwargs["past_key_values"]
         keys, values = cache.buffer.keys[index], cache.buffer.values[index]
-        normed = layer.input_layernorm(hidden_states)
+        normed = eagle_kernels.rms_norm(hidden_states, norm.weight, norm.variance_epsilon)
         hidden, normed = attention(normed, hidden_states, rotation, keys, values, cache.rows, eagle_tree)
         return hidden + layer.mlp(normed) if mlp is None else mlp(normed, hidden)
 
     return forward
 
 
-def parts(layer: nn.Module) -> Iterator[nn.Module]:
-    """All modules inside a layer."""
-    return (module for module in layer.modules() if module is not layer)
+def is_stock(layer: nn.Module) -> bool:
+    """Whether a layer is one of MODELS', with that model's attention and norms, and every part does what it says."""
+    model = type(layer).__name__.removesuffix("DecoderLayer")
+    own = {name: type(part).__name__.removeprefix(model) for name, part in layer.named_children() if name != "mlp"}
+    expected = {"self_attn": "Attention", "input_layernorm": "RMSNorm", "post_attention_layernorm": "RMSNorm"}
+    return model in MODELS and own == expected and all(untouched(part) for part in layer.modules() if part is not layer)
 
 
 def untouched(module: nn.Module) -> bool:

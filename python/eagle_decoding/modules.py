@@ -18,10 +18,9 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 import eagle_kernels
-from eagle_decoding.fused_layer import LAYERS, is_silu, layer_forward
+from eagle_decoding.fused_layer import LAYERS, RMS_NORMS, is_silu, layer_forward
 
 MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
-RMS_NORMS = ("LlamaRMSNorm", "MistralRMSNorm", "MixtralRMSNorm", "Qwen2RMSNorm", "Qwen3RMSNorm")
 
 
 @contextmanager
