@@ -194,6 +194,14 @@ def test_a_length_criterion_shorter_than_the_prompt_stops_after_one_token(target
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
 
 
+@pytest.mark.parametrize("lengths", [(14, 17), (17, 14)])
+def test_the_shortest_of_several_length_criteria_stops(target, decoder, lengths):
+    criteria = StoppingCriteriaList([MaxLengthCriteria(length) for length in lengths])
+    settings = {**prompts(2), "do_sample": False, "eos_token_id": None, "stopping_criteria": criteria}
+    text, expected = decoder.generate(**settings), target.generate(**settings)
+    assert text.shape == (2, 14) and torch.equal(text, expected)
+
+
 @pytest.mark.parametrize("length", [246, 245])
 def test_leaving_the_context_is_warned_of_as_in_generate(monkeypatch, target, decoder, length):
     """A text of 257 tokens is the first that leaves a context of 256, and says so if it goes on."""

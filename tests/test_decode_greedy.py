@@ -9,6 +9,7 @@ from eagle_decoding.drafts import load_draft
 from eagle_decoding.drafts.auto import AutoDraft
 from eagle_decoding.drafts.causal_lm import CausalLmDraft
 from eagle_decoding.drafts.hybrid import HybridDraft
+from eagle_decoding.stats import Stats
 
 GREEDY = {"do_sample": False, "max_new_tokens": 40}
 
@@ -101,6 +102,14 @@ def test_stats_count_what_happened():
     decoder.generate(**inputs, speculate=False, **settings)
     assert decoder.stats.rounds == 40  # the first token comes with the prompt
     assert decoder.stats.tokens_per_round == 1
+
+
+def test_statistics_by_hand():
+    """Of three rounds two accept a draft and one of these a second; prompt and capture are no rounds."""
+    stats = Stats(seconds={"prefill": 1.0, "capture": 2.0, "launch": 4.0, "output": 8.0})
+    for accepted in (0, 2, 1):
+        stats.record_round(accepted)
+    assert (stats.accepted_by_depth, stats.tokens_per_round, stats.decode_seconds) == ([2, 1], 2.0, 12.0)
 
 
 def test_target_is_left_as_it_was():

@@ -128,3 +128,8 @@ def test_padding_does_not_count_as_context(target, decoder):
     inputs = {name: functional.pad(value, (250, 0)) for name, value in prompts(2).items()}
     settings = {"do_sample": False, "max_new_tokens": 4}
     assert torch.equal(decoder.generate(**inputs, **settings), target.generate(**inputs, **settings))
+
+
+def test_a_prompt_that_fills_the_context_is_refused(decoder):
+    with pytest.raises(ValueError, match="The prompt has 256 tokens and the target's context 256: shorten it"):
+        decoder.generate(torch.full((1, 256), 5), max_new_tokens=1)

@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList, SynthIDTextWatermarkingConfig
 
 from eagle_decoding import SpeculativeDecoder
+from eagle_decoding.tree import DraftTree
 
 
 class Grammar(LogitsProcessor):
@@ -98,3 +99,22 @@ def test_stateless_processors_let_each_request_go_its_own_way():
     decoder.draft.texts[1] = [EOS]
     decoder.generate(**settings)
     assert decoder.stats.rounds < 2 * 23
+
+
+class Sometimes(ScriptedDraft):
+    """Drafts in every other round."""
+
+    def propose(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
+        self.num_nodes = 11 - self.num_nodes
+        return super().propose(root_tokens, context_len)
+
+
+def test_a_round_without_drafts_pads_no_request_for_another():
+    """Not while both are at work at different lengths, nor once the longer has ended: the processor would punish it."""
+    target, inputs = tiny_target(), prompts(2)
+    settings = {**inputs, "do_sample": False, "max_new_tokens": 24, "eos_token_id": None, "repetition_penalty": 3.0}
+    expected = target.generate(**settings)
+    decoder = SpeculativeDecoder(target, Sometimes([expected[0].tolist(), [EOS]], 1.0, num_nodes=10))
+    for pad in expected[1, -12:].tolist():
+        assert torch.equal(decoder.generate(**settings, pad_token_id=pad), expected)
+    assert decoder.stats.accepted > 0

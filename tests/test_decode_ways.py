@@ -12,7 +12,7 @@ import eagle_kernels
 from eagle_decoding import SpeculativeDecoder, TreeConfig, TypicalAcceptance
 from eagle_decoding.drafts import coupled
 from eagle_decoding.drafts.causal_lm import CausalLmDraft
-from eagle_decoding.drafts.coupled import Coupling, threshold
+from eagle_decoding.drafts.coupled import Coupling, coupling, threshold
 from eagle_decoding.drafts.drawn import level_widths
 from eagle_decoding.drafts.rules import RuleChooser, fixed_children
 from eagle_decoding.sampling import SamplingParams
@@ -62,20 +62,52 @@ def test_a_perfect_draft_proposes_what_will_be_sampled(d2t, monkeypatch):
     kept = torch.arange(80) if not d2t else torch.arange(80)[::2]
     dropped = torch.ones(80, dtype=torch.bool).index_fill(0, kept, False)
     logits = logits.masked_fill(dropped, -torch.inf)
-    coupling = Coupling(params, 80, (kept - torch.arange(len(kept))).int())
-    _, tokens = coupling.topk(logits[..., kept], positions, 3)
+    coupled_batch = Coupling(params, 80, (kept - torch.arange(len(kept))).int())
+    _, tokens = coupled_batch.topk(logits[..., kept], positions, 3)
     both = positions[:, None].expand(-1, 2).contiguous()
     assert torch.equal(tokens[..., 0], eagle_kernels.sample_tokens(logits, both, **vars(params)))
 
 
 @pytest.mark.parametrize(
-    "filters", [{"top_k": 5}, {"top_p": 0.8}, {"min_p": 0.1}, {"top_k": 30, "top_p": 0.7, "temperature": 1.7}]
+    "filters",
+    [
+        {"top_k": 5},
+        {"top_p": 0.8},
+        {"min_p": 0.1, "temperature": 1.7},
+        {"top_k": 30, "top_p": 0.7, "temperature": 1.7},
+    ],
 )
 def test_draft_filters_are_the_targets(filters):
     logits = 3 * torch.randn(4, 3, 90)
     params = request_params(4, **filters)
     exact = filtered_scores(logits, *(value[:, None] for name, value in vars(params).items() if name != "seed"))
     assert torch.equal(logits >= threshold(logits, params), exact > -torch.inf)
+
+
+def test_a_greedy_request_drafts_whatever_its_filters_would_keep():
+    """It ranks all tokens by the draft's logits; the sampled request next to it drafts the one that top-k leaves."""
+    logits, params = torch.randn(2, 1, 20), request_params(2, top_k=1)
+    params.temperature[0] = 0
+    logprobs, tokens = Coupling(params, 20, None).topk(logits, torch.tensor([5, 5], dtype=torch.int32), 3)
+    assert torch.equal(tokens[0], logits[0].topk(3).indices.int())
+    assert logprobs.isfinite().sum(-1).tolist() == [[3], [1]]
+
+
+def test_a_top_k_beyond_the_candidates_keeps_every_token(monkeypatch):
+    monkeypatch.setattr(coupled, "CANDIDATES", 8)
+    logits, params = torch.randn(1, 2, 30), request_params(1, top_k=12)
+    assert (logits >= threshold(logits, params)).all()
+
+
+def test_one_request_that_samples_or_filters_is_enough():
+    """Of a batch: it couples, and its filters hold."""
+    params = request_params(3)
+    params.temperature[:2], params.top_k[2] = 0, 2
+    assert coupling("likeliest", params, 20, None) is None
+    assert coupling("coupled", request_params(3, temperature=0.0), 20, None) is None
+    coupled_batch = coupling("coupled", params, 20, None)
+    logprobs, _ = coupled_batch.topk(torch.randn(3, 1, 20), torch.arange(3, dtype=torch.int32), 3)
+    assert logprobs.isfinite().sum(-1).tolist() == [[3], [3], [2]]
 
 
 @pytest.mark.parametrize("children", DRAWN)
@@ -187,6 +219,11 @@ def test_levels_hold_the_nodes(nodes, depth, topk):
         above = width
 
 
+def test_levels_hold_the_cheapest_places():
+    """A step down costs 2 and one aside 3: of 2, 5, 8, ..; 4, 7, 7, ..; 6, 9, ..; 8, .. the six up to 7."""
+    assert level_widths(TreeConfig(7, 4, 4)) == [2, 3, 1, 0]
+
+
 def test_rules_fix_children():
     counts = torch.tensor([[3, 0, 1]] * 3, dtype=torch.int32)
     assert fixed_children(torch.arange(3), counts).tolist() == [[0, 0, 0], [2, 0, 0], [3, 0, 1]]
@@ -202,6 +239,14 @@ def test_auto_settles_on_the_rule_that_accepts_most():
         chosen += torch.nn.functional.one_hot(rule, 3)
         chooser.observe((rule == torch.arange(3)).int() * 2)
     assert (chosen.diagonal() > 30).all() and (chosen > 0).all()
+
+
+def test_a_rule_that_was_rarely_tried_is_favoured_within_reason():
+    """Tried 8, 1 and 1 times: sqrt(2 log 10 / rounds) / 2 adds 0.379 to a mean of 1, and 1.073 to one of 0.6 or 0.2."""
+    chooser = RuleChooser(2, torch.device("cpu"))
+    chooser.rounds[:] = torch.tensor([8.0, 1, 1])
+    chooser.accepted[:] = torch.tensor([[8, 0.6, 0], [8, 0.2, 0]])
+    assert chooser.choose().tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("children", ["likeliest", "sampled"])

@@ -11,7 +11,7 @@ from eagle_decoding.drafts import Commit, load_draft
 from eagle_decoding.drafts.auto import AutoDraft, joined, shallower
 from eagle_decoding.drafts.calibration import Calibration
 from eagle_decoding.drafts.costs import STALE, RowCosts, measure
-from eagle_decoding.drafts.policy import INCOME, LEAST_STAKE, STAKE, Policy
+from eagle_decoding.drafts.policy import INCOME, LEAST_STAKE, STAKE, WARM_UP, Policy
 from eagle_decoding.target import Target
 
 FORWARD = {1: 1.0, 2: 1.05, 4: 1.15, 8: 1.35, 16: 2.4}  # seconds by rows, the shape of a CPU
@@ -32,7 +32,7 @@ def simulate(acceptance: float, level_seconds: float, tokens: int = 4000) -> tup
             policy.observe_draft(depth, spent)
             levels = [acceptance**level for level in range(1, depth + 1)]
             rows = policy.choose([sum(levels[:n]) for n in range(depth + 1)], depth)
-            policy.learn(depth, levels[: rows - 1] + [0.0] * (depth + 1 - rows))
+            policy.learn(levels[: rows - 1] + [0.0] * (depth + 1 - rows))
         accepted = 0
         while accepted < rows - 1 and coin.random() < acceptance:
             accepted += 1
@@ -118,6 +118,106 @@ def test_winnings_are_staked_again():
     assert policy.balance == STAKE * policy.horizon
 
 
+def exact_policy(max_depth: int = 1) -> Policy:
+    """Past its warm-up, on a machine whose plain rounds take two seconds and rounds of four rows three."""
+    policy = Policy(RowCosts({1: 2.0, 2: 2.2, 4: 3.0}), max_depth)
+    policy.plain = WARM_UP
+    return policy
+
+
+def test_a_round_is_settled_in_plain_rounds():
+    """Three tokens for 3 + 1 seconds win one plain round, and each token 1 %; a plain round wins that alone."""
+    policy = exact_policy()
+    policy.observe_draft(1, 1.0)
+    policy.settle(4, 3.0)
+    assert (policy.balance, policy.allowance) == pytest.approx((LEAST_STAKE + 1.03, 0.03))
+    policy.settle(1, 1.0)
+    assert (policy.balance, policy.allowance, policy.tokens) == pytest.approx((LEAST_STAKE + 1.04, 0.04, 4.0))
+
+
+def test_a_request_begins_with_what_the_last_one_says_of_its_length():
+    """128 tokens were supposed and 28 came: now 98. What a round spent that no commit followed is not charged."""
+    policy = exact_policy()
+    for _ in range(28):
+        policy.settle(1, 1.0)
+    won = policy.balance
+    policy.observe_draft(1, 5.0)
+    policy.observe_reading(8, 5.0)
+    policy.begin()
+    assert (policy.horizon, policy.tokens) == pytest.approx((98, 0))
+    policy.settle(1, 1.0)
+    assert policy.balance == pytest.approx(won + INCOME)
+
+
+def test_what_a_depth_yields_and_costs():
+    """Levels accept 0.8 and half of that, by luck 0.6 in all, for five rows, guessed, and 2.5/1.5 of one level."""
+    policy = exact_policy(max_depth=2)
+    policy.parents, policy.children, policy.luck = [1.0, 0.8], [0.8, 0.4], 0.5
+    policy.observe_draft(1, 0.6)
+    assert (policy.drafting(1), policy.drafting(2)) == pytest.approx((0.6, 1.0))
+    assert policy.rate(2) == pytest.approx(1.6 / (3.0 + 1.0))
+    assert policy.rate(1) == pytest.approx(1.4 / (3.0 + 0.6))
+
+
+def test_levels_learn_from_the_levels_above():
+    policy = exact_policy(max_depth=2)
+    policy.learn([0.9, 0.3])
+    assert policy.parents == pytest.approx([2 + 0.1 * (1 - 2), 2 + 0.1 * (0.9 - 2)])
+    assert policy.children == pytest.approx([1.4 + 0.1 * (0.9 - 1.4), 1.4 + 0.1 * (0.3 - 1.4)])
+
+
+@pytest.mark.parametrize("accepted, luck, rows", [([0, 0.5, 1.0], 1.0, 3), ([0, 0.5, 1.0], 0.1, 1), ([0, 0.6], 1.0, 2)])
+def test_as_many_rows_are_verified_as_pay(accepted, luck, rows):
+    """With one second of drafting a round of 1, 2 or 4 rows takes 3, 3.2 or 4 seconds, whatever it accepts."""
+    policy = exact_policy()
+    policy.observe_draft(1, 1.0)
+    policy.luck = luck
+    assert policy.choose(accepted, 1) == rows
+    assert policy.verifying(1) == policy.costs[rows]
+    assert policy.allowance == 0, "no such round is faster than plain decoding"
+    policy.luck = 1.0
+    policy.choose([0, 1.0, 1.9], 1)
+    assert policy.allowance == 1, "2.9 tokens in 4 seconds are: it looks again at once"
+
+
+def test_a_prompt_tells_what_reading_costs_and_old_ones_fade():
+    policy = exact_policy()
+    policy.observe_reading(100, 10.0)  # five plain rounds
+    assert policy.reading(20) == pytest.approx(1)
+    policy.observe_reading(100, 30.0)
+    assert policy.reading(190) == pytest.approx(15 + 5 - 0.5)
+    assert policy.spent == 40
+
+
+def test_savings_last_to_the_usual_length_or_as_long_again():
+    policy = exact_policy()
+    policy.parents, policy.children = [1.0], [1.0]
+    for tokens, left in ((28, 100), (100, 100), (200, 200)):
+        policy.tokens = tokens
+        assert policy.savings(1) == pytest.approx(left * (1 - 3 / 4))
+
+
+def test_when_it_drafts_and_how_deep():
+    """One level pays; every 16th drafting round looks at all of them, and every 32nd is a plain one."""
+    policy = exact_policy(max_depth=3)
+    policy.parents, policy.children = [1.0, 1.0, 1.0], [1.0, 0.0, 0.0]
+    policy.observe_draft(1, 0.1)
+    assert [policy.depth(0) for _ in range(32)] == [1] * 15 + [3] + [1] * 15 + [0]
+    policy.reading_time, policy.rows_read = 3.0, 1.0
+    assert policy.depth(rows_behind=1) == 0, "the balance does not reach for it"
+    policy.balance = 3.0
+    assert policy.depth(rows_behind=1) == 1
+
+
+def test_a_probe_waits_until_it_is_saved_for():
+    """Drafts that nothing speaks for: three rows, guessed, cost half a plain round more than a plain one."""
+    policy = exact_policy()
+    policy.children, policy.allowance = [0.0], 0.49
+    assert policy.depth(0) == 0
+    policy.allowance = 0.5
+    assert (policy.depth(0), policy.depth(0)) == (1, 0)
+
+
 def test_calibration_learns_what_a_probability_is_worth():
     calibration, coin = Calibration(), random.Random(1)
     for _ in range(3000):  # the first claims 95 %, and holds half the time
@@ -125,6 +225,22 @@ def test_calibration_learns_what_a_probability_is_worth():
     assert calibration.probability(-0.05) == pytest.approx(0.5, abs=0.1)
     assert calibration.probability(-3.0) == pytest.approx(0.05, abs=0.03)
     assert calibration.probability(-10.0) < 0.01  # nothing was seen there: as claimed
+
+
+def test_calibration_by_hand():
+    """Bands of width 1/16 in the square root: that of 1 is worth (15.5/16)^2 and that of exp(-3) (3.5/16)^2."""
+    calibration, likely, rare = Calibration(), (15.5 / 16) ** 2, (3.5 / 16) ** 2
+    assert (calibration.probability(0.0), calibration.probability(-3.0)) == pytest.approx((likely, rare))
+    calibration.observe([(0.0, True), (-3.0, False)], batch=2)
+    assert calibration.luck == pytest.approx((0.5 + 4) / ((likely + rare) / 2 + 4))
+    assert calibration.probability(-3.0) == pytest.approx(rare - rare / 9)
+    calibration.observe([], batch=2)
+    assert calibration.luck == pytest.approx((0.45 + 4) / (0.9 * (likely + rare) / 2 + 4))
+    for _ in range(500):
+        calibration.observe([(0.0, True)], batch=1)
+    before = calibration.probability(0.0)
+    calibration.observe([(0.0, False)], batch=1)
+    assert calibration.probability(0.0) == pytest.approx(before * (1 - 1 / 400)), "no draft counts less than one in 400"
 
 
 def test_luck_follows_the_text_and_is_forgotten_by_the_next():
@@ -148,6 +264,8 @@ def test_costs_follow_the_rounds():
     for seconds in (5.0, 5.0, 50.0, 5.0):  # one of them a stall
         costs.observe(4, seconds)
     assert costs[4] == 5.0 and costs[1] == 2.0
+    costs.observe(3, 6.0)  # a round of three rows runs as one of four
+    assert costs[4] == 5.0 and costs.recent(4) == [5.0, 5.0, 50.0, 5.0, 6.0]
     costs.observe(8, 1.0)
     assert costs[8] > costs[1]
     for _ in range(STALE):

@@ -97,6 +97,60 @@ def test_drawn_trees_carry_the_laws_they_came_from(shape, children):
                 law = draft.table[drawn.draft_tokens[b, parent]]
                 assert torch.equal(drawn.proposal.draft_logits[b, parent], law)
                 assert drawn.depth[b, node] == drawn.depth[b, parent] + 1
+    expanded = drawn.proposal.draft_logits.any(-1)
+    for scores, depth, known in zip(drawn.node_scores, drawn.depth, expanded, strict=True):
+        for level in range(1, int(depth[known].max()) + 1):
+            best, others = scores[known & (depth == level)], scores[~known & (depth == level)]
+            assert len(best) <= shape[2] and not (others[:, None] > best).any(), "the best of a level go on"
+
+
+def constant(law: list[float], tree: TreeConfig) -> Table:
+    """A draft of a sampled and a greedy request whose law is the same after every token."""
+    draft = Table(tree, torch.tensor([4, 5]))
+    draft.table = torch.full((VOCAB, VOCAB), -torch.inf)
+    draft.table[:, : len(law)] = torch.tensor(law).log()
+    draft.root_state = draft.table[:2, None]
+    params = fused_params([], True, [0, 1], draft.device)
+    params.temperature[1] = 0
+    draft.make_room(2, params)
+    return draft
+
+
+ROOTS, CONTEXT = torch.tensor([4, 5], dtype=torch.int32), torch.tensor([9, 2], dtype=torch.int32)
+
+
+@pytest.mark.parametrize(
+    "children, worth",
+    [("sampled", [0.64, 0.31, 0.1, 0.4096, 0.1984, 0.1984]), ("hybrid", [0.6, 0.3, 0.1, 0.36, 0.186, 0.192])],
+)
+def test_places_go_where_they_are_worth_most(children, worth):
+    """Of a law 0.6, 0.3, 0.1 places are worth 0.9 of that and 0.1 of what is left: 0.64, 0.31 and 0.1.
+
+    A child that is chosen without noise has its own probability, and so has all that greedy requests draft.
+    """
+    drawn = constant([0.6, 0.3, 0.1], TreeConfig(7, 2, 3, children=children)).propose(ROOTS, CONTEXT)
+    assert drawn.parent.tolist() == [[-1, 0, 0, 0, 1, 1, 2]] * 2
+    torch.testing.assert_close(drawn.node_scores[:, 1:].exp(), torch.tensor([worth, [0.6, 0.3, 0.1, 0.36, 0.18, 0.18]]))
+    assert (drawn.proposal.num_fixed is None) == (children == "sampled"), "what says that the tree may be traversed"
+
+
+@pytest.mark.parametrize("children", ["sampled", "hybrid"])
+def test_a_place_that_stays_empty_gets_no_children(children):
+    drawn = constant([0.7, 0.3], TreeConfig(7, 2, 3, children=children)).propose(ROOTS, CONTEXT)
+    assert drawn.parent.tolist() == [[-1, 0, 0, -1, 1, 1, 2]] * 2
+
+
+def test_auto_begins_anew_with_every_call():
+    """What the last call's rounds accepted decides nothing: the same calls choose the same rules."""
+    draft = Table(TreeConfig(7, 2, 3, children="auto"), ROOTS)
+    params, chosen = fused_params([], True, [0, 1], ROOTS.device), []
+    for _ in range(2):
+        draft.start(ROOTS[:, None], torch.ones_like(ROOTS), params)
+        for accepted in [[7, 7], [2, 0], [3, 1], [0, 0], [0, 1], [9, 0]]:
+            draft.observe(torch.tensor(accepted))
+            draft.propose(ROOTS, CONTEXT)
+            chosen.append(draft.rule.tolist())
+    assert chosen[:6] == chosen[6:] == [[0, 0], [1, 1], [2, 2], [1, 1], [0, 1], [0, 1]]
 
 
 def test_a_directory_is_recognised(tmp_path):

@@ -71,6 +71,24 @@ def test_the_best_nodes_are_a_tree(lists, num_nodes):
     assert not left_out or max(left_out) <= min([1.0, *paths(kept).values()]) + 1e-3
 
 
+def test_what_cannot_be_is_left_out():
+    """A static tree keeps nodes that the request's filters forbid: they are worth no row."""
+    trie = Trie(7, 9)
+    trie.add_path([(1, -math.inf)])
+    trie.add_path([(2, -1.0), (3, -math.inf)])
+    assert best(trie, 9).tokens == [7, 2]
+
+
+def test_both_methods_begin_anew_and_get_the_features_that_one_needs():
+    first, second = load_draft("prompt-lookup", tiny_target()), load_draft("suffix", tiny_target())
+    second.feature_layers = (1, 3)
+    both = HybridDraft(first, second, 8)
+    assert both.feature_layers == (1, 3)
+    for text in ([[1, 2, 1]], [[3, 4, 3]]):
+        both.start(torch.tensor(text), torch.tensor([3], dtype=torch.int32), None)
+        assert first.history.tokens == second.history.tokens == text
+
+
 def test_trees_without_scores_are_refused():
     lookahead = load_draft("lookahead", tiny_target())
     lookahead.start(torch.tensor([[3, 4, 5]]), torch.tensor([3], dtype=torch.int32), None)

@@ -5,6 +5,7 @@ import torch
 from models import prompts, tiny_target
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.drafts import Commit
 from eagle_decoding.drafts.lookahead import LookaheadDraft, Window
 from eagle_decoding.drafts.trie import Trie
 
@@ -51,6 +52,30 @@ def test_columns_become_ngrams_and_the_window_moves_on():
     assert made.levels[0][:1] == [23] and made.levels[1][:1] == [33]
     assert set(made.levels[0][1:] + made.levels[1][1:]) <= {50, 51}
     assert list(made.pool) == [1, 2, 3, 11, 13]
+
+
+def test_a_guess_that_comes_again_is_the_latest():
+    made = window()
+    for rest in [(4, 5), (1, 6), (4, 5)]:
+        made.remember(9, rest)
+    assert list(made.pool[9]) == [(1, 6), (4, 5)]
+
+
+def test_a_path_longer_than_the_window_leaves_it_as_wide():
+    """A whole window and one level more can be accepted: four drafts and a token."""
+    made = window()
+    made.grow(Trie(9, TREE.num_nodes))
+    made.advance([20] * 7, emitted=5)
+    assert [len(level) for level in made.levels] == [3, 3]
+    assert {token for level in made.levels for token in level} <= {50, 51}
+
+
+def test_new_guesses_come_from_the_whole_text():
+    draft, one = LookaheadDraft(TREE), torch.ones(1, dtype=torch.int32)
+    draft.start(torch.tensor([[5, 6]]), 2 * one, None)
+    draft.extend(Commit(torch.tensor([[6, 7]]), None, None, 0 * one, 2 * one, 2))
+    draft.extend(Commit(torch.tensor([[8, 0]]), None, None, 2 * one, one, 4))
+    assert draft.requests[0].text == [5, 6, 7, 8]
 
 
 def test_a_window_needs_room():

@@ -67,6 +67,7 @@ def test_requests_are_padded_to_the_largest_tree():
     second.add_path([(9, -1.0)])
     tree = to_draft_tree([first, second], torch.tensor([10, 20], dtype=torch.int32))
     assert tree.num_nodes == 70 and tree.max_depth == 69
+    assert to_draft_tree([second, first], tree.position_ids[:, 0]).max_depth == 69
     assert tree.parent[0].tolist() == list(range(-1, 69))
     assert tree.parent[1].tolist() == [-1, 0] + [-1] * 68
     assert tree.draft_tokens[1].tolist() == [6, 9] + [6] * 68

@@ -1,5 +1,7 @@
 """The suffix automaton against brute force, and the trees that grow from it."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -67,6 +69,42 @@ def test_a_tree_continues_the_text_within_its_bounds(text, num_nodes, max_depth,
     for node in range(len(trie)):
         below = [trie.tokens[child] for child in range(len(trie)) if trie.parent[child] == node]
         assert len(below) == len(set(below)) <= tree.topk
+
+
+def continued(text: list[int], context: tuple[int, ...]) -> dict[int, tuple[float, tuple[int, ...]]]:
+    """Token -> its probability after `context`, and the context of what follows it: PPM's escapes by counting.
+
+    Of suffixes that end at the same places only the longest speaks.
+    """
+    found: dict[int, tuple[float, tuple[int, ...]]] = {}
+    left, places = 1.0, 0
+    for suffix in (context[i:] for i in range(len(context))):
+        times = {token: n for token in range(4) if (n := occurrences(text, (*suffix, token)))}
+        if occurrences(text, suffix) == places or left <= LEAST_PROBABILITY:
+            continue
+        places, total = occurrences(text, suffix), sum(times.values())
+        trust = len(suffix) * total / (len(suffix) * total + len(times)) if times else 0.0
+        for token, n in times.items():
+            share, after = found.get(token, (0.0, (*suffix, token)))
+            found[token] = share + left * trust * n / total, after
+        left *= 1 - trust
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(texts)
+def test_probabilities_are_those_of_counting(text):
+    index = SuffixIndex(TreeConfig(num_nodes=12, max_depth=4, topk=3))
+    for token in text:
+        index.append(token)
+    repeated = next((tuple(text[i:]) for i in range(len(text)) if occurrences(text, tuple(text[i:])) > 1), ())
+    trie = index.grow(text[-1])
+    contexts = [repeated]
+    for node in range(1, len(trie)):
+        above = trie.parent[node]
+        probability, context = continued(text, contexts[above])[trie.tokens[node]]
+        assert trie.scores[node] - trie.scores[above] == pytest.approx(math.log(probability))
+        contexts.append(context)
 
 
 def test_frequency_decides():

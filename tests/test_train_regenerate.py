@@ -66,6 +66,26 @@ def test_slots_write_what_generate_writes(num_slots):
     assert sum(steps) == sum(len(text) - 1 for text in texts.values()), "a finished row went on computing"
 
 
+def test_a_follow_up_goes_before_what_waits():
+    """So that few conversations are open at a time."""
+    order, target = [], Target(tiny_target())
+
+    def finished(request, tokens):
+        order.append(request.key)
+        return Request(request.key + 100, request.prompt + tokens, 0.0, 1) if request.key < 100 else None
+
+    with target.attached():
+        SlotDecoder(target, 1, frozenset(), 2).run(random_requests(3), finished)
+    assert order == [0, 100, 1, 101, 2, 102]
+
+
+def test_one_slot_without_a_token_is_an_error():
+    decoder = SlotDecoder(Target(tiny_target()), 2, ENDS, 4)
+    logits = torch.randn(2, 1, VOCAB).index_fill(0, torch.tensor([1]), torch.nan)
+    with pytest.raises(ValueError, match="logits hold NaN or infinity"):
+        decoder.choose(logits, random_requests(2), torch.ones(2, dtype=torch.int32))
+
+
 def test_speculative_answers_are_the_plain_ones():
     decoder = eagle_decoder(tiny_target())
     answers: tuple[dict, dict] = ({}, {})

@@ -61,8 +61,9 @@ class Output:
 
     @property
     def is_level(self) -> bool:
-        """Whether all unfinished requests have the same number of new tokens."""
-        return len({len(self.new_tokens[b]) for b in self.active_rows()}) == 1
+        """Whether every unfinished request is as long as the longest of all, so that `texts` pads none of them."""
+        longest = max(len(tokens) for tokens in self.new_tokens)
+        return all(len(self.new_tokens[b]) == longest for b in self.active_rows())
 
     def texts(self) -> Tensor:
         """[batch, tokens] int64: everything of all requests so far, those behind the longest padded on the right."""
@@ -126,7 +127,7 @@ class Output:
         for step in range(self.streamed, ready):
             column = [t[step] if step < len(t) else self.pad_token for t in self.new_tokens]
             self.streamer.put(torch.tensor(column))
-        self.streamed = max(self.streamed, ready)
+        self.streamed = ready
         if self.done:
             self.streamer.end()
 

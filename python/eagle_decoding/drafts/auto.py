@@ -109,7 +109,7 @@ class AutoDraft:
         self.policy.observe_draft(depth, seconds + self.clock() - started)
         rows = self.policy.choose(self.expected(tries), depth)
         kept = [best(trie, rows) for trie in tries]
-        self.policy.learn(depth, self.levels(kept, depth))
+        self.policy.learn(self.levels(kept, depth))
         return kept if rows > 1 else []
 
     def catch_up(self) -> float:

@@ -76,7 +76,7 @@ def measure(target: Target, batch: int, max_rows: int) -> RowCosts:
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
             times.append(time.perf_counter() - start)
-        seconds[rows] = max(min(times[1:]), seconds.get(rows, 0.0))
+        seconds[rows] = min(times[1:])
         if seconds[rows] > TOO_DEAR * seconds[1]:
             break
     return RowCosts(seconds)

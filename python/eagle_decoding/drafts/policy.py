@@ -133,10 +133,10 @@ class Policy:
             self.allowance = max(self.allowance, 1.0)  # a good round: look again at once
         return min(rows, len(accepted))
 
-    def learn(self, depth: int, levels: list[float]) -> None:
+    def learn(self, levels: list[float]) -> None:
         """levels: expected accepted drafts of the chosen rows at each depth from 1 on."""
         above = 1.0
-        for level, accepted in enumerate(levels[:depth]):
+        for level, accepted in enumerate(levels):
             self.parents[level] += MEMORY * (above - self.parents[level])
             self.children[level] += MEMORY * (accepted - self.children[level])
             above = accepted

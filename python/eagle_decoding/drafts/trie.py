@@ -45,13 +45,13 @@ class Trie:
                 node = self.child(node, token, score)
 
     def append(self, node: int, token: int, score: float) -> int:
-        """Adds a child, a twin of another one or not; a walk goes to the first of twins."""
+        """Adds a child, which must be new."""
         new = len(self.tokens)
         self.tokens.append(token)
         self.parent.append(node)
         self.depth.append(self.depth[node] + 1)
         self.scores.append(score)
-        self.children.setdefault((node, token), new)
+        self.children[node, token] = new
         return new
 
 
