@@ -21,30 +21,31 @@ def layers_replaced(model: Any) -> int:
 
 def tree_logits(model: Any, fused: bool | None, rows: int = 9, batch: int = 2) -> Tensor:
     """Logits [batch, rows, vocab] of a tree: every row but the first hangs below the row at half its index."""
-    target, inputs = Target(model, fused=fused), prompts(batch)["input_ids"]
+    target, device = Target(model, fused=fused), model.device
+    inputs = prompts(batch)["input_ids"].to(device)
     parents = [-1, *(row // 2 for row in range(1, rows))]
-    mask = ancestor_words(parents, "cpu").repeat(batch, 1, 1)
+    mask = ancestor_words(parents, device).repeat(batch, 1, 1)
     depth = [0]
     for parent in parents[1:]:
         depth.append(depth[parent] + 1)
-    lengths = torch.tensor([inputs.shape[1], inputs.shape[1] - 4][:batch], dtype=torch.int32)
+    lengths = torch.tensor([inputs.shape[1], inputs.shape[1] - 4][:batch], dtype=torch.int32, device=device)
     cache = target.new_cache(batch)
     cache.buffer.reserve(inputs.shape[1] + rows)
     cache.buffer.data.fill_(torch.nan)
-    ids = torch.randint(3, 97, (batch, rows), generator=torch.Generator().manual_seed(1))
+    ids = torch.randint(3, 97, (batch, rows), generator=torch.Generator().manual_seed(1)).to(device)
+    positions = lengths[:, None] + torch.tensor(depth, dtype=torch.int32, device=device)
     with torch.inference_mode(), target.attached():
         target.prefill(inputs, lengths, cache)
-        return target.run(ids, lengths[:, None] + torch.tensor(depth, dtype=torch.int32), lengths, mask, cache).logits
+        return target.run(ids, positions, lengths, mask, cache).logits
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_tree_scores_as_in_the_stock_layers(kind):
-    model = tiny_target(kind)
-    target = Target(model)
-    with target.attached():
+def test_a_tree_scores_as_in_the_stock_layers(kind, device):
+    model = tiny_target(kind).to(device)
+    with Target(model, fused=True).attached():
         assert layers_replaced(model) == (0 if kind in STOCK else 4)
     assert layers_replaced(model) == 0
-    torch.testing.assert_close(tree_logits(model, None), tree_logits(model, False), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(tree_logits(model, True), tree_logits(model, False), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
