@@ -3,8 +3,8 @@
 python -m bench.graph_rounds [--model SmolLM2-135M] [--trees 6/5/1,60/8/10] [--accept 4] [--device cuda] [--out FILE]
 
 Weights are random. Every round accepts --accept drafts, or as many as its tree is deep, whatever the target chose; the
-text means nothing. Each is measured with torch's linear layers in the target and with this package's, beside
-transformers' own generate. Where rounds cannot be captured there are no graph columns.
+text means nothing. Each is measured with torch's linear layers in the target and with this package's
+layers, beside transformers' own generate. Where rounds cannot be captured there are no graph columns.
 """
 
 from dataclasses import asdict, dataclass
@@ -34,7 +34,7 @@ from eagle_decoding.floor.speed import Floor
 from eagle_decoding.floor.work import round_model
 
 PROFILED_ROUNDS = 12  # enough for a steady state, few enough for a small file
-LINEAR = {"torch": None, "ours": True}  # whose linear layers, and what `fused` is then on a GPU
+LINEAR = {"torch": None, "ours": True}  # whose layers, and what `fused` is then on a GPU
 
 
 @dataclass
@@ -176,7 +176,7 @@ def table_of(result: dict[str, Any]) -> Table:
     facts = result["machine"]
     table = Table(title=f"{facts['model']}, {facts['dtype']}, milliseconds of a round", title_justify="left")
     columns = ("floor", "eager", "graph", "graph_device", "capture")
-    for heading in ("rounds", "linear layers", *columns, "of the floor's speed"):
+    for heading in ("rounds", "layers", *columns, "of the floor's speed"):
         table.add_column(heading.replace("_", ", "))
     for row in result["graph_rounds"]:
         times = [f"{1e3 * row[f'{name}_seconds']:.3f}" if f"{name}_seconds" in row else "" for name in columns]

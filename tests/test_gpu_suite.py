@@ -103,7 +103,7 @@ def test_rounds_and_kernels_of_a_gpu_must_be_captured():
     part = {"machine": {"model": "m", "compute_capability": [9, 0]}, "graph_rounds": rounds}
     part["graph_rounds"].append(graph_round("transformers", "torch"))
     found = {claim.what: claim.holds for claim in claims({"rounds": part}) if claim.holds is not None}
-    assert found == {"m, plain: captured": True, "m, plain, our linear layers: captured": False}
+    assert found == {"m, plain: captured": True, "m, plain, our layers: captured": False}
 
 
 @pytest.mark.parametrize(("difference", "holds"), [(0.004, True), (0.3, False), (float("nan"), False)])

@@ -105,7 +105,7 @@ def of_rounds(part: Part) -> Iterator[Claim]:
     model = part["machine"]["model"]
     large = model == "Llama-3.1-8B"
     for row in part["graph_rounds"]:
-        what = f"{model}, {row['rounds']}{', our linear layers' if row['linear'] == 'ours' else ''}: "
+        what = f"{model}, {row['rounds']}{', our layers' if row['linear'] == 'ours' else ''}: "
         bound = 0.8 if row["rounds"] == "plain" else 0.65
         seconds = row.get("graph_seconds", row["eager_seconds"])
         yield Claim(what + "tokens per second", row["tokens_per_round"] / seconds)
