@@ -1,6 +1,6 @@
 // Register tiles of attention: scores of a few rows against a few keys, and their weighted sum of values.
 //
-// Each score is one chain of multiply-adds over the dimensions, each output element one chain over the keys, in
+// Each score is one chain of products over the dimensions, each output element one chain over the keys, in
 // ascending order and whatever the number of rows in the tile: a row's bits do not depend on its neighbours.
 #pragma once
 #include <cstdint>
@@ -16,15 +16,19 @@ constexpr int kTileRows = kLanes == 16 ? 8 : 4;  // 16 accumulators of 32 regist
 template <int kLanes>
 constexpr int64_t kTileColumns = 2 * kLanes;
 
-// How an instruction set multiplies keys of type T by queries: by fused multiply-adds.
+// How an instruction set multiplies queries by keys of type T, factor by factor: by fused multiply-adds.
 template <int kVectorLanes, class T>
 struct FusedScores {
   static constexpr int kLanes = kVectorLanes;
-  static constexpr int kParts = sizeof(float) / sizeof(T);  // factors in a 32-bit word of a key
+  static constexpr int kElements = 1;                         // of a factor
+  static constexpr int kFactors = sizeof(float) / sizeof(T);  // of a 32-bit word of a key
   using Element = T;
   using Float = typename Lanes<kLanes>::Float;
 
-  static EAGLE_INLINE Float part(typename Lanes<kLanes>::Word word, int i) {
+  static EAGLE_INLINE void load_query(const T* row, int64_t head_dim, int64_t dims, float* to) {
+    for (int64_t c = 0; c < dims; ++c) to[c] = c < head_dim ? to_float(row[c]) : 0;
+  }
+  static EAGLE_INLINE Float factor(typename Lanes<kLanes>::Word word, int i) {
     if constexpr (std::is_same_v<T, float>) return (Float)word;
     if constexpr (std::is_same_v<T, bfloat16>) return (Float)(i == 0 ? word << 16 : word & 0xffff0000u);
     if constexpr (std::is_same_v<T, float16>)
@@ -33,28 +37,44 @@ struct FusedScores {
   static EAGLE_INLINE void add_product(Float& sum, Float query, Float key) { sum += query * key; }
 };
 
+// By AVX-512's dot products of pairs of bfloat16: half the instructions, and nothing is converted.
+struct DotScores {
+  static constexpr int kLanes = 16;
+  static constexpr int kElements = 2;
+  static constexpr int kFactors = 1;
+  using Element = bfloat16;
+  using Float = Lanes<kLanes>::Float;
+
+  static EAGLE_INLINE void load_query(const bfloat16* row, int64_t head_dim, int64_t dims, float* to) {
+    std::memset(to, 0, dims * sizeof *row);
+    std::memcpy(to, row, head_dim * sizeof *row);
+  }
+  static EAGLE_INLINE Float factor(Lanes<kLanes>::Word word, int) { return (Float)word; }
+  static EAGLE_INLINE void add_product(Float& sum, Float query, Float key) { add_dots(sum, query, key); }
+};
+
 // Rows of keys to columns [depth][kTileColumns] of factors.
 template <class Step>
 EAGLE_INLINE void transpose_keys(const typename Step::Element* const* rows, int64_t depth, float* columns) {
   constexpr int kLanes = Step::kLanes;
   for (int64_t j = 0; j < kTileColumns<kLanes>; j += kLanes)
-    for (int64_t k = 0; k < depth; k += kLanes * Step::kParts) {
+    for (int64_t k = 0; k < depth; k += kLanes * Step::kFactors) {
       typename Lanes<kLanes>::Word block[kLanes];
 #pragma GCC unroll 16
-      for (int i = 0; i < kLanes; ++i)
-        std::memcpy(&block[i], rows[j + i] + k * (sizeof(float) / sizeof **rows) / Step::kParts, sizeof block[i]);
+      for (int i = 0; i < kLanes; ++i) std::memcpy(&block[i], rows[j + i] + k * Step::kElements, sizeof block[i]);
       transpose<kLanes>(block);
 #pragma GCC unroll 32
-      for (int i = 0; i < kLanes * Step::kParts; ++i) {
-        const auto factors = Step::part(block[i / Step::kParts], i % Step::kParts);
+      for (int i = 0; i < kLanes * Step::kFactors; ++i) {
+        const auto factors = Step::factor(block[i / Step::kFactors], i % Step::kFactors);
         std::memcpy(columns + (k + i) * kTileColumns<kLanes> + j, &factors, sizeof factors);
       }
     }
 }
 
-// scores[r][0..kTileColumns) = query[r] . keys, for R rows.
+// scores[r][0..kTileColumns) = scale * query[r] . keys, for R rows.
 template <class Step, int R>
-EAGLE_INLINE void score_tile(const float* query, int64_t depth, const float* keys, float* scores, int64_t stride) {
+EAGLE_INLINE void score_tile(const float* query, int64_t depth, const float* keys, float scale, float* scores,
+                             int64_t stride) {
   constexpr int kLanes = Step::kLanes;
   using Float = typename Step::Float;
   Float acc[R][2] = {};
@@ -68,7 +88,10 @@ EAGLE_INLINE void score_tile(const float* query, int64_t depth, const float* key
     }
   }
 #pragma GCC unroll 8
-  for (int r = 0; r < R; ++r) std::memcpy(scores + r * stride, acc[r], sizeof acc[r]);
+  for (int r = 0; r < R; ++r) {
+    const Float scaled[2] = {acc[r][0] * scale, acc[r][1] * scale};
+    std::memcpy(scores + r * stride, scaled, sizeof scaled);
+  }
 }
 
 // output[r][0..kTileColumns) = sum over keys j < count of weights[r][j] * values[j][column...), for R rows.
@@ -94,12 +117,12 @@ EAGLE_INLINE void value_tile(const float* weights, int64_t weight_stride, const 
 
 // Whole tiles, then one tile of what is left.
 template <class Step, int R = kTileRows<Step::kLanes>>
-EAGLE_INLINE void score_rows(const float* query, int64_t rows, int64_t depth, const float* keys, float* scores,
-                             int64_t stride) {
+EAGLE_INLINE void score_rows(const float* query, int64_t rows, int64_t depth, const float* keys, float scale,
+                             float* scores, int64_t stride) {
   for (; rows >= R; rows -= R, query += R * depth, scores += R * stride)
-    score_tile<Step, R>(query, depth, keys, scores, stride);
+    score_tile<Step, R>(query, depth, keys, scale, scores, stride);
   if constexpr (R > 1)
-    if (rows > 0) score_rows<Step, R - 1>(query, rows, depth, keys, scores, stride);
+    if (rows > 0) score_rows<Step, R - 1>(query, rows, depth, keys, scale, scores, stride);
 }
 
 template <int kLanes, class T, int R = kTileRows<kLanes>>

@@ -129,15 +129,12 @@ struct DotStep {
   template <int kRows>
   static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, int64_t stride,
                                       const Weight* weight) {
-#ifdef __x86_64__
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
       const auto pairs = read<Weight>(x + r * stride);
 #pragma GCC unroll 4
-      for (int t = 0; t < Product::kTileOutputs; ++t)
-        asm("vdpbf16ps %2, %1, %0" : "+v"(acc[r][t]) : "v"(pairs), "v"(weight[t]));
+      for (int t = 0; t < Product::kTileOutputs; ++t) add_dots(acc[r][t], pairs, weight[t]);
     }
-#endif
   }
 };
 

@@ -84,7 +84,7 @@ struct Scratch {
         keys(allocate(kPad * s.dims)),
         scores(allocate(s.rows * kBlock)),
         tree_scores(allocate(s.rows * kBlock)) {}
-  Buffer query;        // [rows][dims] times scale
+  Buffer query;        // [rows][dims], as the kernel wants it
   Buffer padded;       // [prefix block, tree][dims] rows whose width is not that of whole tiles
   Buffer keys;         // [dims][tile columns]
   Buffer scores;       // [rows][block]
@@ -104,15 +104,14 @@ EAGLE_INLINE const T* row_of(HeadsView view, CacheRow at, int64_t head) {
          at.row * view.row_stride;
 }
 
-template <class T>
+template <class Step>
 EAGLE_INLINE void load_query(const Block& block, float* to) {
+  using T = typename Step::Element;
   const Problem& s = block.problem;
-  const vfloat scale = splat(s.p.scale * kLog2E);
-  for (int64_t r = 0; r < s.rows; ++r, to += s.dims) {
-    const T* row = row_of<T>(s.p.query, {block.b, r / s.group, true}, block.kv_head * s.group + r % s.group);
-    int64_t c = 0;
-    for (; c + kLanes <= s.p.head_dim; c += kLanes) store(to + c, load(row + c) * scale);
-    for (; c < s.dims; c += kLanes) store(to + c, load_first(row + c, std::max<int64_t>(0, s.p.head_dim - c)) * scale);
+  for (int64_t r = 0; r < s.rows; ++r, to += s.dims / Step::kElements) {
+    const CacheRow at{block.b, r / s.group, true};
+    const T* row = row_of<T>(s.p.query, at, block.kv_head * s.group + r % s.group);
+    Step::load_query(row, s.p.head_dim, s.dims, to);
   }
 }
 
@@ -152,9 +151,10 @@ struct Rows {
 template <class Step>
 EAGLE_INLINE void score_keys(const Problem& s, Scratch& scratch, const typename Step::Element* const* keys,
                              int64_t count, float* scores) {
+  const int64_t depth = s.dims / Step::kElements;
   for (int64_t j = 0; j < count; j += kTileColumns<Step::kLanes>) {
-    transpose_keys<Step>(keys + j, s.dims, scratch.keys.get());
-    score_rows<Step>(scratch.query.get(), s.rows, s.dims, scratch.keys.get(), scores + j, kBlock);
+    transpose_keys<Step>(keys + j, depth, scratch.keys.get());
+    score_rows<Step>(scratch.query.get(), s.rows, depth, scratch.keys.get(), s.p.scale * kLog2E, scores + j, kBlock);
   }
 }
 
@@ -201,7 +201,7 @@ EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
   const int64_t tree_end =
       tree[1] ? 2 * kMaskWordBits - std::countl_zero(tree[1]) : kMaskWordBits - std::countl_zero(tree[0]);
 
-  load_query<T>(block, scratch.query.get());
+  load_query<Step>(block, scratch.query.get());
   const Rows<T> keys(block, s.p.key, tree, scratch.padded.get());
   score_keys<Step>(s, scratch, keys.at, block.prefix, scratch.scores.get());
   hide_missing(block, scratch.scores.get());
@@ -227,32 +227,36 @@ EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
   }
 }
 
-template <int kLanes>
+// BFloat16Scores: how bfloat16 keys are multiplied; all others go by fused multiply-adds.
+template <class BFloat16Scores>
 EAGLE_INLINE void attend_any(const Block& block, Scratch& scratch) {
   switch (block.problem.p.dtype) {
     case DType::kFloat32:
-      return attend<FusedScores<kLanes, float>>(block, scratch);
+      return attend<FusedScores<BFloat16Scores::kLanes, float>>(block, scratch);
     case DType::kBFloat16:
-      return attend<FusedScores<kLanes, bfloat16>>(block, scratch);
+      return attend<BFloat16Scores>(block, scratch);
     case DType::kFloat16:
-      return attend<FusedScores<kLanes, float16>>(block, scratch);
+      return attend<FusedScores<BFloat16Scores::kLanes, float16>>(block, scratch);
   }
 }
 
-// What one instruction set offers.
 using Attend = void (*)(const Block& block, Scratch& scratch);
 
-void attend_baseline(const Block& block, Scratch& scratch) { attend_any<4>(block, scratch); }
+#define EAGLE_ATTEND(name, BFloat16Scores, ...) \
+  __VA_ARGS__ void name(const Block& block, Scratch& scratch) { attend_any<BFloat16Scores>(block, scratch); }
+
+using Baseline = FusedScores<4, bfloat16>;
+using Avx2 = FusedScores<8, bfloat16>;
+using Avx512 = FusedScores<16, bfloat16>;
+EAGLE_ATTEND(attend_baseline, Baseline, )
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-__attribute__((target("arch=x86-64-v3"))) void attend_avx2(const Block& block, Scratch& scratch) {
-  attend_any<8>(block, scratch);
-}
-__attribute__((target("arch=x86-64-v4"))) void attend_avx512(const Block& block, Scratch& scratch) {
-  attend_any<16>(block, scratch);
-}
+EAGLE_ATTEND(attend_avx2, Avx2, __attribute__((target("arch=x86-64-v3"))))
+EAGLE_ATTEND(attend_avx512, Avx512, __attribute__((target("arch=x86-64-v4"))))
+EAGLE_ATTEND(attend_avx512_bf16, DotScores, __attribute__((target("arch=x86-64-v4,avx512bf16"))))
 
 Attend attend_block() {
-  static const Attend best = __builtin_cpu_supports("x86-64-v4")   ? attend_avx512
+  static const Attend best = __builtin_cpu_supports("avx512bf16")  ? attend_avx512_bf16
+                             : __builtin_cpu_supports("x86-64-v4") ? attend_avx512
                              : __builtin_cpu_supports("x86-64-v3") ? attend_avx2
                                                                    : attend_baseline;
   return best;
