@@ -34,7 +34,7 @@ struct FusedScores {
     if constexpr (std::is_same_v<T, float16>)
       return halves_to_floats<kLanes>(__builtin_convertvector(word >> 16 * i & 0xffff, typename Lanes<kLanes>::Short));
   }
-  static EAGLE_INLINE void add_product(Float& sum, Float query, Float key) { sum += query * key; }
+  static EAGLE_INLINE Float add_product(Float sum, Float query, Float key) { return sum + query * key; }
 };
 
 // By AVX-512's dot products of pairs of bfloat16: half the instructions, and nothing is converted.
@@ -50,7 +50,7 @@ struct DotScores {
     std::memcpy(to, row, head_dim * sizeof *row);
   }
   static EAGLE_INLINE Float factor(Lanes<kLanes>::Word word, int) { return (Float)word; }
-  static EAGLE_INLINE void add_product(Float& sum, Float query, Float key) { add_dots(sum, query, key); }
+  static EAGLE_INLINE Float add_product(Float sum, Float query, Float key) { return add_dots(sum, query, key); }
 };
 
 // Rows of keys to columns [depth][kTileColumns] of factors.
@@ -65,8 +65,8 @@ EAGLE_INLINE void transpose_keys(const typename Step::Element* const* rows, int6
       transpose<kLanes>(block);
 #pragma GCC unroll 32
       for (int i = 0; i < kLanes * Step::kFactors; ++i) {
-        const auto factors = Step::factor(block[i / Step::kFactors], i % Step::kFactors);
-        std::memcpy(columns + (k + i) * kTileColumns<kLanes> + j, &factors, sizeof factors);
+        write(columns + (k + i) * kTileColumns<kLanes> + j,
+              Step::factor(block[i / Step::kFactors], i % Step::kFactors));
       }
     }
 }
@@ -83,14 +83,14 @@ EAGLE_INLINE void score_tile(const float* query, int64_t depth, const float* key
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const Float q = broadcast<Float>(query[r * depth + k], kEachLane<kLanes>);
-      Step::add_product(acc[r][0], q, k0);
-      Step::add_product(acc[r][1], q, k1);
+      acc[r][0] = Step::add_product(acc[r][0], q, k0);
+      acc[r][1] = Step::add_product(acc[r][1], q, k1);
     }
   }
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
-    const Float scaled[2] = {acc[r][0] * scale, acc[r][1] * scale};
-    std::memcpy(scores + r * stride, scaled, sizeof scaled);
+    write(scores + r * stride, acc[r][0] * scale);
+    write(scores + r * stride + kLanes, acc[r][1] * scale);
   }
 }
 
@@ -111,7 +111,8 @@ EAGLE_INLINE void value_tile(const float* weights, int64_t weight_stride, const 
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     const auto ordered = in_order<T>(acc[r], kEachLane<kLanes>);
-    std::memcpy(output + r * output_stride, &ordered, sizeof ordered);
+    write(output + r * output_stride, ordered.first);
+    write(output + r * output_stride + kLanes, ordered.second);
   }
 }
 

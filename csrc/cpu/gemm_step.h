@@ -133,7 +133,7 @@ struct DotStep {
     for (int r = 0; r < kRows; ++r) {
       const auto pairs = read<Weight>(x + r * stride);
 #pragma GCC unroll 4
-      for (int t = 0; t < Product::kTileOutputs; ++t) add_dots(acc[r][t], pairs, weight[t]);
+      for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, weight[t]);
     }
   }
 };

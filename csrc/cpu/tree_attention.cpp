@@ -61,6 +61,7 @@ struct Problem {
   int64_t dims = round_up(p.head_dim, kPad);
   int64_t partial_stride = dims + kLanes;  // weighted values, then maximum and sum
 
+  int64_t padded_floats() const { return dims == p.head_dim ? 0 : 2 * kBlock * dims; }
   int64_t context(int64_t b) const { return context_of(p, b); }
 
   // Word w of a row's ancestors that lie inside the cache.
@@ -80,12 +81,12 @@ struct Problem {
 struct Scratch {
   explicit Scratch(const Problem& s)
       : query(allocate(s.rows * s.dims)),
-        padded(allocate(s.dims == s.p.head_dim ? 0 : 2 * kBlock * s.dims)),
+        padded{allocate(s.padded_floats()), allocate(s.padded_floats())},
         keys(allocate(kPad * s.dims)),
         scores(allocate(s.rows * kBlock)),
         tree_scores(allocate(s.rows * kBlock)) {}
   Buffer query;        // [rows][dims], as the kernel wants it
-  Buffer padded;       // [prefix block, tree][dims] rows whose width is not that of whole tiles
+  Buffer padded[2];    // keys and values [prefix block, tree][dims] whose width is not that of whole tiles
   Buffer keys;         // [dims][tile columns]
   Buffer scores;       // [rows][block]
   Buffer tree_scores;  // [rows][tree]
@@ -121,10 +122,13 @@ template <class T>
 struct Rows {
   const T* at[2 * kBlock];
 
+  static EAGLE_INLINE const T* zeros() {
+    alignas(64) static constexpr T kRow[kMaxHeadDim] = {};
+    return kRow;
+  }
+
   EAGLE_INLINE Rows(const Block& block, HeadsView view, const uint64_t* tree, float* padded) {
-    alignas(64) static constexpr float kZeros[kMaxHeadDim] = {};
-    const T* zeros = reinterpret_cast<const T*>(kZeros);
-    std::fill_n(at, 2 * kBlock, zeros);
+    std::fill_n(at, 2 * kBlock, zeros());
     const PageTable pages = block.problem.p.pages;
     const int64_t b = block.b, head = block.kv_head, first = block.index * kBlock, prefix = block.prefix;
     for (int64_t j = 0; j < prefix; ++j)
@@ -135,26 +139,38 @@ struct Rows {
         const int64_t j = w * kMaskWordBits + std::countr_zero(bits);
         at[kBlock + j] = row_of<T>(view, locate(pages, b, context + j), head);
       }
-    const int64_t head_dim = block.problem.p.head_dim, dims = block.problem.dims;
-    if (dims == head_dim) return;
-    T* copy = reinterpret_cast<T*>(padded);
-    for (int64_t j = 0; j < 2 * kBlock; ++j, copy += dims) {
-      if (at[j] == zeros) continue;
-      std::memcpy(copy, at[j], head_dim * sizeof(T));
-      std::memset(static_cast<void*>(copy + head_dim), 0, (dims - head_dim) * sizeof(T));
+    if (block.problem.padded_floats() > 0) copy_padded(block.problem, reinterpret_cast<T*>(padded));
+  }
+
+  // Rows whose width is not that of whole tiles, with zeros behind them.
+  EAGLE_INLINE void copy_padded(const Problem& s, T* copy) {
+    for (int64_t j = 0; j < 2 * kBlock; ++j, copy += s.dims) {
+      if (at[j] == zeros()) continue;
+      std::memcpy(copy, at[j], s.p.head_dim * sizeof(T));
+      std::memset(static_cast<void*>(copy + s.p.head_dim), 0, (s.dims - s.p.head_dim) * sizeof(T));
       at[j] = copy;
     }
   }
+
+  // Asks for the rows of a tile, to be read soon.
+  EAGLE_INLINE void fetch(int64_t first, int64_t count, int64_t dims) const {
+    for (int64_t j = first; j < std::min(first + count, 2 * kBlock); ++j)
+      for (int64_t c = 0; c < dims; c += 64 / sizeof(T)) __builtin_prefetch(at[j] + c);
+  }
 };
 
-// scores [rows][kBlock] of the first `count` keys, whole tiles.
-template <class Step>
-EAGLE_INLINE void score_keys(const Problem& s, Scratch& scratch, const typename Step::Element* const* keys,
-                             int64_t count, float* scores) {
+// scores [rows][kBlock] of keys first..last, whole tiles. Meanwhile the next keys and these keys' values are fetched.
+template <class Step, class T = typename Step::Element>
+EAGLE_INLINE void score_keys(const Problem& s, Scratch& scratch, const Rows<T>& keys, const Rows<T>& values,
+                             int64_t first, int64_t last, float* scores) {
+  constexpr int64_t kColumns = kTileColumns<Step::kLanes>;
   const int64_t depth = s.dims / Step::kElements;
-  for (int64_t j = 0; j < count; j += kTileColumns<Step::kLanes>) {
-    transpose_keys<Step>(keys + j, depth, scratch.keys.get());
-    score_rows<Step>(scratch.query.get(), s.rows, depth, scratch.keys.get(), s.p.scale * kLog2E, scores + j, kBlock);
+  for (int64_t j = first; j < last; j += kColumns) {
+    keys.fetch(j + kColumns, kColumns, s.dims);
+    values.fetch(j, kColumns, s.dims);
+    transpose_keys<Step>(keys.at + j, depth, scratch.keys.get());
+    score_rows<Step>(scratch.query.get(), s.rows, depth, scratch.keys.get(), s.p.scale * kLog2E, scores + j % kBlock,
+                     kBlock);
   }
 }
 
@@ -202,10 +218,12 @@ EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
       tree[1] ? 2 * kMaskWordBits - std::countl_zero(tree[1]) : kMaskWordBits - std::countl_zero(tree[0]);
 
   load_query<Step>(block, scratch.query.get());
-  const Rows<T> keys(block, s.p.key, tree, scratch.padded.get());
-  score_keys<Step>(s, scratch, keys.at, block.prefix, scratch.scores.get());
+  const Rows<T> keys(block, s.p.key, tree, scratch.padded[0].get());
+  keys.fetch(0, kTileColumns<Step::kLanes>, s.dims);
+  const Rows<T> values(block, s.p.value, tree, scratch.padded[1].get());
+  score_keys<Step>(s, scratch, keys, values, 0, block.prefix, scratch.scores.get());
   hide_missing(block, scratch.scores.get());
-  score_keys<Step>(s, scratch, keys.at + kBlock, tree_end, scratch.tree_scores.get());
+  score_keys<Step>(s, scratch, keys, values, kBlock, kBlock + tree_end, scratch.tree_scores.get());
 
   int32_t columns[kBlock];
   for (int64_t r = 0; r < s.rows; ++r) {
@@ -216,7 +234,6 @@ EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
     state[1] = softmax_block(scores, block.prefix + picked, state);
   }
 
-  const Rows<T> values(block, s.p.value, tree, scratch.padded.get());
   value_rows<Step::kLanes>(scratch.scores.get(), kBlock, s.rows, values.at, s.dims, block.prefix, block.partial,
                            s.partial_stride);
   if (tree_end == 0) return;

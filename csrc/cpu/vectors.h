@@ -28,6 +28,11 @@ EAGLE_INLINE To read(const T* p) {
   return value;
 }
 
+template <class V>
+EAGLE_INLINE void write(float* p, V value) {
+  std::memcpy(p, &value, sizeof value);
+}
+
 template <int kLanes>
 constexpr auto kEachLane = std::make_integer_sequence<int, kLanes>();
 
@@ -38,12 +43,13 @@ EAGLE_INLINE Float broadcast(float x, std::integer_sequence<int, i...>) {
   return __builtin_shufflevector(first, first, (i * 0)...);
 }
 
-// sum += a . b for the pairs of bfloat16 in each lane; subnormal numbers count as zero. Only with AVX-512 BF16.
+// sum + a . b for the pairs of bfloat16 in each lane; subnormal numbers count as zero. Only with AVX-512 BF16.
 template <class V>
-EAGLE_INLINE void add_dots(Lanes<16>::Float& sum, V a, V b) {
+EAGLE_INLINE Lanes<16>::Float add_dots(Lanes<16>::Float sum, V a, V b) {
 #ifdef __x86_64__
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 #endif
+  return sum;
 }
 
 // Bits of float16 numbers, one a lane, to float32.
