@@ -23,7 +23,8 @@ def tree_attention(
     output[q] = sum_s softmax_s(scale * query[q] . key[s]) value[s]. No other cache row is read. A row that sees
     nothing returns zeros. On the CPU, a row's result is bitwise the same before and after its ancestors were moved
     into the prefix (compact_kv), in contiguous and in paged caches, and whatever the other rows, requests and threads
-    are.
+    are. Where the CPU has dot products of bfloat16 (AVX-512 BF16), subnormal numbers count as zero in the scores of
+    bfloat16 keys.
 
     query:         [B, num_heads, Q, d] float32, bfloat16 or float16, d <= 256; strided views welcome, last dimension
                    contiguous

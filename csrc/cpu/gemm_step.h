@@ -5,62 +5,9 @@
 #include <utility>
 
 #include "cpu/gemm.h"
-#include "cpu/simd.h"
+#include "cpu/vectors.h"
 
 namespace eagle::cpu {
-
-template <int kLanes>
-struct Lanes {
-  typedef float Float __attribute__((vector_size(4 * kLanes)));
-  typedef uint32_t Word __attribute__((vector_size(4 * kLanes)));
-  typedef uint16_t Short __attribute__((vector_size(2 * kLanes)));
-  typedef int16_t SignedShort __attribute__((vector_size(2 * kLanes)));
-};
-
-template <int kLanes>
-struct Pair {
-  typename Lanes<kLanes>::Float first, second;
-};
-
-template <class To, class T>
-EAGLE_INLINE To read(const T* p) {
-  To value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
-
-// Bits of float16 numbers, one a lane, to float32.
-template <int kLanes>
-EAGLE_INLINE typename Lanes<kLanes>::Float halves_to_floats(typename Lanes<kLanes>::Short bits) {
-  using Float = typename Lanes<kLanes>::Float;
-#ifdef __x86_64__
-  if constexpr (kLanes > 4) {  // GCC would convert _Float16 vectors lane by lane
-    Float value;
-    asm("vcvtph2ps %1, %0" : "=v"(value) : "vm"(bits));
-    return value;
-  }
-#endif
-  return half_bits_to_float<Float>(__builtin_convertvector(bits, typename Lanes<kLanes>::Word));
-}
-
-// The next 2 * kLanes elements as float32. Which vector holds which element is free, as long as inputs and weights
-// agree: bfloat16 and fp8 split into even and odd elements, which needs no moves between lanes.
-template <int kLanes>
-EAGLE_INLINE Pair<kLanes> load_pair(const float* p) {
-  using Float = typename Lanes<kLanes>::Float;
-  return {read<Float>(p), read<Float>(p + kLanes)};
-}
-template <int kLanes>
-EAGLE_INLINE Pair<kLanes> load_pair(const bfloat16* p) {
-  using Float = typename Lanes<kLanes>::Float;
-  const auto words = read<typename Lanes<kLanes>::Word>(p);
-  return {(Float)(words << 16), (Float)(words & 0xffff0000u)};
-}
-template <int kLanes>
-EAGLE_INLINE Pair<kLanes> load_pair(const float16* p) {
-  using Short = typename Lanes<kLanes>::Short;
-  return {halves_to_floats<kLanes>(read<Short>(p)), halves_to_floats<kLanes>(read<Short>(p + kLanes))};
-}
 
 // An fp8 number's bits, spread to the fields of a float16, are that number divided by 256 (the biases are 7 and 15),
 // subnormals too: no table, no case, and what is missing goes into the scale.
@@ -107,9 +54,8 @@ EAGLE_INLINE V add_interleaved_pairs(V a, V b, std::integer_sequence<int, i...>)
 // Four accumulators to their four sums, each by the same tree.
 template <int kLanes>
 EAGLE_INLINE void store_sums(const typename Lanes<kLanes>::Float* acc, float* out) {
-  constexpr auto lanes = std::make_integer_sequence<int, kLanes>();
-  const auto groups =
-      add_interleaved_pairs(add_interleaved(acc[0], acc[1], lanes), add_interleaved(acc[2], acc[3], lanes), lanes);
+  const auto groups = add_interleaved_pairs(add_interleaved(acc[0], acc[1], kEachLane<kLanes>),
+                                            add_interleaved(acc[2], acc[3], kEachLane<kLanes>), kEachLane<kLanes>);
   if constexpr (kLanes == 4) {
     std::memcpy(out, &groups, 16);
   } else {
@@ -140,7 +86,7 @@ struct FusedStep {
     for (int64_t k = 0; k < inner; k += 2 * kLanes) {
       auto pair = k + 2 * kLanes <= inner ? load_pair<kLanes>(row + k) : load_rest<kLanes>(row + k, inner - k);
       if constexpr (std::is_same_v<T, float8> && !std::is_same_v<In, bfloat16>)
-        pair = split<kLanes>(pair, std::make_integer_sequence<int, kLanes>());
+        pair = split<kLanes>(pair, kEachLane<kLanes>);
       std::memcpy(out + k, &pair, sizeof pair);
     }
   }
@@ -183,15 +129,12 @@ struct DotStep {
   template <int kRows>
   static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, int64_t stride,
                                       const Weight* weight) {
-#ifdef __x86_64__
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
       const auto pairs = read<Weight>(x + r * stride);
 #pragma GCC unroll 4
-      for (int t = 0; t < Product::kTileOutputs; ++t)
-        asm("vdpbf16ps %2, %1, %0" : "+v"(acc[r][t]) : "v"(pairs), "v"(weight[t]));
+      for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, weight[t]);
     }
-#endif
   }
 };
 

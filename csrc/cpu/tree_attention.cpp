@@ -18,7 +18,9 @@
 namespace eagle::cpu {
 namespace {
 
-constexpr int64_t kBlock = 128;          // keys
+constexpr int64_t kBlock = 128;  // keys
+constexpr int64_t kPad = 32;     // dimensions: whole tiles on every instruction set
+constexpr int64_t kMaxHeadDim = 256;
 constexpr int64_t kWave = 16;            // blocks whose partial results are held at once
 constexpr int64_t kGrainWork = 1 << 18;  // multiply-adds worth a thread
 constexpr float kLog2E = 1.44269504f;    // scores are in units of log 2: 2^x is cheaper than e^x
@@ -56,9 +58,10 @@ struct Problem {
   std::vector<uint64_t> inside = tree_rows(p);
   int64_t group = p.num_heads / p.num_kv_heads;
   int64_t rows = p.num_rows * group;
-  int64_t dims = round_up(p.head_dim, kTileColumns);
+  int64_t dims = round_up(p.head_dim, kPad);
   int64_t partial_stride = dims + kLanes;  // weighted values, then maximum and sum
 
+  int64_t padded_floats() const { return dims == p.head_dim ? 0 : 2 * kBlock * dims; }
   int64_t context(int64_t b) const { return context_of(p, b); }
 
   // Word w of a row's ancestors that lie inside the cache.
@@ -78,13 +81,13 @@ struct Problem {
 struct Scratch {
   explicit Scratch(const Problem& s)
       : query(allocate(s.rows * s.dims)),
-        staged(allocate(2 * kBlock * s.dims)),
-        keys(allocate(kTileColumns * s.dims)),
+        padded{allocate(s.padded_floats()), allocate(s.padded_floats())},
+        keys(allocate(kPad * s.dims)),
         scores(allocate(s.rows * kBlock)),
         tree_scores(allocate(s.rows * kBlock)) {}
-  Buffer query;        // [rows][dims] times scale
-  Buffer staged;       // [prefix block, tree][dims] keys, then values
-  Buffer keys;         // [dims][32]
+  Buffer query;        // [rows][dims], as the kernel wants it
+  Buffer padded[2];    // keys and values [prefix block, tree][dims] whose width is not that of whole tiles
+  Buffer keys;         // [dims][tile columns]
   Buffer scores;       // [rows][block]
   Buffer tree_scores;  // [rows][tree]
 };
@@ -93,134 +96,191 @@ struct Block {
   const Problem& problem;
   int64_t b, kv_head, index;
   float* partial;  // [rows][partial_stride]
+  int64_t prefix = std::clamp<int64_t>(problem.context(b) - index * kBlock, 0, kBlock);
 };
 
 template <class T>
-EAGLE_INLINE void load_row(const T* from, int64_t head_dim, int64_t dims, float* to) {
-  int64_t c = 0;
-  for (; c + kLanes <= head_dim; c += kLanes) store(to + c, load(from + c));
-  for (; c < head_dim; ++c) to[c] = to_float(from[c]);
-  for (; c < dims; ++c) to[c] = 0;
+EAGLE_INLINE const T* row_of(HeadsView view, CacheRow at, int64_t head) {
+  return static_cast<const T*>(view.data) + at.page * view.batch_stride + head * view.head_stride +
+         at.row * view.row_stride;
 }
 
-// One row of a view in fp32, padded with zeros.
-EAGLE_INLINE void load_row(const TreeAttentionParams& p, const HeadsView& view, CacheRow at, int64_t head, int64_t dims,
-                           float* to) {
-  const int64_t offset = at.page * view.batch_stride + head * view.head_stride + at.row * view.row_stride;
-  switch (p.dtype) {
-    case DType::kFloat32:
-      return load_row(static_cast<const float*>(view.data) + offset, p.head_dim, dims, to);
-    case DType::kBFloat16:
-      return load_row(static_cast<const bfloat16*>(view.data) + offset, p.head_dim, dims, to);
-    case DType::kFloat16:
-      return load_row(static_cast<const float16*>(view.data) + offset, p.head_dim, dims, to);
-  }
-}
-
+template <class Step>
 EAGLE_INLINE void load_query(const Block& block, float* to) {
+  using T = typename Step::Element;
   const Problem& s = block.problem;
-  const vfloat scale = splat(s.p.scale * kLog2E);
-  for (int64_t r = 0; r < s.rows; ++r) {
-    float* row = to + r * s.dims;
-    load_row(s.p, s.p.query, {block.b, r / s.group, true}, block.kv_head * s.group + r % s.group, s.dims, row);
-    for (int64_t c = 0; c < s.dims; c += kLanes) store(row + c, load(row + c) * scale);
+  for (int64_t r = 0; r < s.rows; ++r, to += s.dims / Step::kElements) {
+    const CacheRow at{block.b, r / s.group, true};
+    const T* row = row_of<T>(s.p.query, at, block.kv_head * s.group + r % s.group);
+    Step::load_query(row, s.p.head_dim, s.dims, to);
   }
 }
 
-// The row of a position; zeros where the cache has none.
-EAGLE_INLINE void load_position(const Block& block, const HeadsView& view, int64_t position, float* to) {
-  const Problem& s = block.problem;
-  const CacheRow at = locate(s.p.pages, block.b, position);
-  if (!at.there) return void(std::fill_n(to, s.dims, 0.0f));
-  load_row(s.p, view, at, block.kv_head, s.dims, to);
-}
+// Where a block's keys or values lie: rows of the prefix, and at kBlock + j the rows of the tree that any query sees
+// (tree_rows holds those that exist). All others, and those that a paged cache does not have, are zeros.
+template <class T>
+struct Rows {
+  const T* at[2 * kBlock];
 
-// The keys or values of a block: `count` prefix rows, and behind them at kBlock + j the tree rows that any row sees.
-EAGLE_INLINE void stage(const Block& block, const HeadsView& view, int64_t count, const uint64_t* tree, float* to) {
-  const Problem& s = block.problem;
-  for (int64_t j = 0; j < count; ++j) load_position(block, view, block.index * kBlock + j, to + j * s.dims);
-  const int64_t context = s.context(block.b);
-  for (int64_t w = 0; w < kMaxMaskWords; ++w)
-    for (uint64_t bits = tree[w]; bits != 0; bits &= bits - 1) {
-      const int64_t j = w * kMaskWordBits + std::countr_zero(bits);
-      load_position(block, view, context + j, to + (kBlock + j) * s.dims);
+  static EAGLE_INLINE const T* zeros() {
+    alignas(64) static constexpr T kRow[kMaxHeadDim] = {};
+    return kRow;
+  }
+
+  EAGLE_INLINE Rows(const Block& block, HeadsView view, const uint64_t* tree, float* padded) {
+    std::fill_n(at, 2 * kBlock, zeros());
+    const PageTable pages = block.problem.p.pages;
+    const int64_t b = block.b, head = block.kv_head, first = block.index * kBlock, prefix = block.prefix;
+    for (int64_t j = 0; j < prefix; ++j)
+      if (const CacheRow row = locate(pages, b, first + j); row.there) at[j] = row_of<T>(view, row, head);
+    const int64_t context = block.problem.context(b);
+    for (int64_t w = 0; w < kMaxMaskWords; ++w)
+      for (uint64_t bits = tree[w]; bits != 0; bits &= bits - 1) {
+        const int64_t j = w * kMaskWordBits + std::countr_zero(bits);
+        at[kBlock + j] = row_of<T>(view, locate(pages, b, context + j), head);
+      }
+    if (block.problem.padded_floats() > 0) copy_padded(block.problem, reinterpret_cast<T*>(padded));
+  }
+
+  // Rows whose width is not that of whole tiles, with zeros behind them.
+  EAGLE_INLINE void copy_padded(const Problem& s, T* copy) {
+    for (int64_t j = 0; j < 2 * kBlock; ++j, copy += s.dims) {
+      if (at[j] == zeros()) continue;
+      std::memcpy(copy, at[j], s.p.head_dim * sizeof(T));
+      std::memset(static_cast<void*>(copy + s.p.head_dim), 0, (s.dims - s.p.head_dim) * sizeof(T));
+      at[j] = copy;
     }
-}
+  }
 
-// scores [rows][kBlock] of staged keys first..last, whole tiles.
-EAGLE_INLINE void score_keys(const Problem& s, Scratch& scratch, int64_t first, int64_t last, float* scores) {
-  for (int64_t j = first; j < last; j += kTileColumns) {
-    transpose_keys(scratch.staged.get() + j * s.dims, s.dims, s.dims, scratch.keys.get());
-    score_rows(scratch.query.get(), s.rows, s.dims, scratch.keys.get(), scores + j % kBlock, kBlock);
+  // Asks for the rows of a tile, to be read soon.
+  EAGLE_INLINE void fetch(int64_t first, int64_t count, int64_t dims) const {
+    for (int64_t j = first; j < std::min(first + count, 2 * kBlock); ++j)
+      for (int64_t c = 0; c < dims; c += 64 / sizeof(T)) __builtin_prefetch(at[j] + c);
+  }
+};
+
+// scores [rows][kBlock] of keys first..last, whole tiles. Meanwhile the next keys and these keys' values are fetched.
+template <class Step, class T = typename Step::Element>
+EAGLE_INLINE void score_keys(const Problem& s, Scratch& scratch, const Rows<T>& keys, const Rows<T>& values,
+                             int64_t first, int64_t last, float* scores) {
+  constexpr int64_t kColumns = kTileColumns<Step::kLanes>;
+  const int64_t depth = s.dims / Step::kElements;
+  for (int64_t j = first; j < last; j += kColumns) {
+    keys.fetch(j + kColumns, kColumns, s.dims);
+    values.fetch(j, kColumns, s.dims);
+    transpose_keys<Step>(keys.at + j, depth, scratch.keys.get());
+    score_rows<Step>(scratch.query.get(), s.rows, depth, scratch.keys.get(), s.p.scale * kLog2E, scores + j % kBlock,
+                     kBlock);
   }
 }
 
 // A prefix row that a paged cache does not have weighs nothing.
-EAGLE_INLINE void hide_missing(const Block& block, int64_t prefix, float* scores) {
+EAGLE_INLINE void hide_missing(const Block& block, float* scores) {
   const Problem& s = block.problem;
   if (!s.p.pages.ids) return;
-  for (int64_t j = 0; j < prefix; ++j)
+  for (int64_t j = 0; j < block.prefix; ++j)
     if (!locate(s.p.pages, block.b, block.index * kBlock + j).there)
       for (int64_t r = 0; r < s.rows; ++r) scores[r * kBlock + j] = -INFINITY;
 }
 
 // The ancestors of a query row that fall into a block, as tree columns; returns how many.
-EAGLE_INLINE int64_t pick_ancestors(const Block& block, int64_t row, int64_t room, int32_t* columns) {
+EAGLE_INLINE int64_t pick_ancestors(const Block& block, int64_t row, int32_t* columns) {
   const Problem& s = block.problem;
   int64_t skip = std::max<int64_t>(0, block.index * kBlock - s.context(block.b));  // those of earlier blocks
   int64_t count = 0;
   for (int64_t w = 0; w < kMaxMaskWords; ++w)
-    for (uint64_t bits = s.ancestors(block.b, row, w); bits != 0 && count < room; bits &= bits - 1)
+    for (uint64_t bits = s.ancestors(block.b, row, w); bits != 0 && count < kBlock - block.prefix; bits &= bits - 1)
       if (skip-- <= 0) columns[count++] = static_cast<int32_t>(w * kMaskWordBits + std::countr_zero(bits));
   return count;
 }
 
 // output += sum of weights[i] * values[columns[i]], continuing the chains that value_tile began.
-EAGLE_INLINE void add_ancestors(const float* weights, const int32_t* columns, int64_t count, const float* values,
+template <class T>
+EAGLE_INLINE void add_ancestors(const float* weights, const int32_t* columns, int64_t count, const T* const* values,
                                 int64_t dims, float* output) {
   for (int64_t c = 0; c < dims; c += kLanes) {
     vfloat acc = load(output + c);
-    for (int64_t i = 0; i < count; ++i) acc += splat(weights[i]) * load(values + columns[i] * dims + c);
+    for (int64_t i = 0; i < count; ++i) acc += splat(weights[i]) * load(values[columns[i]] + c);
     store(output + c, acc);
   }
 }
 
 // One block of every row's sequence, for the query heads of one kv head: scores, softmax, weighted values.
-EAGLE_MULTIVERSION void attend_block(const Block& block, Scratch& scratch) {
+template <class Step>
+EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
+  using T = typename Step::Element;
   const Problem& s = block.problem;
-  const int64_t prefix = std::clamp<int64_t>(s.context(block.b) - block.index * kBlock, 0, kBlock);
   uint64_t tree[kMaxMaskWords] = {};
-  if (prefix < kBlock)
+  if (block.prefix < kBlock)
     for (int64_t row = 0; row < s.p.num_rows; ++row)
       for (int64_t w = 0; w < kMaxMaskWords; ++w) tree[w] |= s.ancestors(block.b, row, w);
   const int64_t tree_end =
       tree[1] ? 2 * kMaskWordBits - std::countl_zero(tree[1]) : kMaskWordBits - std::countl_zero(tree[0]);
 
-  load_query(block, scratch.query.get());
-  stage(block, s.p.key, prefix, tree, scratch.staged.get());
-  score_keys(s, scratch, 0, prefix, scratch.scores.get());
-  hide_missing(block, prefix, scratch.scores.get());
-  score_keys(s, scratch, kBlock, kBlock + tree_end, scratch.tree_scores.get());
+  load_query<Step>(block, scratch.query.get());
+  const Rows<T> keys(block, s.p.key, tree, scratch.padded[0].get());
+  keys.fetch(0, kTileColumns<Step::kLanes>, s.dims);
+  const Rows<T> values(block, s.p.value, tree, scratch.padded[1].get());
+  score_keys<Step>(s, scratch, keys, values, 0, block.prefix, scratch.scores.get());
+  hide_missing(block, scratch.scores.get());
+  score_keys<Step>(s, scratch, keys, values, kBlock, kBlock + tree_end, scratch.tree_scores.get());
 
   int32_t columns[kBlock];
   for (int64_t r = 0; r < s.rows; ++r) {
     float* scores = scratch.scores.get() + r * kBlock;
-    const int64_t picked = pick_ancestors(block, r / s.group, kBlock - prefix, columns);
-    for (int64_t i = 0; i < picked; ++i) scores[prefix + i] = scratch.tree_scores[r * kBlock + columns[i]];
+    const int64_t picked = pick_ancestors(block, r / s.group, columns);
+    for (int64_t i = 0; i < picked; ++i) scores[block.prefix + i] = scratch.tree_scores[r * kBlock + columns[i]];
     float* state = block.partial + r * s.partial_stride + s.dims;
-    state[1] = softmax_block(scores, prefix + picked, state);
+    state[1] = softmax_block(scores, block.prefix + picked, state);
   }
 
-  const float* values = scratch.staged.get();
-  stage(block, s.p.value, prefix, tree, scratch.staged.get());
-  value_rows(scratch.scores.get(), kBlock, s.rows, values, s.dims, prefix, block.partial, s.partial_stride);
+  value_rows<Step::kLanes>(scratch.scores.get(), kBlock, s.rows, values.at, s.dims, block.prefix, block.partial,
+                           s.partial_stride);
   if (tree_end == 0) return;
   for (int64_t r = 0; r < s.rows; ++r) {
-    const int64_t picked = pick_ancestors(block, r / s.group, kBlock - prefix, columns);
-    add_ancestors(scratch.scores.get() + r * kBlock + prefix, columns, picked, values + kBlock * s.dims, s.dims,
+    const int64_t picked = pick_ancestors(block, r / s.group, columns);
+    add_ancestors(scratch.scores.get() + r * kBlock + block.prefix, columns, picked, values.at + kBlock, s.dims,
                   block.partial + r * s.partial_stride);
   }
 }
+
+// BFloat16Scores: how bfloat16 keys are multiplied; all others go by fused multiply-adds.
+template <class BFloat16Scores>
+EAGLE_INLINE void attend_any(const Block& block, Scratch& scratch) {
+  switch (block.problem.p.dtype) {
+    case DType::kFloat32:
+      return attend<FusedScores<BFloat16Scores::kLanes, float>>(block, scratch);
+    case DType::kBFloat16:
+      return attend<BFloat16Scores>(block, scratch);
+    case DType::kFloat16:
+      return attend<FusedScores<BFloat16Scores::kLanes, float16>>(block, scratch);
+  }
+}
+
+using Attend = void (*)(const Block& block, Scratch& scratch);
+
+#define EAGLE_ATTEND(name, BFloat16Scores, ...) \
+  __VA_ARGS__ void name(const Block& block, Scratch& scratch) { attend_any<BFloat16Scores>(block, scratch); }
+
+using Baseline = FusedScores<4, bfloat16>;
+using Avx2 = FusedScores<8, bfloat16>;
+using Avx512 = FusedScores<16, bfloat16>;
+EAGLE_ATTEND(attend_baseline, Baseline, )
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+EAGLE_ATTEND(attend_avx2, Avx2, __attribute__((target("arch=x86-64-v3"))))
+EAGLE_ATTEND(attend_avx512, Avx512, __attribute__((target("arch=x86-64-v4"))))
+EAGLE_ATTEND(attend_avx512_bf16, DotScores, __attribute__((target("arch=x86-64-v4,avx512bf16"))))
+
+Attend attend_block() {
+  static const Attend best = __builtin_cpu_supports("avx512bf16")  ? attend_avx512_bf16
+                             : __builtin_cpu_supports("x86-64-v4") ? attend_avx512
+                             : __builtin_cpu_supports("x86-64-v3") ? attend_avx2
+                                                                   : attend_baseline;
+  return best;
+}
+#else
+Attend attend_block() { return attend_baseline; }
+#endif
 
 // Merges the next block of a row into what came before: both are rescaled to the common maximum.
 EAGLE_MULTIVERSION void merge_block(const float* next, float* sofar, int64_t dims) {
@@ -277,8 +337,8 @@ void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for) {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t g = item / count, i = item % count, b = g / p.num_kv_heads;
         if (first + i >= blocks[b]) continue;
-        attend_block({s, b, g % p.num_kv_heads, first + i, partials.get() + (i * rows + g * s.rows) * s.partial_stride},
-                     scratch);
+        float* partial = partials.get() + (i * rows + g * s.rows) * s.partial_stride;
+        attend_block()({s, b, g % p.num_kv_heads, first + i, partial}, scratch);
       }
     });
     parallel_for(rows, 64, [&](int64_t begin, int64_t end) {
