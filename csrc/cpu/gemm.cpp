@@ -11,15 +11,15 @@ namespace {
 
 constexpr int64_t kPad = 32;  // packed rows are a whole number of steps on every instruction set
 constexpr int kTileOutputs = Product::kTileOutputs;
+constexpr int64_t kFetchedAhead = 8 << 10;  // bytes at least, unless rows are long: a memory's latency of reading
 
-// Memory to be read soon, asked for a step at a time (at once it would delay what is read now), into the second-level
-// cache.
+// Memory to be read soon, asked for a step at a time: at once it would delay what is read now.
 struct Fetch {
   const char* next;
   int64_t step;
 
   EAGLE_INLINE void advance() {
-    for (const char* end = next + step; next < end; next += 64) __builtin_prefetch(next, 0, 2);
+    for (const char* end = next + step; next < end; next += 64) __builtin_prefetch(next);
   }
 };
 
@@ -87,18 +87,19 @@ EAGLE_INLINE void multiply_rows(const Inputs& in, int64_t row, int64_t rows, con
   }
 }
 
-// All input rows pass over four weight rows while the next four are fetched, a few lines at each step.
+// All input rows pass over four weight rows while four of the next are fetched, a few lines at each step.
 template <class Step>
 EAGLE_INLINE void multiply_block(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
   using T = typename Step::Element;
   const T* first = static_cast<const T*>(weight.data) + begin * in.inner;
   const int64_t outputs = end - begin, tiles = (in.rows + kTileRows<Step::kLanes> - 1) / kTileRows<Step::kLanes>;
   const int64_t fetch_step = kTileOutputs * 2 * Step::kLanes * static_cast<int64_t>(sizeof(T)) / tiles;
-  const int64_t fetch_tile = kTileOutputs * in.inner * static_cast<int64_t>(sizeof(T)) / tiles;
+  const int64_t tile_bytes = kTileOutputs * in.inner * static_cast<int64_t>(sizeof(T)), fetch_tile = tile_bytes / tiles;
+  const int64_t ahead = tile_bytes <= kFetchedAhead ? 2 * kTileOutputs : kTileOutputs;
   for (int64_t o = 0; o < outputs; o += kTileOutputs) {
     const T* tile[kTileOutputs];
     for (int t = 0; t < kTileOutputs; ++t) tile[t] = first + std::min(o + t, outputs - 1) * in.inner;
-    const char* next = reinterpret_cast<const char*>(first + (o + kTileOutputs) * in.inner);
+    const char* next = reinterpret_cast<const char*>(first + (o + ahead) * in.inner);
     for (int64_t i = 0; i < tiles; ++i) {  // even tiles: 8 rows are 4 + 4, not 6 + 2
       const int64_t row = in.rows * i / tiles, rows = in.rows * (i + 1) / tiles - row;
       multiply_rows<Step>(in, row, rows, tile, {next + i * fetch_tile, fetch_step}, out + o);
