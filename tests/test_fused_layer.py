@@ -94,6 +94,31 @@ def replace_norm(layer: Any) -> None:
     layer.post_attention_layernorm = DoubledNorm(layer.post_attention_layernorm)
 
 
+class DoubledMlp(nn.Module):
+    """Holds what an MLP of transformers holds."""
+
+    def __init__(self, mlp: Any):
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj, self.act_fn = (
+            mlp.gate_proj,
+            mlp.up_proj,
+            mlp.down_proj,
+            mlp.act_fn,
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * self.down_proj(self.act_fn(self.gate_proj(x)) * self.up_proj(x))
+
+
+def test_an_mlp_of_somebody_elses_keeps_its_say():
+    model = tiny_target()
+    before, layer = tree_logits(model, None), model.get_decoder().layers[1]
+    layer.mlp = DoubledMlp(layer.mlp)
+    after = tree_logits(model, None)
+    assert (after - before).abs().max() > 0.1
+    torch.testing.assert_close(after, tree_logits(model, False), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("change", [replace_by_doubled, double_by_hook, double_by_forward, replace_norm])
 def test_a_part_of_somebody_elses_keeps_its_say(change):
     model = tiny_target()

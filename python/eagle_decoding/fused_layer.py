@@ -11,7 +11,7 @@ from eagle_decoding.layer import AttentionBlock, GatedMlp
 from eagle_decoding.matrix import Matrix, side_by_side
 
 MODELS = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3")
-LAYERS, RMS_NORMS = ([model + part for model in MODELS] for part in ("DecoderLayer", "RMSNorm"))
+LAYERS, RMS_NORMS, MLPS = ([model + part for model in MODELS] for part in ("DecoderLayer", "RMSNorm", "MLP"))
 OF_TRANSFORMERS = "transformers.utils.output_capturing"  # whose hooks do nothing unless a forward asks for its states
 
 
@@ -74,8 +74,8 @@ def attention_block(layer: Any) -> AttentionBlock | None:
 
 
 def gated_mlp(mlp: Any) -> GatedMlp | None:
-    """A gated MLP, gate and up side by side; None for experts, other activations and biases."""
-    if not hasattr(mlp, "gate_proj") or not is_silu(mlp) or not plain(mlp.gate_proj, mlp.up_proj, mlp.down_proj):
+    """A gated MLP, gate and up side by side; None for experts, other modules, activations and biases."""
+    if type(mlp).__name__ not in MLPS or not is_silu(mlp) or not plain(mlp.gate_proj, mlp.up_proj, mlp.down_proj):
         return None
     if any(projection.bias is not None for projection in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)):
         return None

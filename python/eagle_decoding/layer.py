@@ -13,11 +13,12 @@ from eagle_decoding.matrix import Matrix
 class AttentionBlock:
     """Everything between the norm in front of attention and the MLP.
 
-    qkv, qkv_bias:  the projections to query heads, key heads and value heads, one below the other
-    output:         the projection of what attention found
-    norm, eps:      the norm in front of the MLP; eps is that of all norms
+    qkv, qkv_bias:  [(num_heads + 2 * num_kv_heads) * head_dim, width] and its bias [...], the projections to query
+                    heads, key heads and value heads, one below the other
+    output:         [hidden, num_heads * head_dim], the projection of what attention found
+    norm, eps:      [hidden], the norm in front of the MLP; eps is that of all norms
     scale:          of the dot products
-    q_norm, k_norm: the norms of each query and key head, if there are any
+    q_norm, k_norm: [head_dim] each, the norms of every query and key head, if there are any
     """
 
     qkv: Matrix
@@ -71,13 +72,17 @@ class AttentionBlock:
 
 @dataclass(frozen=True)
 class GatedMlp:
-    """gate_up: gate rows first."""
+    """A gated MLP and the residual behind it.
+
+    gate_up: [2 * intermediate, hidden], gate rows first
+    down:    [hidden, intermediate]
+    """
 
     gate_up: Matrix
     down: Matrix
 
     def __call__(self, normed: Tensor, residual: Tensor) -> Tensor:
-        """[batch, rows, hidden]"""
+        """The residual stream behind the MLP; normed, residual and it are [batch, rows, hidden]."""
         return eagle_kernels.draft_mlp(
             normed, self.gate_up.weight, self.down.weight, residual, self.gate_up.scale, self.down.scale
         )

@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 import eagle_kernels
-from eagle_decoding.fused_layer import LAYERS, RMS_NORMS, is_silu, layer_forward
+from eagle_decoding.fused_layer import LAYERS, MLPS, RMS_NORMS, is_silu, layer_forward
 
 MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
 
@@ -76,7 +76,7 @@ def fused_forward(module: Any, linear: bool) -> Callable[..., Any] | None:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
     if linear and type(module).__name__ == "MixtralSparseMoeBlock" and is_silu(module.experts):
         return experts_forward(module)
-    if all(hasattr(module, name) for name in ("gate_proj", "up_proj", "down_proj")) and is_silu(module):
+    if type(module).__name__ in MLPS and is_silu(module):
         return lambda x: module.down_proj(eagle_kernels.silu_mul(module.gate_proj(x), module.up_proj(x)))
     return None
 
