@@ -80,31 +80,30 @@ struct FusedStep {
   using Packed = float;
   using Weight = Pair<kLanes>;
 
-  // An input row as the lanes of a weight want it: of its own type, or of fp8.
+  // An input row as the lanes of a weight want it, of its own type or of fp8: a step's elements every `stride`.
   template <class In>
-  static EAGLE_INLINE void pack(const In* row, int64_t inner, float* out) {
-    for (int64_t k = 0; k < inner; k += 2 * kLanes) {
+  static EAGLE_INLINE void pack(const In* row, int64_t inner, float* out, int64_t stride) {
+    for (int64_t k = 0; k < inner; k += 2 * kLanes, out += stride) {
       auto pair = k + 2 * kLanes <= inner ? load_pair<kLanes>(row + k) : load_rest<kLanes>(row + k, inner - k);
       if constexpr (std::is_same_v<T, float8> && !std::is_same_v<In, bfloat16>)
         pair = split<kLanes>(pair, kEachLane<kLanes>);
-      std::memcpy(out + k, &pair, sizeof pair);
+      std::memcpy(out, &pair, sizeof pair);
     }
   }
 
   static EAGLE_INLINE Weight load(const T* p) { return load_pair<kLanes>(p); }
 
   template <int kRows>
-  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, int64_t stride,
-                                      const Weight* weight) {
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, const Weight* weight) {
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
-      const auto value = read<typename Lanes<kLanes>::Float>(x + r * stride);
+      const auto value = read<typename Lanes<kLanes>::Float>(x + r * 2 * kLanes);
 #pragma GCC unroll 4
       for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] += value * weight[t].first;
     }
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
-      const auto value = read<typename Lanes<kLanes>::Float>(x + r * stride + kLanes);
+      const auto value = read<typename Lanes<kLanes>::Float>(x + r * 2 * kLanes + kLanes);
 #pragma GCC unroll 4
       for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] += value * weight[t].second;
     }
@@ -118,20 +117,22 @@ struct DotStep {
   using Packed = bfloat16;
   using Weight = Lanes<kLanes>::Word;
 
-  static EAGLE_INLINE void pack(const bfloat16* row, int64_t inner, bfloat16* out) {
-    std::memcpy(out, row, inner * sizeof *row);
-    const int64_t rest = -inner & (2 * kLanes - 1);
-    std::memset(static_cast<void*>(out + inner), 0, rest * sizeof *out);
+  static EAGLE_INLINE void pack(const bfloat16* row, int64_t inner, bfloat16* out, int64_t stride) {
+    int64_t k = 0;
+    for (; k + 2 * kLanes <= inner; k += 2 * kLanes, out += stride) write(out, read<Weight>(row + k));
+    if (k == inner) return;
+    bfloat16 rest[2 * kLanes] = {};
+    std::memcpy(rest, row + k, (inner - k) * sizeof *row);
+    write(out, read<Weight>(rest));
   }
 
   static EAGLE_INLINE Weight load(const bfloat16* p) { return read<Weight>(p); }
 
   template <int kRows>
-  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, int64_t stride,
-                                      const Weight* weight) {
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, const Weight* weight) {
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
-      const auto pairs = read<Weight>(x + r * stride);
+      const auto pairs = read<Weight>(x + r * 2 * kLanes);
 #pragma GCC unroll 4
       for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, weight[t]);
     }

@@ -28,8 +28,8 @@ EAGLE_INLINE To read(const T* p) {
   return value;
 }
 
-template <class V>
-EAGLE_INLINE void write(float* p, V value) {
+template <class T, class V>
+EAGLE_INLINE void write(T* p, V value) {
   std::memcpy(p, &value, sizeof value);
 }
 

@@ -1,0 +1,185 @@
+// A block of outputs: tiles of up to six input rows by four weight rows, accumulated in registers along k.
+//
+// Long rows go piece by piece, each piece over the whole block, so that the inputs' piece stays in the first-level
+// cache. Between pieces the lanes of a chain rest in memory: what is added, and in which order, is the same as in one
+// go.
+#pragma once
+#include <algorithm>
+#include <cstring>
+
+#include "cpu/gemm.h"
+#include "cpu/gemm_step.h"
+
+namespace eagle::cpu {
+
+constexpr int64_t kMaxStep = 32;             // elements; a multiple of every instruction set's steps
+constexpr int64_t kInputBytes = 24 << 10;    // of a piece, over all rows: half a first-level cache
+constexpr int64_t kMinPiece = 512;           // elements; the beginnings and ends of shorter ones cost too much
+constexpr int64_t kMaxPieceRows = 48;        // more rows are bound by arithmetic
+constexpr int64_t kFetchedAhead = 16 << 10;  // bytes: what a memory delivers within its latency, and some
+
+// Packed input rows: tile by tile, in a tile step by step along k, in a step row by row.
+struct Inputs {
+  float* data;  // or bfloat16, packed twice as densely
+  int64_t rows, inner;
+
+  int64_t padded() const { return (inner + kMaxStep - 1) / kMaxStep * kMaxStep; }
+};
+
+// Input rows in tiles of nearly one size: 8 rows are 4 + 4, not 6 + 2.
+template <class Step>
+struct RowTiles {
+  static constexpr int kMaxRows = Step::kLanes == 16 ? 6 : 3;  // 24 accumulators of 32 registers, or 12 of 16
+  int64_t rows, count = (rows + kMaxRows - 1) / kMaxRows;
+
+  int64_t begin(int64_t tile) const { return rows * tile / count; }
+  int64_t of(int64_t row) const { return ((row + 1) * count - 1) / rows; }
+};
+
+// Weights to be read soon, asked for evenly: many at once would delay what is read now.
+struct Fetch {
+  const char* next;
+  int64_t stride, advance;
+
+  // kBytes in each of kPlaces places.
+  template <int kPlaces, int kBytes>
+  EAGLE_INLINE void step() {
+#pragma GCC unroll 4
+    for (int place = 0; place < kPlaces; ++place)
+#pragma GCC unroll 2
+      for (int byte = 0; byte < kBytes; byte += 64) __builtin_prefetch(next + place * stride + byte);
+    next += advance;
+  }
+};
+
+// The lanes of one input row's chains with four weight rows.
+template <int kLanes>
+struct Chains {
+  typename Lanes<kLanes>::Float lanes[Product::kTileOutputs];
+};
+
+struct Piece {
+  int64_t size;
+  bool first, last;
+};
+
+// One row needs no pieces: it is read once for every four weight rows, which take more of the cache.
+template <class Step>
+int64_t piece_size(const Inputs& in) {
+  const int64_t whole = std::max<int64_t>(in.inner, 1);  // without elements, sums are zero all the same
+  if (in.rows == 1 || in.rows > kMaxPieceRows) return whole;
+  const int64_t bytes = in.rows * in.inner * static_cast<int64_t>(sizeof(typename Step::Packed));
+  const int64_t pieces = std::min((bytes + kInputBytes - 1) / kInputBytes, in.inner / kMinPiece);
+  if (pieces < 2) return whole;
+  return ((in.inner + pieces - 1) / pieces + kMaxStep - 1) / kMaxStep * kMaxStep;
+}
+
+// kRows packed input rows times four weight rows, over a piece of both; of the weights to come, kFetched for each four.
+template <class Step, int kRows, int kFetched>
+EAGLE_INLINE void multiply_tile(const typename Step::Packed* x, const typename Step::Element* const* weight,
+                                const Piece& piece, Fetch fetch, Chains<Step::kLanes>* chains, float* out) {
+  using Element = typename Step::Element;
+  constexpr int kTileOutputs = Product::kTileOutputs, kWidth = 2 * Step::kLanes;  // elements of a step
+  Accumulators<Step::kLanes, kRows> acc;
+#pragma GCC unroll 6
+  for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+    for (int t = 0; t < kTileOutputs; ++t)
+      acc[r][t] = piece.first ? typename Lanes<Step::kLanes>::Float{} : chains[r].lanes[t];
+  typename Step::Weight w[kTileOutputs];
+  int64_t k = 0;
+  for (; k + kWidth <= piece.size; k += kWidth, x += kRows * kWidth) {
+#pragma GCC unroll 4
+    for (int t = 0; t < kTileOutputs; ++t) w[t] = Step::load(weight[t] + k);
+    fetch.step<kFetched, kWidth * sizeof(Element)>();
+    Step::template accumulate<kRows>(acc, x, w);
+  }
+  if (k < piece.size) {
+#pragma GCC unroll 4
+    for (int t = 0; t < kTileOutputs; ++t) {
+      Element rest[kWidth] = {};  // nothing past the row is read
+      std::memcpy(rest, weight[t] + k, (piece.size - k) * sizeof rest[0]);
+      w[t] = Step::load(rest);
+    }
+    Step::template accumulate<kRows>(acc, x, w);
+  }
+  if (piece.last) {
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r) store_sums<Step::kLanes>(acc[r], out + r * Product::kMaxBlock);
+  } else {
+#pragma GCC unroll 6
+    for (int r = 0; r < kRows; ++r)
+#pragma GCC unroll 4
+      for (int t = 0; t < kTileOutputs; ++t) chains[r].lanes[t] = acc[r][t];
+  }
+}
+
+// The same for a number of rows that a tile can have.
+template <class Step, int kFetched, class... Arguments>
+EAGLE_INLINE void multiply_rows(int64_t rows, const Arguments&... arguments) {
+  switch (rows) {
+    case 1:
+      return multiply_tile<Step, 1, kFetched>(arguments...);
+    case 2:
+      return multiply_tile<Step, 2, kFetched>(arguments...);
+    case 3:
+      return multiply_tile<Step, 3, kFetched>(arguments...);
+  }
+  if constexpr (RowTiles<Step>::kMaxRows > 3) {
+    switch (rows) {
+      case 4:
+        return multiply_tile<Step, 4, kFetched>(arguments...);
+      case 5:
+        return multiply_tile<Step, 5, kFetched>(arguments...);
+      case 6:
+        return multiply_tile<Step, 6, kFetched>(arguments...);
+    }
+  }
+}
+
+// Weight rows begin..end-1 times all input rows. While a tile of input rows passes over four weight rows, it fetches
+// kFetched of four later ones, until all four are fetched.
+template <class Step, int kFetched>
+EAGLE_INLINE void multiply_fetching(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
+  using Element = typename Step::Element;
+  constexpr int64_t kTileOutputs = Product::kTileOutputs, kSize = sizeof(Element), kBytes = 2 * Step::kLanes * kSize;
+  alignas(64) Chains<Step::kLanes> chains[kMaxPieceRows * Product::kMaxBlock / kTileOutputs];  // for several pieces
+  const auto* x = reinterpret_cast<const typename Step::Packed*>(in.data);
+  const Element* rows = static_cast<const Element*>(weight.data) + begin * in.inner;
+  const RowTiles<Step> tiles{in.rows};
+  const int64_t outputs = end - begin, stride = in.inner * kSize, size = piece_size<Step>(in);
+  const int64_t ahead = kTileOutputs * std::max<int64_t>(1, kFetchedAhead / (kTileOutputs * size * kSize));
+  for (int64_t k = 0; k == 0 || k < in.inner; k += size) {
+    const Piece piece{std::min(size, in.inner - k), k == 0, k + size >= in.inner};
+    for (int64_t o = 0; o < outputs; o += kTileOutputs) {
+      const Element* tile[kTileOutputs];
+      for (int t = 0; t < kTileOutputs; ++t) tile[t] = rows + std::min(o + t, outputs - 1) * in.inner + k;
+      int64_t later = (o + ahead) * in.inner + k;  // of this piece, else of the next one, else of the next block
+      if (o + ahead >= outputs) later += piece.last ? -k : size - outputs * in.inner;
+      for (int64_t i = 0; i < tiles.count; ++i) {
+        const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
+        const auto* from = reinterpret_cast<const char*>(rows + later) + i * kFetched * stride;
+        Fetch fetch{from, stride, kBytes};
+        if (size == in.inner) fetch = {from, kBytes, kFetched * kBytes};  // whole rows one after the other
+        if (i * kFetched >= kTileOutputs) fetch = {reinterpret_cast<const char*>(tile[0]), 0, 0};
+        multiply_rows<Step, kFetched>(count, x + row * in.padded() + k * count, tile, piece, fetch,
+                                      chains + o / kTileOutputs * in.rows + row, out + row * Product::kMaxBlock + o);
+      }
+    }
+  }
+}
+
+template <class Step>
+EAGLE_INLINE void multiply_block(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
+  switch (RowTiles<Step>{in.rows}.count) {
+    case 1:
+      return multiply_fetching<Step, 4>(in, weight, begin, end, out);
+    case 2:
+    case 3:
+      return multiply_fetching<Step, 2>(in, weight, begin, end, out);
+    default:
+      return multiply_fetching<Step, 1>(in, weight, begin, end, out);
+  }
+}
+
+}  // namespace eagle::cpu
