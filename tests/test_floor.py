@@ -4,7 +4,7 @@ import io
 
 import pytest
 import torch
-from models import KINDS, eagle_decoder, prompts, random_head, tiny_target
+from models import EXPERTS, KINDS, eagle_decoder, prompts, random_head, tiny_target
 from rich.console import Console
 from test_cli import make_tokenizer
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -86,7 +86,7 @@ def test_work_grows_with_rows_context_and_batch():
     assert (one + one * 2).bytes == 3 * one.bytes
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mixtral"])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in EXPERTS])
 def test_streamed_weights_are_those_a_forward_multiplies(kind):
     """Linear layers and norms, the output projection once whether or not it is the embedding."""
     target = tiny_target(kind)
@@ -94,10 +94,11 @@ def test_streamed_weights_are_those_a_forward_multiplies(kind):
     assert streamed_elements(target) == sum(p.numel() for m in used for p in m.parameters())
 
 
-def test_a_mixture_of_experts_is_refused():
+@pytest.mark.parametrize("kind", EXPERTS)
+def test_a_mixture_of_experts_is_refused(kind):
     """How many experts a tree's rows reach depends on the text."""
-    decoder = eagle_decoder(tiny_target("mixtral"))
-    with pytest.raises(ValueError, match="dense targets, not for 'mixtral'"):
+    decoder = eagle_decoder(tiny_target(kind))
+    with pytest.raises(ValueError, match=f"dense targets, not for '{kind.replace('-', '_')}'"):
         round_model(decoder.target, decoder.draft)
 
 

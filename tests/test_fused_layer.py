@@ -49,6 +49,19 @@ def test_a_tree_scores_as_in_the_stock_layers(kind, device):
     torch.testing.assert_close(tree_logits(model, True).cpu(), stock, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("shares", [True, False], ids=["of the chosen", "of all"])
+def test_experts_weigh_by_their_probability(shares, device):
+    """Among the chosen experts, or among all of them: Qwen3's configuration says which."""
+    logits = {}
+    for fused in (True, False):
+        model = tiny_target("qwen3-moe").to(device)
+        for module in model.modules():
+            if hasattr(module, "norm_topk_prob"):
+                module.norm_topk_prob = shares
+        logits[fused] = tree_logits(model, fused)
+    torch.testing.assert_close(logits[True], logits[False], rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_once_is_nearer_to_the_model(dtype):
     """Against the same rounded weights in float64, of which neither path knows."""

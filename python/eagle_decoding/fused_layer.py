@@ -10,7 +10,7 @@ from eagle_decoding.attention import TreeContext
 from eagle_decoding.layer import AttentionBlock, GatedMlp
 from eagle_decoding.matrix import Matrix, side_by_side
 
-MODELS = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3")
+MODELS = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Qwen3Moe")
 LAYERS, RMS_NORMS, MLPS = ([model + part for model in MODELS] for part in ("DecoderLayer", "RMSNorm", "MLP"))
 OF_TRANSFORMERS = "transformers.utils.output_capturing"  # whose hooks do nothing unless a forward asks for its states
 

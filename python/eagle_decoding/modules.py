@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 import eagle_kernels
 from eagle_decoding.fused_layer import LAYERS, MLPS, RMS_NORMS, is_silu, layer_forward
 
+EXPERTS = ("MixtralSparseMoeBlock", "Qwen3MoeSparseMoeBlock")
 MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
 
 
@@ -74,7 +75,7 @@ def fused_forward(module: Any, linear: bool) -> Callable[..., Any] | None:
         return layer_forward(module)
     if type(module).__name__ in RMS_NORMS:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
-    if linear and type(module).__name__ == "MixtralSparseMoeBlock" and is_silu(module.experts):
+    if linear and type(module).__name__ in EXPERTS and is_silu(module.experts):
         return experts_forward(module)
     if type(module).__name__ in MLPS and is_silu(module):
         return lambda x: module.down_proj(eagle_kernels.silu_mul(module.gate_proj(x), module.up_proj(x)))
@@ -91,11 +92,12 @@ def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
 
 
 def experts_forward(block: Any) -> Callable[[Tensor], Tensor]:
-    """Mixtral's sparse block: an expert runs the rows that chose it, a row adds up its experts in order of its choice.
+    """A mixture of experts: an expert runs the rows that chose it, a row adds up its experts in order of its choice.
 
     Neither the products of a row nor the order of its sum depends on the rows around it.
     """
     gate, experts = block.gate, block.experts
+    shares = getattr(gate, "norm_topk_prob", True)  # Qwen3's may keep probabilities of all experts
 
     def forward(hidden_states: Tensor) -> Tensor:
         if hidden_states.shape[-2] > MAX_ROWS:
@@ -103,7 +105,9 @@ def experts_forward(block: Any) -> Callable[[Tensor], Tensor]:
         states = hidden_states.flatten(0, -2)
         logits = eagle_kernels.linear(states, gate.weight)
         weights, chosen = logits.float().softmax(-1).topk(gate.top_k, dim=-1)
-        weights = (weights / weights.sum(-1, keepdim=True)).to(states.dtype)
+        if shares:
+            weights = weights / weights.sum(-1, keepdim=True)
+        weights = weights.to(states.dtype)
         outputs = states.new_empty(*chosen.shape, states.shape[-1])
         for expert in chosen.unique().tolist():
             rows, place = (chosen == expert).nonzero(as_tuple=True)
