@@ -21,7 +21,7 @@ from eagle_decoding.tree import DraftTree
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 RESCALED = ("dynamic", "longrope")  # rotary embeddings of which a row depends on the largest position in the forward
-WINDOWED = ("mistral", "mixtral", "qwen3_moe")  # kinds whose every layer has the window of the configuration, if there is one
+WINDOWED = ("mistral", "mixtral", "qwen3_moe")  # kinds whose every layer has the configuration's window, if any
 MAX_HEAD_DIM = 256  # of tree_attention
 TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
 

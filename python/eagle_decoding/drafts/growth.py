@@ -84,14 +84,15 @@ class GrowingDraft:
             self.rule = self.chooser.choose()
         return propose_drawn(self, root_tokens, context_len)
 
-    def children(self, state: Tensor, topk: int, position_ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def children(self, state: Tensor, topk: int, context_len: Tensor, depth: int) -> tuple[Tensor, Tensor, Tensor]:
         """As `likeliest`; in coupled drafting once the noise is known that chooses the target's token.
 
-        position_ids: [batch] int32, position of the children
+        context_len: [batch] int32, position of the root
+        depth:       of the children
         """
         if self.coupling is None:
             return self.likeliest(state, topk)
-        return *self.coupling.topk(self.logits(state), position_ids, topk), self.fed_back(state)
+        return *self.coupling.topk(self.logits(state), context_len + depth, topk), self.fed_back(state)
 
     def grow(self, root_tokens: Tensor, context_len: Tensor) -> DraftTree:
         """Looks at topk children of the topk best nodes of each level, then keeps the best num_nodes of all it saw.
@@ -111,7 +112,7 @@ class GrowingDraft:
         state, slot = self.root_state, 1
         for depth in range(1, tree.max_depth + 1):
             row = (depth - 1) * tree.topk
-            logprobs, children, fed_back = self.children(state, tree.topk, context_len + depth)
+            logprobs, children, fed_back = self.children(state, tree.topk, context_len, depth)
             next_scores, next_slots, next_tokens, origin, mask = eagle_kernels.expand_tree(
                 *frontier, logprobs, children, scores, tokens, parents, slot, row
             )

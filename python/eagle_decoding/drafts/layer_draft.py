@@ -95,7 +95,7 @@ class LayerDraft(GrowingDraft):
                 mine, mask = tokens[:, level.parents].contiguous(), step.ancestor_mask.repeat(batch, 1, 1)
                 origin = step.origin.expand(batch, -1)
                 state = self.run(TreeRows(mine, origin, depth, context_len, mask, step.first_row), fed_back)
-            logprobs, children, fed_back = self.children(state, level.topk, context_len + depth + 1)
+            logprobs, children, fed_back = self.children(state, level.topk, context_len, depth + 1)
             return logprobs, children
 
         assert self.static is not None
