@@ -17,7 +17,7 @@ struct Kernels {
 
 template <class Step, class T>
 EAGLE_INLINE void pack_as(const void* row, const Inputs& to, int64_t index) {
-  constexpr int64_t kWidth = 2 * Step::kLanes;
+  constexpr int64_t kWidth = Step::kWidth;
   const RowTiles<Step> tiles{to.rows};
   const int64_t tile = tiles.of(index), first = tiles.begin(tile), rows = tiles.begin(tile + 1) - first;
   auto* packed = reinterpret_cast<typename Step::Packed*>(to.data) + first * to.padded();
@@ -36,23 +36,25 @@ EAGLE_INLINE void pack_any(DType dtype, const void* row, bool for_fp8, const Inp
       if (for_fp8) return pack_as<Fp8Step, float16>(row, to, index);
       return pack_as<FusedStep<kLanes, float16>, float16>(row, to, index);
     case DType::kBFloat16:
-      if (for_fp8) return pack_as<Fp8Step, bfloat16>(row, to, index);
+      if (for_fp8) return pack_as<typename BFloat16Step::ForFp8, bfloat16>(row, to, index);
       return pack_as<BFloat16Step, bfloat16>(row, to, index);
   }
 }
 
-EAGLE_INLINE void scale_block(const float* scale, int64_t rows, int64_t outputs, float* out) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t o = 0; o < outputs; ++o) out[r * Product::kMaxBlock + o] *= kFp8Factor * scale[o];
+// With fp8 weights, each output times its scale.
+template <class Step>
+EAGLE_INLINE void multiply_scaled(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
+  multiply_block<Step>(in, weight, begin, end, out);
+  for (int64_t r = 0; r < in.rows; ++r)
+    for (int64_t o = begin; o < end; ++o) out[r * Product::kMaxBlock + o - begin] *= Step::kFactor * weight.scale[o];
 }
 
 template <int kLanes, class BFloat16Step>
 EAGLE_INLINE void multiply_any(DType dtype, const Inputs& in, const Weight& weight, int64_t begin, int64_t end,
                                float* out) {
-  if (weight.scale) {
-    multiply_block<FusedStep<kLanes, float8>>(in, weight, begin, end, out);
-    return scale_block(weight.scale + begin, in.rows, end - begin, out);
-  }
+  if (weight.scale && dtype == DType::kBFloat16)
+    return multiply_scaled<typename BFloat16Step::ForFp8>(in, weight, begin, end, out);
+  if (weight.scale) return multiply_scaled<FusedStep<kLanes, float8>>(in, weight, begin, end, out);
   switch (dtype) {
     case DType::kFloat32:
       return multiply_block<FusedStep<kLanes, float>>(in, weight, begin, end, out);
@@ -81,10 +83,11 @@ EAGLE_KERNELS(baseline, Baseline, )
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 EAGLE_KERNELS(avx2, Avx2, __attribute__((target("arch=x86-64-v3"))))
 EAGLE_KERNELS(avx512, Avx512, __attribute__((target("arch=x86-64-v4"))))
-EAGLE_KERNELS(avx512_bf16, DotStep, __attribute__((target("arch=x86-64-v4,avx512bf16"))))
+EAGLE_KERNELS(avx512_bf16, DotStep, __attribute__((target("arch=x86-64-v4,avx512bf16,avx512vbmi"))))
 
 const Kernels& kernels() {
-  static const Kernels& best = __builtin_cpu_supports("avx512bf16")  ? avx512_bf16_kernels
+  const bool dots = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
+  static const Kernels& best = dots                                  ? avx512_bf16_kernels
                                : __builtin_cpu_supports("x86-64-v4") ? avx512_kernels
                                : __builtin_cpu_supports("x86-64-v3") ? avx2_kernels
                                                                      : baseline_kernels;

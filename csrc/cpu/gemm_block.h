@@ -12,7 +12,7 @@
 
 namespace eagle::cpu {
 
-constexpr int64_t kMaxStep = 32;             // elements; a multiple of every instruction set's steps
+constexpr int64_t kMaxStep = 64;             // elements; a multiple of every instruction set's steps
 constexpr int64_t kInputBytes = 24 << 10;    // of a piece, over all rows: half a first-level cache
 constexpr int64_t kMinPiece = 512;           // elements; the beginnings and ends of shorter ones cost too much
 constexpr int64_t kMaxPieceRows = 48;        // more rows are bound by arithmetic
@@ -29,8 +29,7 @@ struct Inputs {
 // Input rows in tiles of nearly one size: 8 rows are 4 + 4, not 6 + 2.
 template <class Step>
 struct RowTiles {
-  static constexpr int kMaxRows = Step::kLanes == 16 ? 6 : 3;  // 24 accumulators of 32 registers, or 12 of 16
-  int64_t rows, count = (rows + kMaxRows - 1) / kMaxRows;
+  int64_t rows, count = (rows + Step::kMaxRows - 1) / Step::kMaxRows;
 
   int64_t begin(int64_t tile) const { return rows * tile / count; }
   int64_t of(int64_t row) const { return ((row + 1) * count - 1) / rows; }
@@ -79,7 +78,7 @@ template <class Step, int kRows, int kFetched>
 EAGLE_INLINE void multiply_tile(const typename Step::Packed* x, const typename Step::Element* const* weight,
                                 const Piece& piece, Fetch fetch, Chains<Step::kLanes>* chains, float* out) {
   using Element = typename Step::Element;
-  constexpr int kTileOutputs = Product::kTileOutputs, kWidth = 2 * Step::kLanes;  // elements of a step
+  constexpr int kTileOutputs = Product::kTileOutputs, kWidth = Step::kWidth;
   Accumulators<Step::kLanes, kRows> acc;
 #pragma GCC unroll 6
   for (int r = 0; r < kRows; ++r)
@@ -125,10 +124,11 @@ EAGLE_INLINE void multiply_rows(int64_t rows, const Arguments&... arguments) {
     case 3:
       return multiply_tile<Step, 3, kFetched>(arguments...);
   }
-  if constexpr (RowTiles<Step>::kMaxRows > 3) {
+  if constexpr (Step::kMaxRows > 3) {
+    if (rows == 4) return multiply_tile<Step, 4, kFetched>(arguments...);
+  }
+  if constexpr (Step::kMaxRows > 4) {
     switch (rows) {
-      case 4:
-        return multiply_tile<Step, 4, kFetched>(arguments...);
       case 5:
         return multiply_tile<Step, 5, kFetched>(arguments...);
       case 6:
@@ -142,7 +142,7 @@ EAGLE_INLINE void multiply_rows(int64_t rows, const Arguments&... arguments) {
 template <class Step, int kFetched>
 EAGLE_INLINE void multiply_fetching(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
   using Element = typename Step::Element;
-  constexpr int64_t kTileOutputs = Product::kTileOutputs, kSize = sizeof(Element), kBytes = 2 * Step::kLanes * kSize;
+  constexpr int64_t kTileOutputs = Product::kTileOutputs, kSize = sizeof(Element), kBytes = Step::kWidth * kSize;
   alignas(64) Chains<Step::kLanes> chains[kMaxPieceRows * Product::kMaxBlock / kTileOutputs];  // for several pieces
   const auto* x = reinterpret_cast<const typename Step::Packed*>(in.data);
   const Element* rows = static_cast<const Element*>(weight.data) + begin * in.inner;

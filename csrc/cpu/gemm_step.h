@@ -1,5 +1,6 @@
 // How an instruction set multiplies a step of input rows by four weight rows: its vectors, loads, products and sums.
 #pragma once
+#include <algorithm>
 #include <cstring>
 #include <type_traits>
 #include <utility>
@@ -75,7 +76,11 @@ using Accumulators = typename Lanes<kLanes>::Float[kRows][Product::kTileOutputs]
 // 2 * kLanes elements at a time by fused multiply-adds; input rows are packed as float32. T: elements of the weight.
 template <int kVectorLanes, class T>
 struct FusedStep {
-  static constexpr int kLanes = kVectorLanes;
+  static constexpr int kLanes = kVectorLanes, kWidth = 2 * kLanes;
+  static constexpr int kMaxRows = kLanes == 16 ? 6 : 3;  // of a tile: 24 accumulators of 32 registers, or 12 of 16
+  static constexpr float kFactor =
+      std::is_same_v<T, float8> ? kFp8Factor : 1;  // of a weight over what load makes of it
+  using ForFp8 = FusedStep<kLanes, float8>;
   using Element = T;
   using Packed = float;
   using Weight = Pair<kLanes>;
@@ -83,8 +88,8 @@ struct FusedStep {
   // An input row as the lanes of a weight want it, of its own type or of fp8: a step's elements every `stride`.
   template <class In>
   static EAGLE_INLINE void pack(const In* row, int64_t inner, float* out, int64_t stride) {
-    for (int64_t k = 0; k < inner; k += 2 * kLanes, out += stride) {
-      auto pair = k + 2 * kLanes <= inner ? load_pair<kLanes>(row + k) : load_rest<kLanes>(row + k, inner - k);
+    for (int64_t k = 0; k < inner; k += kWidth, out += stride) {
+      auto pair = k + kWidth <= inner ? load_pair<kLanes>(row + k) : load_rest<kLanes>(row + k, inner - k);
       if constexpr (std::is_same_v<T, float8> && !std::is_same_v<In, bfloat16>)
         pair = split<kLanes>(pair, kEachLane<kLanes>);
       std::memcpy(out, &pair, sizeof pair);
@@ -97,31 +102,34 @@ struct FusedStep {
   static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, const Weight* weight) {
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
-      const auto value = read<typename Lanes<kLanes>::Float>(x + r * 2 * kLanes);
+      const auto value = read<typename Lanes<kLanes>::Float>(x + r * kWidth);
 #pragma GCC unroll 4
       for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] += value * weight[t].first;
     }
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
-      const auto value = read<typename Lanes<kLanes>::Float>(x + r * 2 * kLanes + kLanes);
+      const auto value = read<typename Lanes<kLanes>::Float>(x + r * kWidth + kLanes);
 #pragma GCC unroll 4
       for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] += value * weight[t].second;
     }
   }
 };
 
+struct Fp8DotStep;
+
 // 32 bfloat16 at a time by AVX-512's dot products of pairs: half the instructions, and nothing is converted.
 struct DotStep {
-  static constexpr int kLanes = 16;
+  static constexpr int kLanes = 16, kWidth = 2 * kLanes, kMaxRows = 6;
+  using ForFp8 = Fp8DotStep;
   using Element = bfloat16;
   using Packed = bfloat16;
   using Weight = Lanes<kLanes>::Word;
 
   static EAGLE_INLINE void pack(const bfloat16* row, int64_t inner, bfloat16* out, int64_t stride) {
     int64_t k = 0;
-    for (; k + 2 * kLanes <= inner; k += 2 * kLanes, out += stride) write(out, read<Weight>(row + k));
+    for (; k + kWidth <= inner; k += kWidth, out += stride) write(out, read<Weight>(row + k));
     if (k == inner) return;
-    bfloat16 rest[2 * kLanes] = {};
+    bfloat16 rest[kWidth] = {};
     std::memcpy(rest, row + k, (inner - k) * sizeof *row);
     write(out, read<Weight>(rest));
   }
@@ -132,10 +140,69 @@ struct DotStep {
   static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, const Weight* weight) {
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
-      const auto pairs = read<Weight>(x + r * 2 * kLanes);
+      const auto pairs = read<Weight>(x + r * kWidth);
 #pragma GCC unroll 4
       for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, weight[t]);
     }
+  }
+};
+
+// fp8 numbers are bfloat16 numbers too: the bytes of each, by sign and magnitude without the sign.
+struct Fp8Bytes {
+  uint8_t low[128], high[128];
+
+  constexpr Fp8Bytes() : low(), high() {
+    constexpr uint16_t kSubnormal[8] = {0, 0x3b00, 0x3b80, 0x3bc0, 0x3c00, 0x3c20, 0x3c40, 0x3c60};  // times 2^-9
+    for (int magnitude = 0; magnitude < 128; ++magnitude) {
+      const int bits = magnitude < 8 ? kSubnormal[magnitude] : (magnitude << 4) + ((127 - 7) << 7);
+      low[magnitude] = static_cast<uint8_t>(bits);
+      high[magnitude] = static_cast<uint8_t>(bits >> 8);
+    }
+  }
+};
+alignas(64) constexpr Fp8Bytes kFp8Bytes;
+
+// Dot products with fp8 weights, 64 at a time, looked up as bytes and put together by twos.
+struct Fp8DotStep {
+  static constexpr int kLanes = 16, kWidth = 64, kMaxRows = 4;
+  static constexpr float kFactor = 1;
+  using Element = float8;
+  using Packed = bfloat16;
+  using Word = Lanes<kLanes>::Word;
+  struct Weight {
+    Word half[2];  // elements 0 to 7, 16 to 23 and so on; the others
+  };
+
+  static EAGLE_INLINE void pack(const bfloat16* row, int64_t inner, bfloat16* out, int64_t stride) {
+    for (int64_t k = 0; k < inner; k += kWidth, out += stride) {
+      bfloat16 values[kWidth] = {};
+      std::memcpy(values, row + k, std::min<int64_t>(kWidth, inner - k) * sizeof *row);
+      for (int i = 0; i < 8; ++i) std::memcpy(out + (i / 2 + i % 2 * 4) * 8, values + i * 8, 8 * sizeof *row);
+    }
+  }
+
+  template <int... i>
+  static EAGLE_INLINE Weight interleave(Bytes64 low, Bytes64 high, std::integer_sequence<int, i...>) {
+    return {(Word)__builtin_shufflevector(low, high, (i / 16 * 16 + i % 16 / 2 + i % 2 * 64)...),
+            (Word)__builtin_shufflevector(low, high, (i / 16 * 16 + i % 16 / 2 + i % 2 * 64 + 8)...)};
+  }
+
+  static EAGLE_INLINE Weight load(const float8* p) {
+    const auto bits = read<Bytes64>(p);
+    const auto low = look_up(kFp8Bytes.low, bits), high = look_up(kFp8Bytes.high, bits) | (bits & 0x80);
+    return interleave(low, high, std::make_integer_sequence<int, 64>());
+  }
+
+  template <int kRows>
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, const Weight* weight) {
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; ++h)
+#pragma GCC unroll 4
+      for (int r = 0; r < kRows; ++r) {
+        const auto pairs = read<Word>(x + r * kWidth + h * 32);
+#pragma GCC unroll 4
+        for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, weight[t].half[h]);
+      }
   }
 };
 

@@ -52,6 +52,16 @@ EAGLE_INLINE Lanes<16>::Float add_dots(Lanes<16>::Float sum, V a, V b) {
   return sum;
 }
 
+typedef uint8_t Bytes64 __attribute__((vector_size(64)));
+
+// table[index % 128] in each lane. Only with AVX-512 VBMI.
+EAGLE_INLINE Bytes64 look_up(const uint8_t (&table)[128], Bytes64 index) {
+#ifdef __x86_64__
+  asm("vpermi2b %2, %1, %0" : "+v"(index) : "v"(read<Bytes64>(table)), "v"(read<Bytes64>(table + 64)));
+#endif
+  return index;
+}
+
 // Bits of float16 numbers, one a lane, to float32.
 template <int kLanes>
 EAGLE_INLINE typename Lanes<kLanes>::Float halves_to_floats(typename Lanes<kLanes>::Short bits) {
