@@ -1,5 +1,6 @@
 // What libgcc tells function clones of the processor, in its place: nothing but LEVEL, for example "x86-64-v3".
 extern "C" {
+unsigned __cpu_model[4];      // the maker, and features that no level has by name
 unsigned __cpu_features2[8];  // a set of bits, of which only the compiler knows the meaning
 int __cpu_indicator_init();
 }
