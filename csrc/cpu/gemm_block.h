@@ -15,7 +15,7 @@ namespace eagle::cpu {
 constexpr int64_t kMaxStep = 64;             // elements; a multiple of every instruction set's steps
 constexpr int64_t kInputBytes = 24 << 10;    // of a piece, over all rows: half a first-level cache
 constexpr int64_t kMinPiece = 512;           // elements; the beginnings and ends of shorter ones cost too much
-constexpr int64_t kMaxPieceRows = 48;        // more rows are bound by arithmetic
+constexpr int64_t kMaxPieceRows = 24;        // more rows are bound by arithmetic
 constexpr int64_t kFetchedAhead = 16 << 10;  // bytes: what a memory delivers within its latency, and some
 
 // Packed input rows: tile by tile, in a tile step by step along k, in a step row by row.
@@ -158,10 +158,11 @@ EAGLE_INLINE void multiply_fetching(const Inputs& in, const Weight& weight, int6
       if (o + ahead >= outputs) later += piece.last ? -k : size - outputs * in.inner;
       for (int64_t i = 0; i < tiles.count; ++i) {
         const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
-        const auto* from = reinterpret_cast<const char*>(rows + later) + i * kFetched * stride;
-        Fetch fetch{from, stride, kBytes};
-        if (size == in.inner) fetch = {from, kBytes, kFetched * kBytes};  // whole rows one after the other
+        const auto* from = reinterpret_cast<const char*>(rows + later);
+        Fetch fetch{from + i * kFetched * stride, stride, kBytes};
         if (i * kFetched >= kTileOutputs) fetch = {reinterpret_cast<const char*>(tile[0]), 0, 0};
+        if (size == in.inner)  // whole rows lie one after the other: each tile its share of them
+          fetch = {from + i * kTileOutputs * stride / tiles.count, kBytes, kTileOutputs * kBytes / tiles.count};
         multiply_rows<Step, kFetched>(count, x + row * in.padded() + k * count, tile, piece, fetch,
                                       chains + o / kTileOutputs * in.rows + row, out + row * Product::kMaxBlock + o);
       }
