@@ -62,7 +62,7 @@ struct Piece {
   bool first, last;
 };
 
-// One row needs no pieces: it is read once for every four weight rows, which take more of the cache.
+// One row needs no pieces: four weight rows take four times its place in the cache.
 template <class Step>
 int64_t piece_size(const Inputs& in) {
   const int64_t whole = std::max<int64_t>(in.inner, 1);  // without elements, sums are zero all the same
@@ -73,7 +73,7 @@ int64_t piece_size(const Inputs& in) {
   return ((in.inner + pieces - 1) / pieces + kMaxStep - 1) / kMaxStep * kMaxStep;
 }
 
-// kRows packed input rows times four weight rows, over a piece of both; of the weights to come, kFetched for each four.
+// kRows packed input rows times four weight rows, over a piece of both, while kFetched of four weight rows are fetched.
 template <class Step, int kRows, int kFetched>
 EAGLE_INLINE void multiply_tile(const typename Step::Packed* x, const typename Step::Element* const* weight,
                                 const Piece& piece, Fetch fetch, Chains<Step::kLanes>* chains, float* out) {
@@ -137,8 +137,8 @@ EAGLE_INLINE void multiply_rows(int64_t rows, const Arguments&... arguments) {
   }
 }
 
-// Weight rows begin..end-1 times all input rows. While a tile of input rows passes over four weight rows, it fetches
-// kFetched of four later ones, until all four are fetched.
+// Weight rows begin..end-1 times all input rows. Each tile of input rows fetches kFetched of four weight rows to come,
+// until all four are fetched.
 template <class Step, int kFetched>
 EAGLE_INLINE void multiply_fetching(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
   using Element = typename Step::Element;
