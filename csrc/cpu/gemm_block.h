@@ -14,7 +14,7 @@ namespace eagle::cpu {
 
 constexpr int64_t kMaxStep = 64;             // elements; a multiple of every instruction set's steps
 constexpr int64_t kInputBytes = 24 << 10;    // of a piece, over all rows: half a first-level cache
-constexpr int64_t kMinPiece = 512;           // elements; the beginnings and ends of shorter ones cost too much
+constexpr int64_t kMinPiece = 1 << 10;       // bytes of a weight row; beginnings and ends of shorter ones cost too much
 constexpr int64_t kMaxPieceRows = 24;        // more rows are bound by arithmetic
 constexpr int64_t kFetchedAhead = 16 << 10;  // bytes: what a memory delivers within its latency, and some
 
@@ -30,9 +30,13 @@ struct Inputs {
 template <class Step>
 struct RowTiles {
   int64_t rows, count = (rows + Step::kMaxRows - 1) / Step::kMaxRows;
+  int64_t size = rows / count, smaller = count - rows % count;  // the tiles behind the smaller ones have a row more
 
-  int64_t begin(int64_t tile) const { return rows * tile / count; }
-  int64_t of(int64_t row) const { return ((row + 1) * count - 1) / rows; }
+  int64_t begin(int64_t tile) const { return tile * size + std::max<int64_t>(tile - smaller, 0); }
+  int64_t of(int64_t row) const {
+    const int64_t rest = row - smaller * size;
+    return rest < 0 ? row / size : smaller + rest / (size + 1);
+  }
 };
 
 // Weights to be read soon, asked for evenly: many at once would delay what is read now.
@@ -67,8 +71,9 @@ template <class Step>
 int64_t piece_size(const Inputs& in) {
   const int64_t whole = std::max<int64_t>(in.inner, 1);  // without elements, sums are zero all the same
   if (in.rows == 1 || in.rows > kMaxPieceRows) return whole;
-  const int64_t bytes = in.rows * in.inner * static_cast<int64_t>(sizeof(typename Step::Packed));
-  const int64_t pieces = std::min((bytes + kInputBytes - 1) / kInputBytes, in.inner / kMinPiece);
+  const int64_t input_bytes = in.rows * in.inner * static_cast<int64_t>(sizeof(typename Step::Packed));
+  const int64_t row_bytes = in.inner * static_cast<int64_t>(sizeof(typename Step::Element));
+  const int64_t pieces = std::min((input_bytes + kInputBytes - 1) / kInputBytes, row_bytes / kMinPiece);
   if (pieces < 2) return whole;
   return ((in.inner + pieces - 1) / pieces + kMaxStep - 1) / kMaxStep * kMaxStep;
 }
@@ -148,6 +153,7 @@ EAGLE_INLINE void multiply_fetching(const Inputs& in, const Weight& weight, int6
   const Element* rows = static_cast<const Element*>(weight.data) + begin * in.inner;
   const RowTiles<Step> tiles{in.rows};
   const int64_t outputs = end - begin, stride = in.inner * kSize, size = piece_size<Step>(in);
+  const int64_t share = kTileOutputs * stride / tiles.count, share_of_step = kTileOutputs * kBytes / tiles.count;
   const int64_t ahead = kTileOutputs * std::max<int64_t>(1, kFetchedAhead / (kTileOutputs * size * kSize));
   for (int64_t k = 0; k == 0 || k < in.inner; k += size) {
     const Piece piece{std::min(size, in.inner - k), k == 0, k + size >= in.inner};
@@ -162,7 +168,7 @@ EAGLE_INLINE void multiply_fetching(const Inputs& in, const Weight& weight, int6
         Fetch fetch{from + i * kFetched * stride, stride, kBytes};
         if (i * kFetched >= kTileOutputs) fetch = {reinterpret_cast<const char*>(tile[0]), 0, 0};
         if (size == in.inner)  // whole rows lie one after the other: each tile its share of them
-          fetch = {from + i * kTileOutputs * stride / tiles.count, kBytes, kTileOutputs * kBytes / tiles.count};
+          fetch = {from + i * share, kBytes, share_of_step};
         multiply_rows<Step, kFetched>(count, x + row * in.padded() + k * count, tile, piece, fetch,
                                       chains + o / kTileOutputs * in.rows + row, out + row * Product::kMaxBlock + o);
       }

@@ -76,10 +76,9 @@ using Accumulators = typename Lanes<kLanes>::Float[kRows][Product::kTileOutputs]
 // 2 * kLanes elements at a time by fused multiply-adds; input rows are packed as float32. T: elements of the weight.
 template <int kVectorLanes, class T>
 struct FusedStep {
-  static constexpr int kLanes = kVectorLanes, kWidth = 2 * kLanes;
+  static constexpr int kLanes = kVectorLanes, kWidth = 2 * kLanes;  // kWidth: elements of a step
   static constexpr int kMaxRows = kLanes == 16 ? 6 : 3;  // of a tile: 24 accumulators of 32 registers, or 12 of 16
-  static constexpr float kFactor =
-      std::is_same_v<T, float8> ? kFp8Factor : 1;  // of a weight over what load makes of it
+  static constexpr float kFactor = kFp8Factor;           // of an fp8 weight over what load makes of it
   using ForFp8 = FusedStep<kLanes, float8>;
   using Element = T;
   using Packed = float;
@@ -147,7 +146,7 @@ struct DotStep {
   }
 };
 
-// fp8 numbers are bfloat16 numbers too: the bytes of each, by sign and magnitude without the sign.
+// Every fp8 number is a bfloat16 number: the low and the high byte of each, by the bits below its sign.
 struct Fp8Bytes {
   uint8_t low[128], high[128];
 
@@ -164,13 +163,13 @@ alignas(64) constexpr Fp8Bytes kFp8Bytes;
 
 // Dot products with fp8 weights, 64 at a time, looked up as bytes and put together by twos.
 struct Fp8DotStep {
-  static constexpr int kLanes = 16, kWidth = 64, kMaxRows = 4;
+  static constexpr int kLanes = 16, kWidth = 64, kMaxRows = 4;  // 16 accumulators, 8 weights, 4 tables
   static constexpr float kFactor = 1;
   using Element = float8;
   using Packed = bfloat16;
   using Word = Lanes<kLanes>::Word;
   struct Weight {
-    Word half[2];  // elements 0 to 7, 16 to 23 and so on; the others
+    Word half[2];  // elements 0 to 7, 16 to 23, 32 to 39, 48 to 55; those between
   };
 
   static EAGLE_INLINE void pack(const bfloat16* row, int64_t inner, bfloat16* out, int64_t stride) {
