@@ -6,12 +6,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from train_runs import config_for, make_workplace
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from eagle_decoding.checkpoint import CheckpointError
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.config import ConfigError, load_config
 from eagle_decoding.train.errors import DataError
 from eagle_decoding.train.export import export_head
+from eagle_decoding.train.target import frozen_target
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +64,23 @@ def test_a_head_of_another_shape_is_refused_by_name(workplace, tmp_path):
         build_trainer(wider, lambda report: None)
     with pytest.raises(ConfigError, match=r"eagle3, eagle1, hass; head\.kind is 'medusa'"):
         load_config(None, ["head.kind=medusa", "head.start=somewhere"])
+
+
+@pytest.mark.parametrize("kind", ["eagle3", "eagle1"])
+def test_a_head_for_a_mixture_of_experts_starts_with_a_random_mlp(tmp_path, kind):
+    """The rest is the target's all the same, and the head learns."""
+    workplace = make_workplace(tmp_path, MixtralForCausalLM, MixtralConfig)
+    options = [f"head.kind={kind}", "head.fc_norm=false", "head.norm_output=false", "optim.epochs=10", "optim.lr=5e-3"]
+    reports = []
+    trainer = build_trainer(config_for(workplace, tmp_path / "run", *options), reports.append)[0]
+    layer, source = trainer.head.layer, frozen_target(workplace / "target").model.layers[-1]
+    if kind == "eagle3":
+        assert torch.equal(layer.self_attn.o_proj.weight, source.self_attn.o_proj.weight)
+        assert layer.mlp.down_proj.weight.std() > 0
+    assert layer.mlp.gate_proj.weight.shape == (32, 24) and layer.mlp.gate_proj.weight.std() > 0
+    trainer.run()
+    losses = [report["loss"][0] for report in reports if report["kind"] == "train"]
+    assert losses[-1] < losses[0] - 0.2
 
 
 def test_features_of_rows_that_no_shard_holds_are_refused(workplace, tmp_path):

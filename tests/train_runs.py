@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from eagle_decoding.train.assemble import build_trainer
 from eagle_decoding.train.capture import capture
@@ -16,21 +16,23 @@ from eagle_decoding.train.distributed import processes
 from eagle_decoding.train.state import TrainState, newest_state
 from eagle_decoding.train.target import frozen_target
 
+SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "initializer_range": 0.4,
+}
 
-def make_workplace(folder: Path) -> Path:
+
+def make_workplace(
+    folder: Path, model: type[PreTrainedModel] = LlamaForCausalLM, config: type[PreTrainedConfig] = LlamaConfig
+) -> Path:
     """A random target, greedy-looking token rows, and their features."""
     torch.manual_seed(0)
-    target = LlamaForCausalLM(
-        LlamaConfig(
-            vocab_size=40,
-            hidden_size=24,
-            intermediate_size=32,
-            num_hidden_layers=8,
-            num_attention_heads=4,
-            num_key_value_heads=2,
-            initializer_range=0.4,
-        )
-    )
+    target = model(config(**SIZES))
     target.save_pretrained(folder / "target")
     lengths = torch.randint(8, 30, (24,))
     answers = target.generate(torch.randint(0, 40, (24, 4)), max_length=30, do_sample=False, eos_token_id=None)

@@ -51,7 +51,7 @@ def warm_eagle3(head: Eagle3Head, target: Any, documents: Documents, aux: Tensor
 
     fc is the identity on the last fused feature (scaled by its mean norm over the sample aux [R, A, Ht], final [R, Ht]
     if fc_norm removes it), q/k/v are the target's over the hidden half and small over the embedding half, the rest is
-    copied.
+    copied, the MLP as far as it can be.
     """
     config, source, layer = head.config, target.model.layers[-1], head.layer
     hidden = config.hidden_size
@@ -65,10 +65,17 @@ def warm_eagle3(head: Eagle3Head, target: Any, documents: Documents, aux: Tensor
         if mine.bias is not None:
             mine.bias.copy_(_repeat_heads(theirs.bias, mine.out_features, config.head_dim))
     layer.self_attn.o_proj.weight.copy_(source.self_attn.o_proj.weight)
-    layer.mlp.load_state_dict(source.mlp.state_dict())
+    copy_mlp(layer.mlp, source.mlp)
     layer.hidden_norm.weight.copy_(source.input_layernorm.weight)
     layer.post_attention_layernorm.weight.copy_(source.post_attention_layernorm.weight)
     head.norm.weight.copy_(target.model.norm.weight)
+
+
+def copy_mlp(mine: nn.Module, theirs: nn.Module) -> None:
+    """The target's gated MLP, if it has one of this size: instead of a mixture of experts the random start stays."""
+    state = theirs.state_dict()
+    if {name: p.shape for name, p in state.items()} == {name: p.shape for name, p in mine.state_dict().items()}:
+        mine.load_state_dict(state)
 
 
 @torch.no_grad()
@@ -93,7 +100,7 @@ def warm_eagle1(head: Eagle1Head, target: Any, documents: Documents, aux: Tensor
         mine.weight.copy_(_repeat_heads(weight, mine.out_features, config.head_dim))
         if mine.bias is not None:
             mine.bias.copy_(_repeat_heads(theirs.bias, mine.out_features, config.head_dim))
-    layer.mlp.load_state_dict(source.mlp.state_dict())
+    copy_mlp(layer.mlp, source.mlp)
     for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
         projection.weight.zero_()
     shrunk = source.post_attention_layernorm.weight / stretch * _root_mean_square(final)
