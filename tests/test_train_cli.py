@@ -77,7 +77,7 @@ def test_prepare_capture_train_export(target, tmp_path):
         f"target: {target}\nout: {tmp_path / 'run'}\n"
         f"data: {{tokens: [{rows}], features: {tmp_path / 'features'}, held_out: 0.1, pack_tokens: 40}}\n"
     )
-    assert "GB in" in run("capture", config).output
+    assert "GB in" in run("capture", config, "--dtype", "bfloat16").output  # the same target as in float32
     output = run("train", config, "unroll.steps=2", "optim.epochs=1", "log.eval_every=2", "log.every=2").output
     assert "covers 100.0%" in output and "held out" in output
     assert "Wrote" in run("export", tmp_path / "run", tmp_path / "head").output

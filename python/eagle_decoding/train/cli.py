@@ -134,12 +134,13 @@ def capture(
     config: ConfigFile,
     overrides: Overrides = None,
     max_gb: Annotated[float, typer.Option(min=0, help="Refuse to write more than this.")] = 50.0,
+    dtype: Dtype = "float32",
     device: Device = None,
 ) -> None:
     """Write the target's features of every token row to data.features."""
     from rich.progress import Progress
 
-    from eagle_decoding.terminal.models import device_named
+    from eagle_decoding.terminal.models import device_named, element_type
     from eagle_decoding.train.capture import capture as capture_features
     from eagle_decoding.train.capture import feature_bytes
     from eagle_decoding.train.config import load_config
@@ -150,7 +151,7 @@ def capture(
     options = load_config(config, overrides)
     data = read_token_rows(options.data.tokens)
     tokens = int(data.starts[-1])
-    target = frozen_target(options.target).to(where)
+    target = frozen_target(options.target, element_type(dtype)).to(where)
     size = feature_bytes(data, target)
     typer.echo(f"{tokens} tokens take {size / 1e9:.2f} GB in {options.data.features}")
     with Progress() as bar:

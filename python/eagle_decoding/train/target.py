@@ -16,18 +16,18 @@ from eagle_decoding.train.config import HeadOptions
 SAMPLED = 64  # weights of every parameter that tell one target from another
 
 
-def frozen_target(path: str | Path) -> PreTrainedModel:
-    """The target in fp32 without gradients, from a model directory, a hub id, or a .gguf file (dequantised)."""
-    return load_target(path, dtype=torch.float32).requires_grad_(False)
+def frozen_target(path: str | Path, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """The target without gradients, from a model directory, a hub id, or a .gguf file (dequantised)."""
+    return load_target(path, dtype=dtype).requires_grad_(False)
 
 
 def target_fingerprint(target: PreTrainedModel) -> str:
     """A hash of every parameter's name, shape and first weights: another model under the same path is another target,
-    the same model under another path is not."""
+    the same model under another path, or in bfloat16, is not."""
     digest = hashlib.sha256()
     for name, parameter in target.named_parameters():
         digest.update(f"{name} {list(parameter.shape)}".encode())
-        digest.update(parameter.detach().flatten()[:SAMPLED].float().cpu().numpy().tobytes())
+        digest.update(parameter.detach().flatten()[:SAMPLED].bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
