@@ -55,8 +55,7 @@ class Product {
   const DType dtype_;
   const Weight weight_;
   const int64_t rows_, inner_;
-  std::unique_ptr<float[], Free>
-      packed_;  // [steps, rows, elements of a step], zero-padded, lanes in the weight's order
+  std::unique_ptr<float[], Free> packed_;  // as Inputs says, zero-padded, lanes in the weight's order
 };
 
 // What Product::multiply writes; lives on the stack.

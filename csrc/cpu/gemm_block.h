@@ -166,7 +166,7 @@ EAGLE_INLINE void multiply_fetching(const Inputs& in, const Weight& weight, int6
         const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
         const auto* from = reinterpret_cast<const char*>(rows + later);
         Fetch fetch{from + i * kFetched * stride, stride, kBytes};
-        if (i * kFetched >= kTileOutputs) fetch = {reinterpret_cast<const char*>(tile[0]), 0, 0};
+        if (i * kFetched >= kTileOutputs) fetch = {reinterpret_cast<const char*>(tile[0]), 0, 0};  // all are: none
         if (size == in.inner)  // whole rows lie one after the other: each tile its share of them
           fetch = {from + i * share, kBytes, share_of_step};
         multiply_rows<Step, kFetched>(count, x + row * in.padded() + k * count, tile, piece, fetch,

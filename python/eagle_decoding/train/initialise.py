@@ -51,7 +51,7 @@ def warm_eagle3(head: Eagle3Head, target: Any, documents: Documents, aux: Tensor
 
     fc is the identity on the last fused feature (scaled by its mean norm over the sample aux [R, A, Ht], final [R, Ht]
     if fc_norm removes it), q/k/v are the target's over the hidden half and small over the embedding half, the rest is
-    copied, the MLP as far as it can be.
+    copied, but no mixture of experts.
     """
     config, source, layer = head.config, target.model.layers[-1], head.layer
     hidden = config.hidden_size
@@ -72,10 +72,9 @@ def warm_eagle3(head: Eagle3Head, target: Any, documents: Documents, aux: Tensor
 
 
 def copy_mlp(mine: nn.Module, theirs: nn.Module) -> None:
-    """The target's gated MLP, if it has one of this size: instead of a mixture of experts the random start stays."""
-    state = theirs.state_dict()
-    if {name: p.shape for name, p in state.items()} == {name: p.shape for name, p in mine.state_dict().items()}:
-        mine.load_state_dict(state)
+    """The target's MLP; instead of a mixture of experts the random start stays."""
+    if not hasattr(theirs, "experts"):
+        mine.load_state_dict(theirs.state_dict())
 
 
 @torch.no_grad()
