@@ -152,6 +152,8 @@ def test_features_of_other_rows_or_another_target_are_neither_kept_nor_read(work
     data = read_token_rows([one, other])
     with pytest.raises(DataError, match="captured with another seed"):
         capture(target, data, folder, max_gb=1.0, seed=1)
+    with pytest.raises(DataError, match="captured with another dtype"):
+        capture(frozen_target(workplace / "target", torch.bfloat16), data, folder, max_gb=1.0)
     target.model.layers[3].mlp.up_proj.weight.neg_()
     with pytest.raises(DataError, match="captured with another target"):
         capture(target, data, folder, max_gb=1.0)

@@ -42,9 +42,9 @@ def capture(
     capture that was stopped goes on where it was, and a damaged shard is written again. report: called with the tokens
     of every finished shard.
 
-    Raises DataError over the limit, if the folder holds features of other rows, of another target or in the order of
-    another seed, where less is free on the disk than the missing shards need, and when the disk runs
-    full after all; every shard that is there is whole.
+    Raises DataError over the limit, if the folder holds features of other rows, of another target, by a target in
+    another dtype or in the order of another seed, where less is free on the disk than the missing shards need, and when
+    the disk runs full after all; every shard that is there is whole.
     """
     size = feature_bytes(data, target) / 1e9
     if size > max_gb:
@@ -54,7 +54,8 @@ def capture(
     layer_ids = default_aux_layer_ids(target.config.get_text_config().num_hidden_layers)
     folder = Path(folder)
     refuse_unplanned(folder)
-    different = keep_plan(folder / PLAN, belonging(data, target) | {"seed": seed})
+    made_by = {"seed": seed, "dtype": str(target.dtype).removeprefix("torch.")}
+    different = keep_plan(folder / PLAN, belonging(data, target) | made_by)
     if different:
         raise foreign_features(folder, different)
     missing = size - sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 1e9
