@@ -20,7 +20,7 @@ STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("draft_mlp(Tensor normed, Tensor gate_up_weight, Tensor down_weight, Tensor residual, Tensor? gate_up_scale=None, Tensor? down_scale=None) -> Tensor");
   m.def("lm_head_topk(Tensor hidden_states, Tensor norm_weight, float eps, Tensor lm_head_weight, int k, Tensor? d2t=None, Tensor? lm_head_scale=None) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("expand_tree(Tensor frontier_scores, Tensor frontier_slots, Tensor frontier_mask, Tensor logprobs, Tensor token_ids, Tensor(a!) node_scores, Tensor(b!) node_tokens, Tensor(c!) node_parents, int slot_offset, int row_offset) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
-  m.def("tree_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor context_len, Tensor ancestor_mask, float scale, Tensor? page_table=None) -> Tensor");
+  m.def("tree_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor context_len, Tensor ancestor_mask, float scale, Tensor? page_table=None, int? window=None, Tensor? sinks=None) -> Tensor");
   m.def("gumbel_noise(Tensor seed, Tensor position_ids, int num_tokens, int stream) -> Tensor");
   m.def("sample_children(Tensor draft_logits, Tensor node_ids, Tensor num_children, Tensor num_fixed, Tensor context_len, Tensor seed, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, int max_children, Tensor? d2t) -> (Tensor, Tensor)");
   m.def("verify_rejection(Tensor target_logits, Tensor draft_logits, Tensor draft_tokens, Tensor parent, Tensor num_fixed, Tensor context_len, Tensor seed, Tensor temperature, Tensor top_k, Tensor top_p, Tensor min_p, Tensor? d2t, int max_depth, bool traversal) -> (Tensor, Tensor, Tensor)");

@@ -14,14 +14,16 @@ def tree_attention(
     ancestor_mask: Tensor,
     scale: float,
     page_table: Tensor | None = None,
+    window: int | None = None,
+    sinks: Tensor | None = None,
     *,
     backend: str | None = None,
 ) -> Tensor:
     """Attention of each tree row over every committed cache row and those of its ancestors, in fp32.
 
     Row q sees cache rows 0..context_len-1 and row context_len + j for each set bit j of ancestor_mask[q];
-    output[q] = sum_s softmax_s(scale * query[q] . key[s]) value[s]. No other cache row is read. A row that sees
-    nothing returns zeros. On the CPU, a row's result is bitwise the same before and after its ancestors were moved
+    output[q] = sum_s softmax_s(scale * query[q] . key[s]) value[s]. A window leaves the last of them. No other cache
+    row is read, but for committed rows from context_len - window on. A row that sees nothing returns zeros. On the CPU, a row's result is bitwise the same before and after its ancestors were moved
     into the prefix (compact_kv), in contiguous and in paged caches, and whatever the other rows, requests and threads
     are. Where the CPU has dot products of bfloat16 (AVX-512 BF16), subnormal numbers count as zero in the scores of
     bfloat16 keys.
@@ -39,12 +41,17 @@ def tree_attention(
                    page page_table[b, t // page_size]. Requests may share pages. Rows of a page whose id is outside
                    0..num_pages-1 are not there: nothing sees them. Entries behind the visible rows may hold anything
 
+    window:        how many rows a tree row sees at most, itself among them (sliding windows); at least 64 * W, so that
+                   ancestors always are within. None for all
+    sinks:         [num_heads], dtype of query, or None: a further score in the softmax of every row of a head, that
+                   takes its weight and has no value
+
     Returns [B, Q, num_heads, d], dtype of query, contiguous: the layout of transformers' attention interface.
     Tree masks: SpecInfer (Miao et al., 2023, arXiv 2305.09781, section 4.2). Online softmax: Milakov and Gimelshein,
-    2018, arXiv 1805.02867. Paged caches: Kwon et al., SOSP 2023, arXiv 2309.06180.
+    2018, arXiv 1805.02867. Sinks: Xiao et al., 2023, arXiv 2309.17453, in gpt-oss learnt scores. Paged caches: Kwon et al., SOSP 2023, arXiv 2309.06180.
     """
     return resolve("tree_attention", query, backend)(
-        query, key_cache, value_cache, context_len, ancestor_mask, scale, page_table
+        query, key_cache, value_cache, context_len, ancestor_mask, scale, page_table, window, sinks
     )
 
 
@@ -57,6 +64,8 @@ def _(
     ancestor_mask: Tensor,
     scale: float,
     page_table: Tensor | None = None,
+    window: int | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     batch, num_heads, num_rows, head_dim = query.shape
     return query.new_empty((batch, num_rows, num_heads, head_dim))

@@ -300,7 +300,7 @@ def test_unsupported_targets_are_refused():
         Target(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20)))
 
 
-def test_sliding_windows_are_refused_before_a_decoder_is_made():
+def test_short_sliding_windows_are_refused_before_a_decoder_is_made():
     target = tiny_target("mistral")
     target.config.sliding_window = 4096
     with pytest.raises(ValueError, match="sliding window of 4096 tokens"):

@@ -39,7 +39,7 @@ def make_case(shape: tuple[int, int, int, int], contexts: list[int], dtype: torc
     return [t.to(device) for t in (query, *caches, context_len, mask)] + [head_dim**-0.5]
 
 
-def exact(query, key_cache, value_cache, context_len, ancestor_mask, scale) -> torch.Tensor:
+def exact(query, key_cache, value_cache, context_len, ancestor_mask, scale, window=None, sinks=None) -> torch.Tensor:
     """One row at a time, over its own keys only, in fp64."""
     batch, heads, rows, head_dim = query.shape
     output = torch.zeros(batch, rows, heads, head_dim, dtype=torch.float64, device=query.device)
@@ -48,10 +48,12 @@ def exact(query, key_cache, value_cache, context_len, ancestor_mask, scale) -> t
         context = int(context_len[b])
         for q in range(rows):
             tree = bits[b, q].nonzero()[:, 0].cpu()
-            seen = torch.cat([torch.arange(context), context + tree])
+            seen = torch.cat([torch.arange(context), context + tree])[-(window or query.numel()) :]
             keys, values = (c[b][:, seen].double().repeat_interleave(group, 0) for c in (key_cache, value_cache))
             scores = keys @ query[b, :, q].double()[:, :, None] * scale
-            output[b, q] = (scores.softmax(1) * values).sum(1)
+            if sinks is not None:
+                scores = torch.cat([scores, sinks.double()[:, None, None]], 1)
+            output[b, q] = (scores.softmax(1)[:, : len(seen)] * values).sum(1)
     return output
 
 

@@ -20,11 +20,15 @@ struct TreeAttentionParams {
   PageTable pages;
   const int32_t* context_len;    // [batch]
   const int64_t* ancestor_mask;  // [batch, num_rows, mask_words]
+  const void* sinks;             // [num_heads], or null
   void* output;                  // [batch, num_rows, num_heads, head_dim]
   DType dtype;
   int64_t batch, num_heads, num_kv_heads, num_rows, length, head_dim, mask_words;
+  int window;  // how many keys a row sees at most, the last ones; no fewer than a mask has bits
   float scale;
 };
+
+constexpr int kNoWindow = INT32_MAX;
 
 namespace cpu {
 void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for);

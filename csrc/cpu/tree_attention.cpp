@@ -3,7 +3,8 @@
 // Blocks are counted along each row's own sequence (committed prefix, then its ancestors), every block's softmax is
 // computed by itself, and blocks are merged in order. So a row's bits are the same before and after its ancestors
 // moved into the prefix, and for any number of rows, requests and threads. The prefix part of a block is shared by all
-// rows and computed in tiles; ancestors are picked per row.
+// rows and computed in tiles; ancestors are picked per row. A window takes the keys before it out of a row's blocks, and
+// whole blocks out of a request's.
 #include "common/tree_attention.h"
 
 #include <algorithm>
@@ -64,6 +65,10 @@ struct Problem {
   int64_t padded_floats() const { return dims == p.head_dim ? 0 : 2 * kBlock * dims; }
   int64_t context(int64_t b) const { return context_of(p, b); }
 
+  // The first key that any row of a request may see, and its block.
+  int64_t first_key(int64_t b) const { return std::max<int64_t>(0, context(b) - p.window); }
+  int64_t first_block(int64_t b) const { return first_key(b) / kBlock; }
+
   // Word w of a row's ancestors that lie inside the cache.
   uint64_t ancestors(int64_t b, int64_t row, int64_t w) const {
     if (w >= p.mask_words) return 0;
@@ -71,10 +76,11 @@ struct Problem {
            inside[b * kMaxMaskWords + w];
   }
 
-  int64_t num_blocks(int64_t b, int64_t row) const {
-    const int64_t keys = context(b) + std::popcount(ancestors(b, row, 0)) + std::popcount(ancestors(b, row, 1));
-    return round_up(keys, kBlock) / kBlock;
+  // The length of a row's sequence.
+  int64_t num_keys(int64_t b, int64_t row) const {
+    return context(b) + std::popcount(ancestors(b, row, 0)) + std::popcount(ancestors(b, row, 1));
   }
+  int64_t num_blocks(int64_t b, int64_t row) const { return round_up(num_keys(b, row), kBlock) / kBlock; }
 };
 
 // A thread's buffers.
@@ -117,7 +123,8 @@ EAGLE_INLINE void load_query(const Block& block, float* to) {
 }
 
 // Where a block's keys or values lie: rows of the prefix, and at kBlock + j the rows of the tree that any query sees
-// (tree_rows holds those that exist). All others, and those that a paged cache does not have, are zeros.
+// (tree_rows holds those that exist). All others, those before every row's window, and those that a paged cache does not
+// have, are zeros.
 template <class T>
 struct Rows {
   const T* at[2 * kBlock];
@@ -131,7 +138,7 @@ struct Rows {
     std::fill_n(at, 2 * kBlock, zeros());
     const PageTable pages = block.problem.p.pages;
     const int64_t b = block.b, head = block.kv_head, first = block.index * kBlock, prefix = block.prefix;
-    for (int64_t j = 0; j < prefix; ++j)
+    for (int64_t j = std::max<int64_t>(0, block.problem.first_key(b) - first); j < prefix; ++j)
       if (const CacheRow row = locate(pages, b, first + j); row.there) at[j] = row_of<T>(view, row, head);
     const int64_t context = block.problem.context(b);
     for (int64_t w = 0; w < kMaxMaskWords; ++w)
@@ -183,6 +190,17 @@ EAGLE_INLINE void hide_missing(const Block& block, float* scores) {
       for (int64_t r = 0; r < s.rows; ++r) scores[r * kBlock + j] = -INFINITY;
 }
 
+// Nor does one before the row's window.
+EAGLE_INLINE void hide_before_window(const Block& block, float* scores) {
+  const Problem& s = block.problem;
+  const int64_t first = block.index * kBlock;
+  if (s.context(block.b) + kMaxNodes <= s.p.window + first) return;  // all windows begin before the block
+  for (int64_t r = 0; r < s.rows; ++r) {
+    const int64_t hidden = s.num_keys(block.b, r / s.group) - s.p.window - first;
+    std::fill_n(scores + r * kBlock, std::clamp<int64_t>(hidden, 0, block.prefix), -INFINITY);
+  }
+}
+
 // The ancestors of a query row that fall into a block, as tree columns; returns how many.
 EAGLE_INLINE int64_t pick_ancestors(const Block& block, int64_t row, int32_t* columns) {
   const Problem& s = block.problem;
@@ -223,6 +241,7 @@ EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
   const Rows<T> values(block, s.p.value, tree, scratch.padded[1].get());
   score_keys<Step>(s, scratch, keys, values, 0, block.prefix, scratch.scores.get());
   hide_missing(block, scratch.scores.get());
+  hide_before_window(block, scratch.scores.get());
   score_keys<Step>(s, scratch, keys, values, kBlock, kBlock + tree_end, scratch.tree_scores.get());
 
   int32_t columns[kBlock];
@@ -291,23 +310,28 @@ EAGLE_MULTIVERSION void merge_block(const float* next, float* sofar, int64_t dim
   sofar[dims + 1] = sofar[dims + 1] * keep[0] + next[dims + 1] * add[0];
 }
 
+// output = weighted values / sum of weights, that of the head's sink among them; zeros for a row that saw nothing.
+// at: the row in the output [batch, num_rows, num_heads]
 template <class T>
-EAGLE_INLINE void write_row(const float* row, int64_t head_dim, float factor, T* to) {
-  for (int64_t c = 0; c < head_dim; ++c) to[c] = from_float<T>(row[c] * factor);
+EAGLE_INLINE void write_row(const Problem& s, const float* row, int64_t at) {
+  float total = row[s.dims + 1];
+  if (s.p.sinks && total != 0) {
+    const float sink = to_float(static_cast<const T*>(s.p.sinks)[at % s.p.num_heads]) * kLog2E;
+    total += exp2f(sink - row[s.dims]);
+  }
+  const float factor = total == 0 ? 0 : 1 / total;
+  T* to = static_cast<T*>(s.p.output) + at * s.p.head_dim;
+  for (int64_t c = 0; c < s.p.head_dim; ++c) to[c] = from_float<T>(row[c] * factor);
 }
 
-// output = weighted values / sum of weights; zeros for a row that saw nothing.
 EAGLE_MULTIVERSION void finish_row(const Problem& s, const float* row, int64_t at) {
-  const float total = row[s.dims + 1];
-  const float factor = total == 0 ? 0 : 1 / total;
-  const int64_t head_dim = s.p.head_dim;
   switch (s.p.dtype) {
     case DType::kFloat32:
-      return write_row(row, head_dim, factor, static_cast<float*>(s.p.output) + at * head_dim);
+      return write_row<float>(s, row, at);
     case DType::kBFloat16:
-      return write_row(row, head_dim, factor, static_cast<bfloat16*>(s.p.output) + at * head_dim);
+      return write_row<bfloat16>(s, row, at);
     case DType::kFloat16:
-      return write_row(row, head_dim, factor, static_cast<float16*>(s.p.output) + at * head_dim);
+      return write_row<float16>(s, row, at);
   }
 }
 
@@ -318,25 +342,28 @@ void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for) {
   const int64_t groups = p.batch * p.num_kv_heads, rows = groups * s.rows;
   if (rows == 0) return;
   std::vector<int64_t> blocks(p.batch);  // of each request's longest row
-  for (int64_t b = 0; b < p.batch; ++b)
+  int64_t start = INT64_MAX;             // the first block of any request
+  for (int64_t b = 0; b < p.batch; ++b) {
+    start = std::min(start, s.first_block(b));
     for (int64_t row = 0; row < p.num_rows; ++row) blocks[b] = std::max(blocks[b], s.num_blocks(b, row));
+  }
   const int64_t most = *std::max_element(blocks.begin(), blocks.end());
 
-  const int64_t wave = std::min(most, kWave);
+  const int64_t wave = std::min(most - start, kWave);
   const Buffer partials = allocate(wave * rows * s.partial_stride);
   const Buffer merged = allocate(rows * s.partial_stride);
   for (int64_t r = 0; r < rows; ++r) {
     std::fill_n(merged.get() + r * s.partial_stride, s.partial_stride, 0.0f);
     merged[r * s.partial_stride + s.dims] = -FLT_MAX;
   }
-  for (int64_t first = 0; first < most; first += wave) {
+  for (int64_t first = start; first < most; first += wave) {
     const int64_t count = std::min(wave, most - first);
     const int64_t grain = std::max<int64_t>(1, kGrainWork / (2 * kBlock * s.rows * s.dims));
     parallel_for(groups * count, grain, [&](int64_t begin, int64_t end) {
       Scratch scratch(s);
       for (int64_t item = begin; item < end; ++item) {
         const int64_t g = item / count, i = item % count, b = g / p.num_kv_heads;
-        if (first + i >= blocks[b]) continue;
+        if (first + i < s.first_block(b) || first + i >= blocks[b]) continue;
         float* partial = partials.get() + (i * rows + g * s.rows) * s.partial_stride;
         attend_block()({s, b, g % p.num_kv_heads, first + i, partial}, scratch);
       }
@@ -345,7 +372,7 @@ void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for) {
       for (int64_t r = begin; r < end; ++r) {
         const int64_t b = r / (p.num_kv_heads * s.rows), row = r % s.rows / s.group;
         const int64_t mine = std::min(count, s.num_blocks(b, row) - first);
-        for (int64_t i = 0; i < mine; ++i)
+        for (int64_t i = std::max<int64_t>(0, s.first_block(b) - first); i < mine; ++i)
           merge_block(partials.get() + (i * rows + r) * s.partial_stride, merged.get() + r * s.partial_stride, s.dims);
       }
     });

@@ -6,16 +6,17 @@
 
 namespace eagle::cuda {
 
-// The tiles that one of a request's ranges of keys covers. Ranges divide the keys there are now, not those the cache
-// has room for.
+// The tiles that one of a request's ranges of keys covers. Ranges divide the keys that are seen now, not those the
+// cache has room for.
 struct TileRange {
   int begin, end;  // positions are int32
 
   __device__ TileRange(const TreeAttentionParams& p, const AttentionSplit& s, int split, int context, int tile_keys) {
     const int64_t keys = min(int64_t{context} + p.mask_words * kMaskWordBits, p.length);
     const int tiles = static_cast<int>((keys + tile_keys - 1) / tile_keys);
-    const int range = (tiles + s.splits - 1) / s.splits;
-    begin = min(split * range, tiles);
+    const int first = max(window_start(p, context), 0) / tile_keys;
+    const int range = (tiles - first + s.splits - 1) / s.splits;
+    begin = min(first + split * range, tiles);
     end = min(begin + range, tiles);
   }
 };

@@ -59,8 +59,8 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
   const int context = committed(p, b);
   const AncestorWords ancestors = ancestor_words(p.ancestor_mask + (b * p.num_rows + row) * p.mask_words, p.mask_words);
   const int end = static_cast<int>(min(context + p.mask_words * kMaskWordBits, p.length));
-  for (int key = warp; key < end; key += kPlainWarps) {
-    const bool visible = visible_keys(ancestors, context, key, p.length) & 1;
+  for (int key = max(window_start(p, context), 0) + warp; key < end; key += kPlainWarps) {
+    const bool visible = keys_in_window(p, ancestors, context, key) & 1;
     const CacheRow at = visible ? locate(p.pages, b, key) : CacheRow{};
     if (!at.there) continue;
     const CacheRows<T> keys(p.key, at.page, kv_head), value_rows(p.value, at.page, kv_head);
@@ -80,6 +80,7 @@ __global__ __launch_bounds__(kPlainWarps* kWarp) void plain_attention_kernel(
     weight[w] = exp2f(maximum[w] - finite_maximum(largest));
     total += sum[w] * weight[w];
   }
+  if (total != 0) total += sink_weight<T>(p, head, largest);
   T* to = static_cast<T*>(p.output) + ((b * p.num_rows + row) * p.num_heads + head) * p.head_dim;
   for (int64_t column = threadIdx.x; column < p.head_dim; column += kPlainWarps * kWarp) {
     float value = 0;

@@ -90,9 +90,11 @@ struct AttentionRows {
                         int first) const {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
-      const float total = quad_reduce(sum[half], Sum());
+      float total = quad_reduce(sum[half], Sum());
       const int row = first + half * 8 + lane_id() / 4;
       if (row >= packed_rows(p)) continue;
+      if (s.splits == 1 && total != 0)
+        total += sink_weight<T>(p, head_of(p, kv_head, row), maximum[half] * score_factor(p));
       const float factor = total == 0 ? 0 : 1 / total;
       const auto each_pair = [&](const auto& store_pair) {
 #pragma unroll

@@ -31,6 +31,16 @@ __device__ inline int64_t partial_index(const TreeAttentionParams& p, int64_t sp
   return ((split * p.batch + b) * p.num_kv_heads + kv_head) * packed_rows(p) + row;
 }
 
+// Committed rows before it no row sees: its window ends behind them. Negative where nothing is before it.
+__device__ inline int window_start(const TreeAttentionParams& p, int context) { return context - p.window; }
+
+// What a row with these ancestors sees, as bits for cache rows first + i: the last p.window rows of its sequence.
+__device__ inline uint64_t keys_in_window(const TreeAttentionParams& p, const AncestorWords& ancestors, int context,
+                                          int first) {
+  const int start = window_start(p, context) + __popcll(ancestors.word[0]) + __popcll(ancestors.word[1]);
+  return visible_keys(ancestors, context, first, p.length) & keys_from(start, first);
+}
+
 template <class T>
 __device__ const T* head_data(const HeadsView& view, int64_t b, int64_t head) {
   return static_cast<const T*>(view.data) + b * view.batch_stride + head * view.head_stride;
@@ -47,10 +57,14 @@ struct CacheRows {
   __device__ const T* operator[](int64_t row) const { return first + row * row_stride; }
 };
 
+// The head of a packed row.
+__device__ inline int64_t head_of(const TreeAttentionParams& p, int64_t kv_head, int row) {
+  return kv_head * group_size(p) + row % group_size(p);
+}
+
 // Element offset of a packed row in the output [batch, num_rows, num_heads, head_dim].
 __device__ inline int64_t output_offset(const TreeAttentionParams& p, int64_t b, int64_t kv_head, int row) {
-  const int group = group_size(p);
-  return ((b * p.num_rows + row / group) * p.num_heads + kv_head * group + row % group) * p.head_dim;
+  return ((b * p.num_rows + row / group_size(p)) * p.num_heads + head_of(p, kv_head, row)) * p.head_dim;
 }
 
 // A softmax under way: the largest score so far, in units of log 2, and the sum of 2^(score - largest).
@@ -59,6 +73,13 @@ constexpr float kNothing = -__builtin_huge_valf();
 
 // Products of query and key times it are scores in units of log 2.
 __device__ inline float score_factor(const TreeAttentionParams& p) { return p.scale * kLog2E; }
+
+// A head's sink, which takes its share of the weights and has no value: its weight relative to `maximum`, in units of
+// log 2.
+template <class T>
+__device__ float sink_weight(const TreeAttentionParams& p, int64_t head, float maximum) {
+  return p.sinks ? exp2f(to_float(static_cast<const T*>(p.sinks)[head]) * kLog2E - maximum) : 0;
+}
 
 // What to subtract from scores: a row that saw nothing has no maximum, and -inf - -inf would be NaN.
 __device__ inline float finite_maximum(float maximum) { return maximum == kNothing ? 0.0f : maximum; }

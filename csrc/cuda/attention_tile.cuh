@@ -38,7 +38,7 @@ struct KeyTiles {
   __device__ void copy(int tile, uint32_t to, int threads) const {
     const int first = tile * kKeys, begin = threadIdx.x / 8, chunk = threadIdx.x % 8, step = threads / 8;
     to += swizzled(begin, chunk);
-    if (first + kKeys <= context && !p.pages.ids) {  // most tiles
+    if (first + kKeys <= context && first >= window_start(p, context) && !p.pages.ids) {  // most tiles
       const T *key = keys[first + begin] + chunk * 8, *value = values[first + begin] + chunk * 8;
 #pragma unroll
       for (int row = 0; row < kKeys; row += step) {
@@ -48,7 +48,8 @@ struct KeyTiles {
       }
       return;
     }
-    const uint64_t wanted = visible_keys(seen, context, first, p.length) >> begin;
+    const uint64_t to_any = visible_keys(seen, context, first, p.length) & keys_from(window_start(p, context), first);
+    const uint64_t wanted = to_any >> begin;
     for (int row = 0; row < kKeys; row += step) {
       const CacheRow at = wanted >> row & 1 ? locate(p.pages, b, first + begin + row) : CacheRow{};
       const T* key = CacheRows<T>(p.key, at.page, kv_head)[at.row] + chunk * 8;
@@ -75,8 +76,10 @@ struct KeyTiles {
     return bits | ~low_bits(kKeys);
   }
 
-  // No row needs a mask: the tile ends within the committed prefix, and its pages are there.
-  __device__ bool all_visible(int first, uint64_t there) const { return first + kKeys <= context && !~there; }
+  // No row needs a mask: the tile ends within the committed prefix, begins within all windows, and its pages are there.
+  __device__ bool all_visible(int first, uint64_t there) const {
+    return first + kKeys <= context && first >= window_start(p, context) + kMaxNodes && !~there;
+  }
 
   // Bit i: a packed row may see row first + i of the cache.
   __device__ uint64_t visible(int row, int first) const {
@@ -84,7 +87,7 @@ struct KeyTiles {
     const int query_row = row / group_size(p);
     if (query_row < p.num_rows)
       ancestors = ancestor_words(p.ancestor_mask + (b * p.num_rows + query_row) * p.mask_words, p.mask_words);
-    return visible_keys(ancestors, context, first, p.length);
+    return keys_in_window(p, ancestors, context, first);
   }
 };
 

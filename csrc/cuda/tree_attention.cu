@@ -33,6 +33,7 @@ __global__ __launch_bounds__(kMergeWarps* kWarp) void merge_kernel(const __grid_
   const float shift = finite_maximum(warp_reduce(largest, Max()));
   for (int split = lane; split < s.splits; split += kWarp) total += exp2f(lse(split) - shift);
   total = warp_reduce(total, Sum());
+  if (total != 0) total += sink_weight<T>(p, head_of(p, kv_head, row), shift);
 
   // 2. This warp's ranges, four columns a lane. One without weight may have no values.
   float4 sum[kMaxHeadDim / (4 * kWarp)] = {};
@@ -101,7 +102,8 @@ AttentionSplit plan(const TreeAttentionParams& p) {
   const int64_t row_blocks = ceil_div(rows, most * Attention::kWarpRows);
   const int64_t warps = round_up(ceil_div(rows, row_blocks * Attention::kWarpRows), Attention::kWarpMultiple);
   const int64_t resident = resident_blocks(Attention::shared_bytes(warps), Attention::kMaxWarps / warps);
-  const int64_t tiles = std::max<int64_t>(ceil_div(p.length, Attention::kKeys), 1);
+  const int64_t keys = std::min(p.length, int64_t{p.window} + p.mask_words * kMaskWordBits);
+  const int64_t tiles = std::max<int64_t>(ceil_div(keys, Attention::kKeys), 1);
   const int64_t splits = best_splits(tiles, p.batch * p.num_kv_heads * row_blocks, resident);
   return {
       .splits = static_cast<int>(splits), .row_blocks = static_cast<int>(row_blocks), .warps = static_cast<int>(warps)};

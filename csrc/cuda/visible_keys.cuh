@@ -34,4 +34,7 @@ EAGLE_HOST_DEVICE uint64_t visible_keys(const AncestorWords& ancestors, int64_t 
   return bits & low_bits(length - first);
 }
 
+// Bit i: cache row first + i is not before `start`.
+EAGLE_HOST_DEVICE uint64_t keys_from(int64_t start, int64_t first) { return ~low_bits(start - first); }
+
 }  // namespace eagle::cuda

@@ -46,7 +46,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> expand_tree(const Tensor& fro
                                                                int64_t slot_offset, int64_t row_offset);
 Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor& value_cache,
                       const Tensor& context_len, const Tensor& ancestor_mask, double scale,
-                      const std::optional<Tensor>& page_table);
+                      const std::optional<Tensor>& page_table, std::optional<int64_t> window,
+                      const std::optional<Tensor>& sinks);
 Tensor rms_norm(const Tensor& input, const Tensor& weight, double eps);
 Tensor silu_mul(const Tensor& gate, const Tensor& up);
 std::tuple<Tensor, Tensor> rope(const Tensor& query, const Tensor& key, const Tensor& cos, const Tensor& sin);

@@ -1,6 +1,8 @@
 // tree_attention for torch tensors: checks, allocation and device dispatch.
 #include "common/tree_attention.h"
 
+#include <algorithm>
+
 #include "common/tree.h"
 #include "ops/match.h"
 #include "ops/ops.h"
@@ -22,7 +24,8 @@ HeadsView view(const char* name, const Tensor& t) {
 
 Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor& value_cache,
                       const Tensor& context_len, const Tensor& ancestor_mask, double scale,
-                      const std::optional<Tensor>& page_table) {
+                      const std::optional<Tensor>& page_table, std::optional<int64_t> window,
+                      const std::optional<Tensor>& sinks) {
   Match m("tree_attention");
   m.tensor("query", query, "B Hq Q d", Kind::kFloating, /*strided=*/true);
   m.tensor("key_cache", key_cache, cache_shape(page_table), Kind::kFloating, /*strided=*/true);
@@ -32,6 +35,7 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
   m.tensor("context_len", context_len, "B", Kind::kInt32);
   m.tensor("ancestor_mask", ancestor_mask, "B Q W", Kind::kInt64);
   const PageTable pages = match_page_table(m, page_table);
+  const void* sink_scores = m.optional("sinks", sinks, "Hq", "query", query);
   const int64_t batch = m["B"], num_heads = m["Hq"], num_kv_heads = m["Hkv"], num_rows = m["Q"], head_dim = m["d"];
   EAGLE_CHECK(head_dim >= 1 && head_dim <= kMaxHeadDim, "tree_attention: head_dim must be between 1 and ", kMaxHeadDim,
               ", got ", head_dim);
@@ -39,6 +43,8 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
               " heads, which is not a multiple of the ", num_kv_heads, " heads of key_cache");
   EAGLE_CHECK(m["W"] >= 1 && m["W"] <= kMaxMaskWords, "tree_attention: ancestor_mask must have 1 or ", kMaxMaskWords,
               " words a row, got ", m["W"]);
+  EAGLE_CHECK(!window || *window >= m["W"] * kMaskWordBits, "tree_attention: window must be at least ",
+              m["W"] * kMaskWordBits, ", as many rows as a mask has bits, got ", window.value_or(0));
   Tensor output = empty_like_device(query, {batch, num_rows, num_heads, head_dim}, query.scalar_type());
   const TreeAttentionParams p{
       .query = view("query", query),
@@ -47,6 +53,7 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
       .pages = pages,
       .context_len = context_len.const_data_ptr<int32_t>(),
       .ancestor_mask = ancestor_mask.const_data_ptr<int64_t>(),
+      .sinks = sink_scores,
       .output = output.mutable_data_ptr(),
       .dtype = float_dtype(query),
       .batch = batch,
@@ -56,6 +63,7 @@ Tensor tree_attention(const Tensor& query, const Tensor& key_cache, const Tensor
       .length = pages.length(),
       .head_dim = head_dim,
       .mask_words = m["W"],
+      .window = static_cast<int>(std::min<int64_t>(window.value_or(kNoWindow), kNoWindow)),
       .scale = static_cast<float>(scale),
   };
 #ifdef EAGLE_WITH_CUDA

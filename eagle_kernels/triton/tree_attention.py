@@ -63,6 +63,18 @@ def attend(query, keys, values, seen, loaded, dim, in_dim, factor, top, mass, su
     return new_top, mass * shrink + tl.sum(weight, axis=1), sums
 
 
+@triton.jit
+def nodes_of(mask, words, in_rows):
+    """How many bits are set in the ancestor masks that `mask` points at [BLOCK_M]."""
+    count = tl.zeros_like(in_rows.to(tl.int32))
+    for first in range(0, words * 64, 32):
+        bits = (tl.load(mask + first // 64, mask=in_rows, other=0) >> (first % 64)).to(tl.uint32)
+        bits -= (bits >> 1) & 0x55555555
+        bits = (bits & 0x33333333) + ((bits >> 2) & 0x33333333)
+        count += (((bits + (bits >> 4)) & 0x0F0F0F0F) * 0x01010101 >> 24).to(tl.int32)
+    return count
+
+
 # grid: (blocks of packed rows, batch * kv heads, splits); packed row = tree row * group + head of the group
 @tuned(
     SMALL_TILES + LARGE_TILES + WIDE_TILES + PLAIN_TILES, key=["head_dim", "num_splits", "num_rows"], fitting=fitting
@@ -87,6 +99,7 @@ def attend_kernel(
     group,
     head_dim,
     length,
+    window,
     words,
     num_splits,
     query_batch_stride,
@@ -101,6 +114,7 @@ def attend_kernel(
     BLOCK_D: tl.constexpr,
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
 ):
     packed = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     b, kv_head = (tl.program_id(1) // num_kv_heads).to(tl.int64), tl.program_id(1) % num_kv_heads
@@ -119,16 +133,23 @@ def attend_kernel(
     mass = tl.zeros((BLOCK_M,), tl.float32)
     sums = tl.zeros((BLOCK_M, BLOCK_D), tl.float32)
 
-    # committed rows, of which every row of the tree sees its split's share
+    # committed rows within any window, of which every row of the tree sees its split's share
     context = tl.minimum(tl.load(context_ptr + b), length)
-    share = tl.cdiv(tl.cdiv(context, num_splits - 1), BLOCK_N) * BLOCK_N
-    start, stop = split * share, tl.minimum(split * share + share, context)
+    begin = tl.maximum(context - window, 0) if HAS_WINDOW else 0
+    if HAS_WINDOW:
+        own_begin = context - window + nodes_of(mask_ptr + (b * num_rows + row) * words, words, in_rows)
+    share = tl.cdiv(tl.cdiv(context - begin, num_splits - 1), BLOCK_N) * BLOCK_N
+    start = begin + split * share
+    stop = tl.minimum(start + share, context)
     for first in range(start, stop, BLOCK_N):
         position = first + tl.arange(0, BLOCK_N)
         page, cache_row, loaded = locate(page_table_ptr, columns, num_pages, page_size, b, position, position < stop)
         keys = key_ptr + (page * key_batch_stride + cache_row * key_row_stride)[None, :]
         values = value_ptr + (page * value_batch_stride + cache_row * value_row_stride)[:, None]
-        top, mass, sums = attend(query, keys, values, loaded[None, :], loaded, dim, in_dim, factor, top, mass, sums)
+        seen = loaded[None, :]
+        if HAS_WINDOW:
+            seen = seen & (position[None, :] >= own_begin[:, None])
+        top, mass, sums = attend(query, keys, values, seen, loaded, dim, in_dim, factor, top, mass, sums)
 
     # the tree's own rows, in the last split, of which bits say who sees them; sixteen at a time
     first_in_tree, column = tl.where(split == num_splits - 1, context, length), tl.arange(0, 16)
@@ -158,7 +179,17 @@ def attend_kernel(
 # grid: (batch * rows * heads)
 @triton.jit
 def combine_splits_kernel(
-    top_ptr, mass_ptr, sum_ptr, output_ptr, num_splits, head_dim, BLOCK_S: tl.constexpr, BLOCK_D: tl.constexpr
+    top_ptr,
+    mass_ptr,
+    sum_ptr,
+    sink_ptr,
+    output_ptr,
+    num_splits,
+    num_heads,
+    head_dim,
+    BLOCK_S: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    HAS_SINKS: tl.constexpr,
 ):
     place = tl.program_id(0).to(tl.int64)
     split, dim = tl.arange(0, BLOCK_S), tl.arange(0, BLOCK_D)
@@ -172,6 +203,8 @@ def combine_splits_kernel(
     top = tl.max(tops)
     share = tl.exp2(tops - tl.where(top == float("-inf"), 0.0, top))
     mass = tl.sum(masses * share)
+    if HAS_SINKS:  # weigh without a value
+        mass += tl.exp2(tl.load(sink_ptr + tl.program_id(0) % num_heads).to(tl.float32) * 1.4426950408889634 - top)
     # a row that sees nothing has no mass and gives zeros
     output = tl.sum(sums * share[:, None], axis=0) / tl.where(top == float("-inf"), 1.0, mass)
     tl.store(output_ptr + place * head_dim + dim, output.to(output_ptr.dtype.element_ty), mask=in_dim)
@@ -185,6 +218,8 @@ def tree_attention(
     ancestor_mask: Tensor,
     scale: float,
     page_table: Tensor | None = None,
+    window: int | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     batch, num_heads, num_rows, head_dim = query.shape
     num_kv_heads, pages = key_cache.shape[1], page_fields(key_cache, page_table)
@@ -194,7 +229,9 @@ def tree_attention(
         return output
     group = num_heads // num_kv_heads
     packed_rows, block_d = num_rows * group, block_of(head_dim, 16)
-    num_splits = choose_splits(triton.cdiv(packed_rows, 64) * batch * num_kv_heads, length, query.device)
+    window = MAX_POSITION if window is None else min(window, MAX_POSITION)
+    programs = triton.cdiv(packed_rows, 64) * batch * num_kv_heads
+    num_splits = choose_splits(programs, min(length, window), query.device)
     top = torch.empty(num_splits, batch, num_rows, num_heads, dtype=torch.float32, device=query.device)
     mass = torch.empty_like(top)
     sums = torch.empty(*top.shape, head_dim, dtype=torch.float32, device=query.device)
@@ -214,15 +251,28 @@ def tree_attention(
         group,
         head_dim,
         length,
+        window,
         ancestor_mask.shape[2],
         num_splits,
         *query.stride()[:3],
         *key_cache.stride()[:3],
         *value_cache.stride()[:3],
         BLOCK_D=block_d,
+        HAS_WINDOW=window < MAX_POSITION,
     )
     combine_splits_kernel[(batch * num_rows * num_heads,)](
-        top, mass, sums, output, num_splits, head_dim, BLOCK_S=block_of(num_splits), BLOCK_D=block_d, num_warps=2
+        top,
+        mass,
+        sums,
+        top if sinks is None else sinks,
+        output,
+        num_splits,
+        num_heads,
+        head_dim,
+        BLOCK_S=block_of(num_splits),
+        BLOCK_D=block_d,
+        HAS_SINKS=sinks is not None,
+        num_warps=2,
     )
     return output
 

@@ -5,13 +5,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import AttentionInterface
 
 import eagle_kernels
+from eagle_decoding.prompt_attention import prompt_attention
 
 NAME = "eagle_tree"
-UNSUPPORTED = ("softcap", "s_aux", "sliding_window")  # keyword arguments that would change the result
 
 
 class Rotation(NamedTuple):
@@ -62,18 +61,21 @@ def attention_forward(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     eagle_tree: TreeContext | None = None,
+    sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
+    softcap: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Attention of a prompt (causal, no TreeContext, no cache) or of a tree over the cache; transformers calls it.
 
     query: [batch, num_heads, tokens, head_dim]; key, value: [batch, num_kv_heads, rows, head_dim]
+    sliding_window: how many tokens one sees at most, itself among them; s_aux: [num_heads], the heads' sinks
     returns [batch, tokens, num_heads, head_dim] and no weights
-    Raises ValueError for attention variants that the kernel does not compute, and for forwards over another cache than
+    Raises ValueError for softcapped scores, which the kernel does not compute, and for forwards over another cache than
     the decoder's own.
     """
-    for name in UNSUPPORTED:
-        if kwargs.get(name) is not None:
-            raise ValueError(f"Tree attention does not support {name}={kwargs[name]!r}; use a model without it.")
+    if softcap is not None:
+        raise ValueError(f"Tree attention does not support softcap={softcap!r}; use a model without it.")
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     if eagle_tree is None:
         if query.shape[2] != key.shape[2]:
@@ -81,12 +83,17 @@ def attention_forward(
                 f"A forward of {query.shape[2]} tokens over {key.shape[2]} rows of a cache of its own came while a "
                 "decoder was at work, which attends trees and prompts only: call the model outside of generate."
             )
-        output = functional.scaled_dot_product_attention(
-            query, key, value, is_causal=True, scale=scale, enable_gqa=query.shape[1] != key.shape[1]
-        )
-        return output.transpose(1, 2).contiguous(), None
-    output = eagle_kernels.tree_attention(query, key, value, eagle_tree.context_len, eagle_tree.ancestor_mask, scale)
-    return output, None
+        return prompt_attention(query, key, value, scale, sliding_window, s_aux), None
+    return eagle_kernels.tree_attention(
+        query,
+        key,
+        value,
+        eagle_tree.context_len,
+        eagle_tree.ancestor_mask,
+        scale,
+        window=sliding_window,
+        sinks=s_aux,
+    ), None
 
 
 AttentionInterface.register(NAME, attention_forward)

@@ -70,6 +70,7 @@ def attention_block(layer: Any) -> AttentionBlock | None:
         scale=attention.scaling,
         q_norm=attention.q_norm.weight if hasattr(attention, "q_norm") else None,
         k_norm=attention.k_norm.weight if hasattr(attention, "k_norm") else None,
+        window=getattr(attention, "sliding_window", getattr(attention.config, "sliding_window", None)),
     )
 
 

@@ -19,6 +19,7 @@ class AttentionBlock:
     norm, eps:      [hidden], the norm in front of the MLP; eps is that of all norms
     scale:          of the dot products
     q_norm, k_norm: [head_dim] each, the norms of every query and key head, if there are any
+    window:         how many rows one sees at most, itself among them; None for all
     """
 
     qkv: Matrix
@@ -30,6 +31,7 @@ class AttentionBlock:
     scale: float
     q_norm: Tensor | None = None
     k_norm: Tensor | None = None
+    window: int | None = None
 
     def __call__(
         self,
@@ -64,7 +66,9 @@ class AttentionBlock:
             k_norm_weight=self.k_norm,
             norm_eps=self.eps,
         )
-        attention = eagle_kernels.tree_attention(query, keys, values, tree.context_len, tree.ancestor_mask, self.scale)
+        attention = eagle_kernels.tree_attention(
+            query, keys, values, tree.context_len, tree.ancestor_mask, self.scale, window=self.window
+        )
         return eagle_kernels.draft_output(
             attention.flatten(2), self.output.weight, residual, self.norm, self.eps, self.output.scale
         )

@@ -20,9 +20,8 @@ from eagle_decoding.tree import DraftTree
 
 SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-RESCALED = ("dynamic", "longrope")  # rotary embeddings of which a row depends on the largest position in the forward
-WINDOWED = ("mistral", "mixtral", "qwen3_moe")  # kinds whose every layer has the configuration's window, if any
-MAX_HEAD_DIM = 256  # of tree_attention
+RESCALED = {"dynamic", "longrope"}  # rotary embeddings of which a row depends on the largest position in the forward
+MAX_HEAD_DIM, MIN_WINDOW = 256, 128  # of tree_attention
 TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
 
 
@@ -108,21 +107,25 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
             f"{role} {config.model_type!r} has heads of {head_dim(config)} numbers, and tree attention takes up to "
             f"{MAX_HEAD_DIM}: use a model with smaller heads."
         )
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    window = getattr(config, "sliding_window", None)
+    if window is not None and window < MIN_WINDOW:
         raise ValueError(
-            f"{role} {config.model_type!r} has sliding-window layers, which tree attention does not support."
+            f"{role} {config.model_type!r} has a sliding window of {window} tokens, and tree attention takes windows "
+            f"from {MIN_WINDOW} on, which hold any tree: use a model with a longer one."
         )
-    if config.model_type in WINDOWED and config.sliding_window is not None:
+    rescaled = rope_types(config) & RESCALED
+    if rescaled:
         raise ValueError(
-            f"{role} {config.model_type!r} has a sliding window of {config.sliding_window} tokens, which tree "
-            "attention does not support: load it with sliding_window=None where no text is longer."
-        )
-    rope_type = (getattr(config, "rope_parameters", None) or {}).get("rope_type")
-    if rope_type in RESCALED:
-        raise ValueError(
-            f"{role} {config.model_type!r} has {rope_type} rotary embeddings, which rescale every row by the largest "
+            f"{role} {config.model_type!r} has {min(rescaled)} rotary embeddings, which rescale every row by the largest "
             "position of a forward, so that drafts ahead would change the text: use a model with a fixed scaling."
         )
+
+
+def rope_types(config: Any) -> set[str]:
+    """The kinds of rotary embedding that a model has: one, or one for each type of layer."""
+    parameters = getattr(config, "rope_parameters", None) or {}
+    by_layer = [part for part in parameters.values() if isinstance(part, dict)]
+    return {part["rope_type"] for part in by_layer or [parameters] if "rope_type" in part}
 
 
 @dataclass

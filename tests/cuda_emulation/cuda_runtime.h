@@ -167,6 +167,7 @@ T max(T a, T b) {
 }
 inline int __clzll(int64_t x) { return x == 0 ? 64 : __builtin_clzll(static_cast<unsigned long long>(x)); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __popcll(unsigned long long x) { return __builtin_popcountll(x); }
 template <class T>
 void __stwb(T* to, T value) {
   *to = value;

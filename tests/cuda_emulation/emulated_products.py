@@ -27,13 +27,15 @@ def tree_attention(
     ancestor_mask: Tensor,
     scale: float,
     page_table: Tensor | None = None,
+    window: int | None = None,
+    sinks: Tensor | None = None,
 ) -> Tensor:
     batch, heads, rows, head_dim = query.shape
     output = _poison(query, batch, rows, heads, head_dim)
     strides = torch.tensor([t.stride()[:3] for t in (query, key_cache, value_cache)])
-    sizes = batch, heads, key_cache.shape[1], rows, head_dim, ancestor_mask.shape[2]
+    sizes = batch, heads, key_cache.shape[1], rows, head_dim, ancestor_mask.shape[2], window or 2**31 - 1
     caches = key_cache, value_cache, strides, *page_fields(key_cache, page_table)
-    tensors = output, query, *caches, context_len, ancestor_mask
+    tensors = output, query, *caches, context_len, ancestor_mask, sinks
     call("tree_attention", *tensors, DTYPES[query.dtype], *sizes, _number(scale))
     return output
 

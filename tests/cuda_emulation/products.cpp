@@ -57,16 +57,33 @@ int64_t warpgroup_products() { return cuda_emulation::num_products; }
 
 const char* tree_attention(void* output, const void* query, const void* key, const void* value, const int64_t* strides,
                            const int32_t* page_ids, int64_t columns, int64_t num_pages, int64_t page_size,
-                           const int32_t* context_len, const int64_t* ancestor_mask, int64_t code, int64_t batch,
-                           int64_t num_heads, int64_t num_kv_heads, int64_t num_rows, int64_t head_dim,
-                           int64_t mask_words, const float* scale) {
+                           const int32_t* context_len, const int64_t* ancestor_mask, const void* sinks, int64_t code,
+                           int64_t batch, int64_t num_heads, int64_t num_kv_heads, int64_t num_rows, int64_t head_dim,
+                           int64_t mask_words, int64_t window, const float* scale) {
   const auto view = [&](const void* data, int i) {
     return HeadsView{data, strides[3 * i], strides[3 * i + 1], strides[3 * i + 2]};
   };
   const PageTable pages = make_page_table(page_ids, columns, num_pages, page_size);
-  const TreeAttentionParams p{view(query, 0), view(key, 1), view(value, 2), pages,     context_len,  ancestor_mask,
-                              output,         dtype(code),  batch,          num_heads, num_kv_heads, num_rows,
-                              pages.length(), head_dim,     mask_words,     *scale};
+  const TreeAttentionParams p{
+      .query = view(query, 0),
+      .key = view(key, 1),
+      .value = view(value, 2),
+      .pages = pages,
+      .context_len = context_len,
+      .ancestor_mask = ancestor_mask,
+      .sinks = sinks,
+      .output = output,
+      .dtype = dtype(code),
+      .batch = batch,
+      .num_heads = num_heads,
+      .num_kv_heads = num_kv_heads,
+      .num_rows = num_rows,
+      .length = pages.length(),
+      .head_dim = head_dim,
+      .mask_words = mask_words,
+      .window = static_cast<int>(window),
+      .scale = *scale,
+  };
   return run(p, cuda::tree_attention_workspace, cuda::tree_attention);
 }
 
