@@ -6,12 +6,20 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from transformers import (
+    Glm4Config,
+    Glm4ForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -19,6 +27,8 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
@@ -67,6 +77,25 @@ KINDS = {
             "mlp_only_layers": [1],
         },
     ),
+    "phi3": (Phi3ForCausalLM, Phi3Config, {}),
+    "phi3-partial-rope": (
+        Phi3ForCausalLM,
+        Phi3Config,
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "smollm3": (SmolLM3ForCausalLM, SmolLM3Config, {"no_rope_layers": [1, 0, 1, 1]}),
+    "olmo2": (Olmo2ForCausalLM, Olmo2Config, {}),
+    "granite": (
+        GraniteForCausalLM,
+        GraniteConfig,
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "glm4": (Glm4ForCausalLM, Glm4Config, {"head_dim": 16}),
 }
 
 EXPERTS = ("mixtral", "qwen3-moe")

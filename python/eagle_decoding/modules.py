@@ -18,9 +18,13 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 import eagle_kernels
-from eagle_decoding.fused_layer import LAYERS, MLPS, RMS_NORMS, is_silu, layer_forward
+from eagle_decoding.fused_layer import LAYERS, MLPS, MODELS, RMS_NORMS, is_silu, layer_forward
 
 EXPERTS = ("MixtralSparseMoeBlock", "Qwen3MoeSparseMoeBlock")
+ROTATED_BY_HALVES = (*MODELS, "Granite", "Phi3")  # GLM-4 rotates pairs of neighbours, OLMo 2 in float32
+NORMS = (*RMS_NORMS, "GraniteRMSNorm", "Phi3RMSNorm", "Glm4RMSNorm")  # OLMo 2's rounds after the weight only
+GATED = (*MLPS, "GraniteMLP", "Olmo2MLP")
+GATED_AS_ONE = ("Phi3MLP", "Glm4MLP")  # gate and up are one projection
 MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
 
 
@@ -35,7 +39,8 @@ def fused_modules(model: PreTrainedModel, linear: bool = True) -> Iterator[None]
     with ExitStack() as stack:
         for module in fuse(model, linear):
             stack.callback(delattr, module, "forward")
-        stack.enter_context(fused_rope(sys.modules[type(model).__module__]))
+        if type(model).__name__.removesuffix("ForCausalLM") in ROTATED_BY_HALVES:
+            stack.enter_context(fused_rope(sys.modules[type(model).__module__]))
         yield
 
 
@@ -52,11 +57,13 @@ def fuse(model: PreTrainedModel, linear: bool) -> list[Any]:
 
 @contextmanager
 def fused_rope(modeling: Any) -> Iterator[None]:
-    """Replaces the rotary function that a modeling module's attention layers call."""
+    """Replaces the rotary function that a modeling module's attention layers call: Llama's, or Phi-3's, which leaves
+    the end of a head as it is where the tables are narrower."""
     stock = modeling.apply_rotary_pos_emb
 
     def apply(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
-        if query.shape[2] > MAX_ROWS or unsqueeze_dim != 1 or len(cos) != len(query):
+        whole = cos.shape[-1] == query.shape[-1] and len(cos) == len(query)
+        if query.shape[2] > MAX_ROWS or unsqueeze_dim != 1 or not whole:
             return stock(query, key, cos, sin, unsqueeze_dim)
         return eagle_kernels.rope(query, key, cos, sin)
 
@@ -73,12 +80,14 @@ def fused_forward(module: Any, linear: bool) -> Callable[..., Any] | None:
         return linear_forward(module)
     if linear and type(module).__name__ in LAYERS:
         return layer_forward(module)
-    if type(module).__name__ in RMS_NORMS:
+    if type(module).__name__ in NORMS:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
     if linear and type(module).__name__ in EXPERTS and is_silu(module.experts):
         return experts_forward(module)
-    if type(module).__name__ in MLPS and is_silu(module):
+    if type(module).__name__ in GATED and is_silu(module):
         return lambda x: module.down_proj(eagle_kernels.silu_mul(module.gate_proj(x), module.up_proj(x)))
+    if type(module).__name__ in GATED_AS_ONE and is_silu(module):
+        return lambda x: module.down_proj(eagle_kernels.silu_mul(*module.gate_up_proj(x).chunk(2, dim=-1)))
     return None
 
 

@@ -18,10 +18,22 @@ from eagle_decoding.fused_layer import layer_forward
 from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
-SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
+SUPPORTED = (
+    "glm4",
+    "granite",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "smollm3",
+)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 RESCALED = ("dynamic", "longrope")  # rotary embeddings of which a row depends on the largest position in the forward
-WINDOWED = ("mistral", "mixtral", "qwen3_moe")  # kinds whose every layer has the configuration's window, if any
+WINDOWED = ("mistral", "mixtral", "phi3", "qwen3_moe")  # kinds whose every layer has the configuration's window, if any
 MAX_HEAD_DIM = 256  # of tree_attention
 TURN = RLock()  # held while a decoder is at work: what it replaces in models and modules is there for all threads
 
