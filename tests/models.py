@@ -101,7 +101,7 @@ KINDS = {
 EXPERTS = ("mixtral", "qwen3-moe")
 
 
-def tiny_target(kind: str = "llama", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def tiny_target(kind: str = "llama", dtype: torch.dtype = torch.float32, **options: object) -> PreTrainedModel:
     """Four layers, width 32, grouped-query attention, weights large enough for varied text."""
     model_class, config_class, extra = KINDS[kind]
     torch.manual_seed(len(kind))
@@ -116,7 +116,7 @@ def tiny_target(kind: str = "llama", dtype: torch.dtype = torch.float32) -> PreT
         pad_token_id=PAD,
         bos_token_id=BOS,
         eos_token_id=EOS,
-        **{"num_key_value_heads": 2, **extra},
+        **{"num_key_value_heads": 2, **extra, **options},
     )
     return model_class(config).to(dtype).eval()
 

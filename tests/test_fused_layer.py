@@ -12,7 +12,7 @@ from eagle_decoding.matrix import side_by_side
 from eagle_decoding.target import Target
 from eagle_decoding.tree import ancestor_words
 
-STOCK = {"llama-scaled-rope", "phi3", "phi3-partial-rope", "olmo2", "granite", "glm4"}  # kinds with a part that ops lack
+STOCK = ("llama-scaled-rope", "phi3", "phi3-partial-rope", "olmo2", "granite", "glm4")  # ops lack a part of theirs
 ROTATED = {"smollm3": 3}  # of four layers, where not all rotate
 
 
@@ -48,6 +48,14 @@ def test_a_tree_scores_as_in_the_stock_layers(kind, device):
     assert layers_replaced(model) == 0
     stock = tree_logits(tiny_target(kind), False)
     torch.testing.assert_close(tree_logits(model, True).cpu(), stock, rtol=1e-4, atol=1e-4)
+
+
+def test_rotated_neighbours_stay_so(device):
+    """GLM-4 rotates pairs of neighbours, in all of a head too if its configuration says so."""
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}
+    stock = tree_logits(tiny_target("glm4", rope_parameters=rope), False)
+    fused = tree_logits(tiny_target("glm4", rope_parameters=rope).to(device), True)
+    torch.testing.assert_close(fused.cpu(), stock, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("shares", [True, False], ids=["of the chosen", "of all"])

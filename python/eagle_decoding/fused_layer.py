@@ -19,8 +19,8 @@ def layer_forward(layer: Any) -> Callable[..., Tensor] | None:
     """A forward that runs a tree's rows in one op for each part of the layer, and a prompt's as the stock one does.
 
     The ops round once where the stock layer rounds after every operation. None where a part of the layer is not what
-    transformers made: another module in its place, a hook or a forward of somebody else's, a bias that the ops lack; and in layers of
-    SmolLM3 that do not rotate.
+    transformers made: another module in its place, a hook or a forward of somebody else's, a bias that the ops lack.
+    Nor for a layer of SmolLM3 that does not rotate.
     """
     attention = attention_block(layer) if is_stock(layer) else None
     if attention is None:
@@ -93,4 +93,5 @@ def plain(*projections: nn.Module) -> bool:
 
 
 def is_silu(module: nn.Module) -> bool:
-    return type(getattr(module, "act_fn", None) or getattr(module, "activation_fn", None)).__name__ in ("SiLU", "SiLUActivation")
+    activation = getattr(module, "act_fn", getattr(module, "activation_fn", None))
+    return type(activation).__name__ in ("SiLU", "SiLUActivation")

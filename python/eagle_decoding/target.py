@@ -137,6 +137,13 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
         )
 
 
+def output_weight(model: PreTrainedModel) -> Tensor:
+    """What turns states after the final norm into logits, [vocab, hidden]: Granite divides them by a constant."""
+    weight: Tensor = model.get_output_embeddings().weight.detach()
+    scaling = getattr(model.config.get_text_config(), "logits_scaling", 1.0)
+    return weight if scaling == 1.0 else weight / scaling
+
+
 @dataclass
 class TargetOutput:
     """What a forward of the target yields.
