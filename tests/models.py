@@ -6,12 +6,26 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from transformers import (
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    Glm4Config,
+    Glm4ForCausalLM,
+    GptOssConfig,
+    GptOssForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
     MistralForCausalLM,
     MixtralConfig,
     MixtralForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+    Olmo3Config,
+    Olmo3ForCausalLM,
+    Phi3Config,
+    Phi3ForCausalLM,
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
@@ -19,6 +33,8 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
+    SmolLM3Config,
+    SmolLM3ForCausalLM,
 )
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
@@ -29,6 +45,7 @@ from eagle_decoding.tree import DraftTree, ancestor_words
 VOCAB = 97
 PAD, BOS, EOS = 0, 1, 2
 
+WINDOWS = ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
 KINDS = {
     "llama": (LlamaForCausalLM, LlamaConfig, {"tie_word_embeddings": True}),
     "llama-scaled-rope": (
@@ -67,19 +84,61 @@ KINDS = {
             "mlp_only_layers": [1],
         },
     ),
+    "phi3": (Phi3ForCausalLM, Phi3Config, {}),
+    "phi3-partial-rope": (
+        Phi3ForCausalLM,
+        Phi3Config,
+        {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}},
+    ),
+    "smollm3": (SmolLM3ForCausalLM, SmolLM3Config, {"no_rope_layers": [1, 0, 1, 1]}),
+    "olmo2": (Olmo2ForCausalLM, Olmo2Config, {}),
+    "granite": (
+        GraniteForCausalLM,
+        GraniteConfig,
+        {
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.6,
+            "logits_scaling": 2.0,
+        },
+    ),
+    "glm4": (Glm4ForCausalLM, Glm4Config, {"head_dim": 16}),
+    "gemma3": (
+        Gemma3ForCausalLM,
+        Gemma3TextConfig,
+        {
+            "head_dim": 16,
+            "query_pre_attn_scalar": 16,
+            "sliding_window": 128,
+            "layer_types": WINDOWS,
+            "tie_word_embeddings": False,  # the same token would come again and again
+            "intermediate_size": 64,  # whole vectors: torch's GELU rounds what is left over by another function
+        },
+    ),
+    "gpt-oss": (
+        GptOssForCausalLM,
+        GptOssConfig,
+        {
+            "head_dim": 16,
+            "num_local_experts": 6,
+            "num_experts_per_tok": 3,
+            "sliding_window": 128,
+            "layer_types": WINDOWS,
+        },
+    ),
+    "olmo3": (Olmo3ForCausalLM, Olmo3Config, {"sliding_window": 128, "layer_types": WINDOWS}),
 }
 
-EXPERTS = ("mixtral", "qwen3-moe")
+EXPERTS = ("mixtral", "qwen3-moe", "gpt-oss")
 
 
-def tiny_target(kind: str = "llama", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+def tiny_target(kind: str = "llama", dtype: torch.dtype = torch.float32, **options: object) -> PreTrainedModel:
     """Four layers, width 32, grouped-query attention, weights large enough for varied text."""
     model_class, config_class, extra = KINDS[kind]
     torch.manual_seed(len(kind))
     config = config_class(
         vocab_size=VOCAB,
         hidden_size=32,
-        intermediate_size=48,
         num_hidden_layers=4,
         num_attention_heads=4,
         max_position_embeddings=256,
@@ -87,7 +146,7 @@ def tiny_target(kind: str = "llama", dtype: torch.dtype = torch.float32) -> PreT
         pad_token_id=PAD,
         bos_token_id=BOS,
         eos_token_id=EOS,
-        **{"num_key_value_heads": 2, **extra},
+        **{"num_key_value_heads": 2, "intermediate_size": 48, **extra, **options},
     )
     return model_class(config).to(dtype).eval()
 

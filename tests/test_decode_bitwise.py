@@ -3,7 +3,7 @@
 import pytest
 import torch
 from compare import assert_bitwise
-from models import ScriptedDraft, prompts, tiny_target
+from models import KINDS, ScriptedDraft, prompts, tiny_target
 
 from eagle_decoding import SpeculativeDecoder
 from eagle_decoding.modules import fused_modules
@@ -12,9 +12,7 @@ SETTINGS = {"do_sample": False, "max_new_tokens": 60, "eos_token_id": None}
 RECORD = {"return_dict_in_generate": True, "output_logits": True}
 
 
-@pytest.mark.parametrize(
-    ("kind", "batch"), [("llama", 1), ("qwen3", 1), ("mixtral", 1), ("qwen3-moe", 1), ("llama", 7)]
-)
+@pytest.mark.parametrize(("kind", "batch"), [*((kind, 1) for kind in KINDS), ("llama", 7)])
 def test_logits_of_tree_and_plain_decoding_agree(kind, batch, dtype):
     """A batch of 7 verifies 161 rows at once: more than one request may have before the stock path takes over."""
     target = tiny_target(kind, dtype)
@@ -30,10 +28,21 @@ def test_logits_of_tree_and_plain_decoding_agree(kind, batch, dtype):
         assert_bitwise(actual, expected, f"logits of step {step}")
 
 
+REPLACED = {
+    "qwen3": {"Qwen3RMSNorm", "Qwen3MLP", "Qwen3DecoderLayer"},
+    "smollm3": {"SmolLM3RMSNorm", "SmolLM3MLP", "SmolLM3DecoderLayer"},
+    "phi3": {"Phi3RMSNorm", "Phi3MLP"},
+    "granite": {"GraniteRMSNorm", "GraniteMLP"},
+    "glm4": {"Glm4RMSNorm", "Glm4MLP"},
+    "olmo2": {"Olmo2MLP"},  # its norms round elsewhere
+}
+
+
 @pytest.mark.parametrize("linear", [True, False])
-def test_fused_modules_compute_what_stock_modules_do(dtype, linear):
+@pytest.mark.parametrize("kind", REPLACED)
+def test_fused_modules_compute_what_stock_modules_do(kind, dtype, linear):
     """Up to rounding; stock forwards are back afterwards, also after an error."""
-    target = tiny_target("qwen3", dtype)
+    target = tiny_target(kind, dtype)
     inputs = prompts(1)
     with torch.inference_mode():
         stock = target(**inputs).logits.float()
@@ -43,7 +52,8 @@ def test_fused_modules_compute_what_stock_modules_do(dtype, linear):
         with pytest.raises(ZeroDivisionError), fused_modules(target):
             _ = 1 / 0
         after = target(**inputs).logits.float()
-    assert replaced == {"Qwen3RMSNorm", "Qwen3MLP"} | ({"Linear", "Qwen3DecoderLayer"} if linear else set())
+    whole = {name for name in REPLACED[kind] if name.endswith("Layer")}
+    assert replaced == (REPLACED[kind] | {"Linear"} if linear else REPLACED[kind] - whole)
     tolerance = {torch.float32: 1e-4, torch.float16: 0.1, torch.bfloat16: 0.8}[dtype]
     assert (fused - stock).abs().max() < tolerance * max(1.0, stock.abs().mean().item())
     assert_bitwise(after, stock, "logits after fused_modules")

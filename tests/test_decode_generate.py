@@ -300,10 +300,11 @@ def test_unsupported_targets_are_refused():
         Target(GPT2LMHeadModel(GPT2Config(n_layer=1, n_embd=16, n_head=2, vocab_size=20)))
 
 
-def test_short_sliding_windows_are_refused_before_a_decoder_is_made():
-    target = tiny_target("mistral")
-    target.config.sliding_window = 4096
-    with pytest.raises(ValueError, match="sliding window of 4096 tokens"):
+@pytest.mark.parametrize("kind", ["mistral", "phi3"])
+def test_windows_shorter_than_a_tree_are_refused_before_a_decoder_is_made(kind):
+    target = tiny_target(kind)
+    target.config.sliding_window = 127
+    with pytest.raises(ValueError, match="sliding window of 127 tokens, and tree attention takes windows from 128 on"):
         SpeculativeDecoder.from_pretrained(target, "prompt-lookup")
 
 
@@ -320,6 +321,13 @@ def test_rotary_embeddings_that_depend_on_the_other_rows_are_refused(rope):
     config = LlamaConfig(rope_parameters={"rope_theta": 1e4, "original_max_position_embeddings": 24, **rope}, **TINY)
     with pytest.raises(ValueError, match=f"'llama' has {rope['rope_type']} rotary embeddings"):
         SpeculativeDecoder(LlamaForCausalLM(config), NoDraft())
+
+
+def test_windows_of_some_layers_are_refused_and_those_out_of_use_are_not():
+    windows = {"sliding_window": 8, "use_sliding_window": True}
+    with pytest.raises(ValueError, match="'smollm3' has sliding-window layers"):
+        SpeculativeDecoder(tiny_target("smollm3", **windows), NoDraft())
+    SpeculativeDecoder(tiny_target("smollm3", **(windows | {"use_sliding_window": False})), NoDraft())
 
 
 def wide_heads() -> LlamaForCausalLM:

@@ -10,7 +10,7 @@ from eagle_decoding.attention import TreeContext
 from eagle_decoding.layer import AttentionBlock, GatedMlp
 from eagle_decoding.matrix import Matrix, side_by_side
 
-MODELS = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Qwen3Moe")
+MODELS = ("Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Qwen3Moe", "SmolLM3")
 LAYERS, RMS_NORMS, MLPS = ([model + part for model in MODELS] for part in ("DecoderLayer", "RMSNorm", "MLP"))
 OF_TRANSFORMERS = "transformers.utils.output_capturing"  # whose hooks do nothing unless a forward asks for its states
 
@@ -20,6 +20,7 @@ def layer_forward(layer: Any) -> Callable[..., Tensor] | None:
 
     The ops round once where the stock layer rounds after every operation. None where a part of the layer is not what
     transformers made: another module in its place, a hook or a forward of somebody else's, a bias that the ops lack.
+    Nor for a layer of SmolLM3 that does not rotate.
     """
     attention = attention_block(layer) if is_stock(layer) else None
     if attention is None:
@@ -58,6 +59,8 @@ def attention_block(layer: Any) -> AttentionBlock | None:
     attention, norm = layer.self_attn, layer.post_attention_layernorm
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
     biases = [projection.bias for projection in projections if projection.bias is not None]
+    if not getattr(attention, "use_rope", True):  # SmolLM3 rotates in some of its layers only
+        return None
     if not plain(*projections, attention.o_proj) or attention.o_proj.bias is not None or len(biases) not in (0, 3):
         return None
     return AttentionBlock(
@@ -91,4 +94,5 @@ def plain(*projections: nn.Module) -> bool:
 
 
 def is_silu(module: nn.Module) -> bool:
-    return type(getattr(module, "act_fn", None)).__name__ in ("SiLU", "SiLUActivation")
+    activation = getattr(module, "act_fn", getattr(module, "activation_fn", None))
+    return type(activation).__name__ in ("SiLU", "SiLUActivation")

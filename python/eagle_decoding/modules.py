@@ -18,10 +18,13 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 import eagle_kernels
-from eagle_decoding.fused_layer import LAYERS, MLPS, RMS_NORMS, is_silu, layer_forward
+from eagle_decoding.experts import MAX_ROWS, experts_forward
+from eagle_decoding.fused_layer import LAYERS, MLPS, MODELS, RMS_NORMS, is_silu, layer_forward
 
-EXPERTS = ("MixtralSparseMoeBlock", "Qwen3MoeSparseMoeBlock")
-MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
+ROTATED_BY_HALVES = (*MODELS, "Gemma3", "Granite", "Phi3")  # GLM-4 rotates pairs of neighbours, OLMo in float32
+NORMS = (*RMS_NORMS, "GraniteRMSNorm", "Phi3RMSNorm", "Glm4RMSNorm")  # OLMo 2's rounds after the weight only
+GATED = (*MLPS, "GraniteMLP", "Olmo2MLP", "Olmo3MLP")
+GATED_AS_ONE = ("Phi3MLP", "Glm4MLP")  # gate and up are one projection
 
 
 @contextmanager
@@ -35,7 +38,8 @@ def fused_modules(model: PreTrainedModel, linear: bool = True) -> Iterator[None]
     with ExitStack() as stack:
         for module in fuse(model, linear):
             stack.callback(delattr, module, "forward")
-        stack.enter_context(fused_rope(sys.modules[type(model).__module__]))
+        if type(model).__name__.removesuffix("ForCausalLM") in ROTATED_BY_HALVES:
+            stack.enter_context(fused_rope(sys.modules[type(model).__module__]))
         yield
 
 
@@ -52,11 +56,13 @@ def fuse(model: PreTrainedModel, linear: bool) -> list[Any]:
 
 @contextmanager
 def fused_rope(modeling: Any) -> Iterator[None]:
-    """Replaces the rotary function that a modeling module's attention layers call."""
+    """Replaces the rotary function that a modeling module's attention layers call: Llama's, or Phi-3's, which leaves
+    the end of a head as it is where the tables are narrower."""
     stock = modeling.apply_rotary_pos_emb
 
     def apply(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor, unsqueeze_dim: int = 1) -> tuple[Tensor, Tensor]:
-        if query.shape[2] > MAX_ROWS or unsqueeze_dim != 1 or len(cos) != len(query):
+        whole = cos.shape[-1] == query.shape[-1] and len(cos) == len(query)
+        if query.shape[2] > MAX_ROWS or unsqueeze_dim != 1 or not whole:
             return stock(query, key, cos, sin, unsqueeze_dim)
         return eagle_kernels.rope(query, key, cos, sin)
 
@@ -73,13 +79,13 @@ def fused_forward(module: Any, linear: bool) -> Callable[..., Any] | None:
         return linear_forward(module)
     if linear and type(module).__name__ in LAYERS:
         return layer_forward(module)
-    if type(module).__name__ in RMS_NORMS:
+    if type(module).__name__ in NORMS:
         return lambda hidden_states: eagle_kernels.rms_norm(hidden_states, module.weight, module.variance_epsilon)
-    if linear and type(module).__name__ in EXPERTS and is_silu(module.experts):
-        return experts_forward(module)
-    if type(module).__name__ in MLPS and is_silu(module):
+    if type(module).__name__ in GATED and is_silu(module):
         return lambda x: module.down_proj(eagle_kernels.silu_mul(module.gate_proj(x), module.up_proj(x)))
-    return None
+    if type(module).__name__ in GATED_AS_ONE and is_silu(module):
+        return lambda x: module.down_proj(eagle_kernels.silu_mul(*module.gate_up_proj(x).chunk(2, dim=-1)))
+    return experts_forward(module) if linear else None
 
 
 def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
@@ -87,32 +93,5 @@ def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
         if input.shape[-2] > MAX_ROWS:
             return functional.linear(input, module.weight, module.bias)
         return eagle_kernels.linear(input, module.weight, module.bias)
-
-    return forward
-
-
-def experts_forward(block: Any) -> Callable[[Tensor], Tensor]:
-    """A mixture of experts: an expert runs the rows that chose it, a row adds up its experts in order of its choice.
-
-    Neither the products of a row nor the order of its sum depends on the rows around it.
-    """
-    gate, experts = block.gate, block.experts
-    shares = getattr(gate, "norm_topk_prob", True)  # Qwen3's may keep probabilities of all experts
-
-    def forward(hidden_states: Tensor) -> Tensor:
-        if hidden_states.shape[-2] > MAX_ROWS:
-            return type(block).forward(block, hidden_states)
-        states = hidden_states.flatten(0, -2)
-        logits = eagle_kernels.linear(states, gate.weight)
-        weights, chosen = logits.float().softmax(-1).topk(gate.top_k, dim=-1)
-        if shares:
-            weights = weights / weights.sum(-1, keepdim=True)
-        weights = weights.to(states.dtype)
-        outputs = states.new_empty(*chosen.shape, states.shape[-1])
-        for expert in chosen.unique().tolist():
-            rows, place = (chosen == expert).nonzero(as_tuple=True)
-            gated, up = eagle_kernels.linear(states[rows], experts.gate_up_proj[expert]).chunk(2, dim=-1)
-            outputs[rows, place] = eagle_kernels.linear(eagle_kernels.silu_mul(gated, up), experts.down_proj[expert])
-        return sum((outputs * weights[..., None]).unbind(1), torch.zeros_like(states)).view_as(hidden_states)
 
     return forward

@@ -18,7 +18,22 @@ from eagle_decoding.fused_layer import layer_forward
 from eagle_decoding.modules import fused_modules
 from eagle_decoding.tree import DraftTree
 
-SUPPORTED = ("llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen3_moe")
+SUPPORTED = (
+    "gemma3_text",
+    "glm4",
+    "gpt_oss",
+    "granite",
+    "llama",
+    "mistral",
+    "mixtral",
+    "olmo2",
+    "olmo3",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "qwen3_moe",
+    "smollm3",
+)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 RESCALED = {"dynamic", "longrope"}  # rotary embeddings of which a row depends on the largest position in the forward
 MAX_HEAD_DIM, MIN_WINDOW = 256, 128  # of tree_attention
@@ -107,8 +122,8 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
             f"{role} {config.model_type!r} has heads of {head_dim(config)} numbers, and tree attention takes up to "
             f"{MAX_HEAD_DIM}: use a model with smaller heads."
         )
-    window = getattr(config, "sliding_window", None)
-    if window is not None and window < MIN_WINDOW:
+    window, layer_types = (getattr(config, name, None) for name in ("sliding_window", "layer_types"))
+    if window is not None and window < MIN_WINDOW and "sliding_attention" in (layer_types or ["sliding_attention"]):
         raise ValueError(
             f"{role} {config.model_type!r} has a sliding window of {window} tokens, and tree attention takes windows "
             f"from {MIN_WINDOW} on, which hold any tree: use a model with a longer one."
@@ -126,6 +141,13 @@ def rope_types(config: Any) -> set[str]:
     parameters = getattr(config, "rope_parameters", None) or {}
     by_layer = [part for part in parameters.values() if isinstance(part, dict)]
     return {part["rope_type"] for part in by_layer or [parameters] if "rope_type" in part}
+
+
+def output_weight(model: PreTrainedModel) -> Tensor:
+    """What turns states after the final norm into logits, [vocab, hidden]: Granite divides them by a constant."""
+    weight: Tensor = model.get_output_embeddings().weight.detach()
+    scaling = getattr(model.config.get_text_config(), "logits_scaling", 1.0)
+    return weight if scaling == 1.0 else weight / scaling
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """Draft heads on disk: read them strictly, check that they fit a target, write them so that every engine can."""
 
 from eagle_decoding.checkpoint.config import HeadConfig, LayerConfig, default_aux_layer_ids
-from eagle_decoding.checkpoint.depth_heads import DepthHeads, DepthHeadsConfig, layer_of
+from eagle_decoding.checkpoint.depth_heads import DepthHeads, DepthHeadsConfig, layer_of, rope_of
 from eagle_decoding.checkpoint.eagle1 import Eagle1Config
 from eagle_decoding.checkpoint.eagle1_formats import EAGLE1_FORMATS
 from eagle_decoding.checkpoint.errors import CheckpointError
@@ -29,6 +29,7 @@ __all__ = [
     "layer_of",
     "read_depth_heads",
     "read_head",
+    "rope_of",
     "write_depth_heads",
     "write_head",
 ]

@@ -25,10 +25,15 @@ def layer_of(target: Any) -> LayerConfig:
         vocab_size=config.vocab_size,
         draft_vocab_size=config.vocab_size,
         rms_norm_eps=config.rms_norm_eps,
-        rope_parameters=dict(config.rope_parameters),
+        rope_parameters=rope_of(config),
         max_position_embeddings=config.max_position_embeddings,
         attention_bias=bool(getattr(config, "attention_bias", False)),
     )
+
+
+def rope_of(target: Any) -> dict[str, Any]:
+    """The rotary parameters of a head's layer: the target's, but a head rotates its queries and keys whole."""
+    return {name: value for name, value in target.rope_parameters.items() if name != "partial_rotary_factor"}
 
 
 @dataclass(frozen=True)

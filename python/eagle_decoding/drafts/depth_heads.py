@@ -11,6 +11,7 @@ from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts.coupled import coupling
 from eagle_decoding.drafts.static_tree import MEDUSA_PATHS, Level, StaticTree, best_paths, first_paths
 from eagle_decoding.sampling import SamplingParams
+from eagle_decoding.target import output_weight
 from eagle_decoding.tree import DraftTree
 
 
@@ -76,7 +77,7 @@ class DepthHeadDraft:
             raise ValueError(f"Medusa and Hydra trees take likeliest or coupled children, got {tree.children!r}.")
         self.feature_layers: tuple[int, ...] = (target.config.num_hidden_layers + 1,)
         self.vocab_size, self.rule = target.config.vocab_size, tree.children
-        self.heads = HeadStack(heads, target.get_output_embeddings().weight, target.dtype, target.device)
+        self.heads = HeadStack(heads, output_weight(target), target.dtype, target.device)
         self.tree = tree_to_fill(heads, tree, target.device)
 
     def inputs(self, level: Level, tokens: Tensor) -> Tensor:

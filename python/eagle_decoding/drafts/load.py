@@ -20,6 +20,7 @@ from eagle_decoding.drafts.medusa import MedusaDraft
 from eagle_decoding.drafts.spelling import Spelling, read_spelling
 from eagle_decoding.drafts.text import TextDraft
 from eagle_decoding.matrix import FP8
+from eagle_decoding.target import output_weight
 
 
 def lookup_draft(tree: TreeConfig | None = None) -> TextDraft:
@@ -120,6 +121,5 @@ def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None,
     check_fits(head.config, target.config)
     embedding, layers = target.get_input_embeddings().weight, target.config.num_hidden_layers
     if isinstance(head.config, Eagle1Config):
-        lm_head = target.get_output_embeddings().weight
-        return Eagle1Draft(head, embedding, lm_head, layers, tree, target.dtype, target.device, dtype)
+        return Eagle1Draft(head, embedding, output_weight(target), layers, tree, target.dtype, target.device, dtype)
     return Eagle3Draft(head, embedding, layers, tree, target.dtype, target.device, dtype)

@@ -14,6 +14,7 @@ from eagle_decoding.checkpoint import Eagle1Config, Head, HeadConfig, read_head
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.decoder import SpeculativeDecoder
 from eagle_decoding.drafts import load_draft
+from eagle_decoding.target import output_weight
 from eagle_decoding.train.data import TokenRows, read_token_rows, split_rows
 from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.eagle3_head import Eagle3Head
@@ -103,8 +104,7 @@ def compare(
 
 def head_module(head: Head, target: PreTrainedModel) -> LayerHead:
     """A head from a directory as the trainer's module, with the lm_head that the directory holds or the target's."""
-    embed, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
-    parts = embed.detach(), lm_head.detach(), head.target_ids
+    parts = target.get_input_embeddings().weight.detach(), output_weight(target), head.target_ids
     module: Eagle1Head | Eagle3Head
     tensors = {name: t if name == "d2t" else t.float() for name, t in head.tensors.items()}
     if isinstance(head.config, Eagle1Config):

@@ -51,30 +51,55 @@ def warm_eagle3(head: Eagle3Head, target: Any, documents: Documents, aux: Tensor
 
     fc is the identity on the last fused feature (scaled by its mean norm over the sample aux [R, A, Ht], final [R, Ht]
     if fc_norm removes it), q/k/v are the target's over the hidden half and small over the embedding half, the rest is
-    copied, but no mixture of experts.
+    copied, but no mixture of experts, and no layer of another shape than a head's.
     """
-    config, source, layer = head.config, target.model.layers[-1], head.layer
+    config, source, layer = head.config, source_layer(target), head.layer
     hidden = config.hidden_size
     rms = _root_mean_square(head.features(aux, final)[:, -1]) if config.fc_norm else 1.0
     head.fc.weight.zero_()
     head.fc.weight[:, -hidden:] = torch.eye(hidden) * rms
-    for name in ("q_proj", "k_proj", "v_proj"):
-        mine, theirs = getattr(layer.self_attn, name), getattr(source.self_attn, name)
-        mine.weight[:, :hidden].normal_(std=EMBEDDING_STD)
-        mine.weight[:, hidden:] = _repeat_heads(theirs.weight, mine.out_features, config.head_dim)
-        if mine.bias is not None:
-            mine.bias.copy_(_repeat_heads(theirs.bias, mine.out_features, config.head_dim))
-    layer.self_attn.o_proj.weight.copy_(source.self_attn.o_proj.weight)
+    head.norm.weight.copy_(target.model.norm.weight)
+    if source is None:
+        return
+    copy_projections(layer.self_attn, source.self_attn, hidden)
+    share = getattr(source, "residual_multiplier", 1.0)  # of Granite's residual stream
+    layer.self_attn.o_proj.weight.copy_(source.self_attn.o_proj.weight * share)
     copy_mlp(layer.mlp, source.mlp)
+    layer.mlp.down_proj.weight.mul_(share)
     layer.hidden_norm.weight.copy_(source.input_layernorm.weight)
     layer.post_attention_layernorm.weight.copy_(source.post_attention_layernorm.weight)
-    head.norm.weight.copy_(target.model.norm.weight)
 
 
-def copy_mlp(mine: nn.Module, theirs: nn.Module) -> None:
-    """The target's MLP; instead of a mixture of experts the random start stays."""
+def source_layer(target: Any) -> Any | None:
+    """The target's last layer that a head's layer can start from: it rotates queries and keys, and has the same parts.
+
+    None where the parts are others: projections in one, norms behind them, heads rotated otherwise.
+    """
+    source = [layer for layer in target.model.layers if getattr(layer.self_attn, "use_rope", True)][-1]
+    parts = {name for name, _ in source.named_children()}
+    return source if parts == {"self_attn", "mlp", "input_layernorm", "post_attention_layernorm"} else None
+
+
+def copy_projections(mine: Any, theirs: Any, first: int, inputs: Tensor | float = 1.0) -> None:
+    """The target's projections to queries, keys and values, over a head's inputs from `first` on; those before it get
+    small weights.
+
+    inputs: a factor for each of the target's. Queries are scaled by what the target's attention has beyond a head's.
+    """
+    for name in ("q_proj", "k_proj", "v_proj"):
+        to, projection = getattr(mine, name), getattr(theirs, name)
+        factor = theirs.scaling * theirs.head_dim**0.5 if name == "q_proj" else 1.0
+        to.weight[:, :first].normal_(std=EMBEDDING_STD)
+        to.weight[:, first:] = _repeat_heads(projection.weight * inputs * factor, to.out_features, theirs.head_dim)
+        if to.bias is not None:
+            to.bias.copy_(_repeat_heads(projection.bias * factor, to.out_features, theirs.head_dim))
+
+
+def copy_mlp(mine: Any, theirs: Any) -> None:
+    """The target's MLP, without biases; instead of a mixture of experts the random start stays."""
     if not hasattr(theirs, "experts"):
-        mine.load_state_dict(theirs.state_dict())
+        for name in ("gate_proj", "up_proj", "down_proj"):
+            getattr(mine, name).weight.copy_(getattr(theirs, name).weight)
 
 
 @torch.no_grad()
@@ -84,25 +109,23 @@ def warm_eagle1(head: Eagle1Head, target: Any, documents: Documents, aux: Tensor
     fc is the ridge regression of the next state on (embedding, state) over the sample: documents and their states after
     the final norm, final [T, H]. The layer is the target's last with silent outputs (o and down are zero). The final
     norm stretched each value of a state by its weight; what reads states shrinks it again: q/k/v by the input norm's
-    weight over the final norm's, the norm before the MLP by its own over the final norm's.
+    weight over the final norm's, the norm before the MLP by its own over the final norm's. Where the target's layer is
+    of another shape than a head's, the head's is random.
     """
-    config, source, layer = head.config, target.model.layers[-1], head.layer
+    source, layer = source_layer(target), head.layer
     norm = target.model.norm.weight
     stretch = torch.where(norm < 0, -1, 1) * norm.abs().clamp(min=LEAST_STRETCH)
     last = documents.starts[1:] - 1
     within = torch.ones_like(documents.input_ids, dtype=torch.bool).index_fill(0, last, False).nonzero()[:, 0]
     pairs = torch.cat((head.embed_tokens[documents.input_ids[within + 1]], final[within]), -1)
     head.fc.weight.copy_(ridge(pairs, final[within + 1]))
-    for name in ("q_proj", "k_proj", "v_proj"):
-        mine, theirs = getattr(layer.self_attn, name), getattr(source.self_attn, name)
-        weight = theirs.weight * (source.input_layernorm.weight / stretch)
-        mine.weight.copy_(_repeat_heads(weight, mine.out_features, config.head_dim))
-        if mine.bias is not None:
-            mine.bias.copy_(_repeat_heads(theirs.bias, mine.out_features, config.head_dim))
-    copy_mlp(layer.mlp, source.mlp)
+    if source is not None:
+        copy_projections(layer.self_attn, source.self_attn, 0, source.input_layernorm.weight / stretch)
+        copy_mlp(layer.mlp, source.mlp)
     for projection in (layer.self_attn.o_proj, layer.mlp.down_proj):
         projection.weight.zero_()
-    shrunk = source.post_attention_layernorm.weight / stretch * _root_mean_square(final)
+    before_mlp = layer if source is None else source
+    shrunk = before_mlp.post_attention_layernorm.weight / stretch * _root_mean_square(final)
     layer.post_attention_layernorm.weight.copy_(shrunk)
 
 

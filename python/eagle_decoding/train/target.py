@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from eagle_decoding.checkpoint import rope_of
 from eagle_decoding.target import load_target
 from eagle_decoding.train.config import HeadOptions
 
@@ -43,7 +44,7 @@ def layer_shape(target: PreTrainedModel, options: HeadOptions) -> dict[str, Any]
         "vocab_size": config.vocab_size,
         "draft_vocab_size": options.draft_vocab_size or config.vocab_size,
         "rms_norm_eps": config.rms_norm_eps,
-        "rope_parameters": dict(config.rope_parameters),
+        "rope_parameters": rope_of(config),
         "max_position_embeddings": config.max_position_embeddings,
         "attention_bias": bool(getattr(config, "attention_bias", False)),
     }

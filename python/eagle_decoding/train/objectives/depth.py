@@ -21,11 +21,12 @@ from eagle_decoding.checkpoint import (
     read_depth_heads,
     write_depth_heads,
 )
+from eagle_decoding.target import output_weight
 from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.data import pack_rows, read_token_rows, split_rows
 from eagle_decoding.train.depth_head import DepthHead
 from eagle_decoding.train.features import FeatureShards
-from eagle_decoding.train.initialise import ridge
+from eagle_decoding.train.initialise import copy_mlp, copy_projections, ridge, source_layer
 from eagle_decoding.train.objectives.base import Objective
 from eagle_decoding.train.rank_accuracy import rank_accuracy
 from eagle_decoding.train.rows import Documents
@@ -38,8 +39,8 @@ MEASURED_TOKENS = 16_384  # of training rows, for the accuracies that shape the 
 
 def build(config: TrainConfig, target: Any, target_ids: Tensor) -> DepthHead:
     """`unroll.steps` heads."""
-    embeddings, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
-    return DepthHead(heads_config(config, target), embeddings.detach(), lm_head.detach(), target_ids)
+    embeddings = target.get_input_embeddings().weight.detach()
+    return DepthHead(heads_config(config, target), embeddings, output_weight(target), target_ids)
 
 
 def heads_config(config: TrainConfig, target: Any) -> DepthHeadsConfig:
@@ -63,7 +64,8 @@ def warm_start(head: DepthHead, target: Any, documents: Documents, aux: Tensor, 
     """Every head starts as the best linear guess: of the target's state at t + 1 + j, by ridge regression over the
     sample, from the state at t and, for Hydra, the tokens after it. Blocks add nothing yet.
 
-    The prefix layer is the target's last without its outputs; the norm behind it gives the states back their size.
+    The prefix layer is the target's last without its outputs, or random where that is of another shape; the norm behind
+    it gives the states back their size.
 
     documents, final [T, H]: a sample of the text, and the target's states after its final norm.
     """
@@ -73,10 +75,10 @@ def warm_start(head: DepthHead, target: Any, documents: Documents, aux: Tensor, 
     for step in range(head.config.num_heads):
         _guess_linearly(head, documents, final, step)
     if head.config.prefix:
-        source, prefix = target.model.layers[-1], head.prefix
-        for name in ("q_proj", "k_proj", "v_proj"):
-            getattr(prefix.layer.self_attn, name).load_state_dict(getattr(source.self_attn, name).state_dict())
-        prefix.layer.mlp.load_state_dict(source.mlp.state_dict())
+        source, prefix = source_layer(target), head.prefix
+        if source is not None:
+            copy_projections(prefix.layer.self_attn, source.self_attn, 0)
+            copy_mlp(prefix.layer.mlp, source.mlp)
         for projection in (prefix.layer.self_attn.o_proj, prefix.layer.mlp.down_proj):
             projection.weight.zero_()
         prefix.norm.weight.fill_(final.square().mean(-1).sqrt().mean())
@@ -126,8 +128,7 @@ def rewrite(source: str | Path, out: str | Path, format: str, dtype: torch.dtype
 
 def _write(out: str | Path, heads: DepthHeads, target: Any, format: str, dtype: torch.dtype) -> None:
     stored = {name: tensor if name == "d2t" else tensor.detach().to(dtype) for name, tensor in heads.tensors.items()}
-    lm_head = target.get_output_embeddings().weight.detach()
-    write_depth_heads(out, DepthHeads(heads.config, stored), target.config, format, lm_head)
+    write_depth_heads(out, DepthHeads(heads.config, stored), target.config, format, output_weight(target))
 
 
 def measured_accuracy(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from eagle_decoding.checkpoint import Eagle1Config, Head
+from eagle_decoding.target import output_weight
 from eagle_decoding.train.config import ConfigError, TrainConfig
 from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.initialise import warm_eagle1
@@ -24,8 +25,8 @@ from eagle_decoding.train.written import write_compared
 
 def build(config: TrainConfig, target: Any, target_ids: Tensor) -> Eagle1Head:
     """A head over the target's state after its final norm."""
-    embeddings, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
-    return Eagle1Head(head_config(config, target), embeddings.detach(), lm_head.detach(), target_ids)
+    embeddings = target.get_input_embeddings().weight.detach()
+    return Eagle1Head(head_config(config, target), embeddings, output_weight(target), target_ids)
 
 
 def head_config(config: TrainConfig, target: Any) -> Eagle1Config:

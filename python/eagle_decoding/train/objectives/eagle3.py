@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from eagle_decoding.checkpoint import Head, HeadConfig
+from eagle_decoding.target import output_weight
 from eagle_decoding.train.config import TrainConfig
 from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.initialise import warm_eagle3
@@ -24,8 +25,8 @@ from eagle_decoding.train.written import write_compared
 
 def build(config: TrainConfig, target: Any, target_ids: Tensor) -> Eagle3Head:
     """A head over the default three features, or over the state after the final norm."""
-    embeddings, lm_head = target.get_input_embeddings().weight, target.get_output_embeddings().weight
-    return Eagle3Head(head_config(config, target), embeddings.detach(), lm_head.detach(), target_ids)
+    embeddings = target.get_input_embeddings().weight.detach()
+    return Eagle3Head(head_config(config, target), embeddings, output_weight(target), target_ids)
 
 
 def head_config(config: TrainConfig, target: Any) -> HeadConfig:
@@ -66,7 +67,7 @@ def export(
 ) -> float:
     """The lm_head is the target's own rows of the draft vocabulary, so it is taken from the target again."""
     head = Head(head_config(config, target), tensors)
-    lm_head = target.get_output_embeddings().weight[head.target_ids].detach()
+    lm_head = output_weight(target)[head.target_ids]
     head = replace(head, tensors=tensors | {"lm_head.weight": lm_head})
     return write_compared(head, out, format, dtype, config.target, target)
 
