@@ -21,12 +21,12 @@ def tree_attention(
 ) -> Tensor:
     """Attention of each tree row over every committed cache row and those of its ancestors, in fp32.
 
-    Row q sees cache rows 0..context_len-1 and row context_len + j for each set bit j of ancestor_mask[q];
-    output[q] = sum_s softmax_s(scale * query[q] . key[s]) value[s]. A window leaves the last of them. No other cache
-    row is read, but for committed rows from context_len - window on. A row that sees nothing returns zeros. On the CPU, a row's result is bitwise the same before and after its ancestors were moved
-    into the prefix (compact_kv), in contiguous and in paged caches, and whatever the other rows, requests and threads
-    are. Where the CPU has dot products of bfloat16 (AVX-512 BF16), subnormal numbers count as zero in the scores of
-    bfloat16 keys.
+    Row q sees cache rows 0..context_len-1 and row context_len + j for each set bit j of ancestor_mask[q], or the last
+    `window` of them; output[q] = sum_s softmax_s(scale * query[q] . key[s]) value[s]. No other cache row is read, but
+    for committed rows from context_len - window on. A row that sees nothing returns zeros. On the CPU, a row's result
+    is bitwise the same before and after its ancestors were moved into the prefix (compact_kv), in contiguous and in
+    paged caches, and whatever the other rows, requests and threads are. Where the CPU has dot products of bfloat16
+    (AVX-512 BF16), subnormal numbers count as zero in the scores of bfloat16 keys.
 
     query:         [B, num_heads, Q, d] float32, bfloat16 or float16, d <= 256; strided views welcome, last dimension
                    contiguous
@@ -48,7 +48,9 @@ def tree_attention(
 
     Returns [B, Q, num_heads, d], dtype of query, contiguous: the layout of transformers' attention interface.
     Tree masks: SpecInfer (Miao et al., 2023, arXiv 2305.09781, section 4.2). Online softmax: Milakov and Gimelshein,
-    2018, arXiv 1805.02867. Sinks: Xiao et al., 2023, arXiv 2309.17453, in gpt-oss learnt scores. Paged caches: Kwon et al., SOSP 2023, arXiv 2309.06180.
+    2018, arXiv 1805.02867. Paged caches: Kwon et al., SOSP 2023, arXiv 2309.06180. Windows: Longformer (Beltagy et
+    al., 2020, arXiv 2004.05150). Sinks: Xiao et al., 2023, arXiv 2309.17453; learnt scores in gpt-oss (2025, arXiv
+    2508.10925).
     """
     return resolve("tree_attention", query, backend)(
         query, key_cache, value_cache, context_len, ancestor_mask, scale, page_table, window, sinks

@@ -11,8 +11,8 @@ from test_tree_attention_window import windowed
 
 __all__ = ["hopper", "multiprocessors"]  # fixtures
 
-# heads, kv heads, head_dim and rows, contexts, window: every instance of the kernel, windows that begin within a tile of
-# keys, with it, and before the cache
+# heads, kv heads, head_dim and rows, contexts, window: every instance of the kernel; windows that begin within a tile
+# of keys, with it, and before the cache
 CASES = [
     ((4, 2, 64, 5), [200, 0], 64),
     ((9, 3, 64, 24), [163, 256], 128),

@@ -3,8 +3,8 @@
 // Blocks are counted along each row's own sequence (committed prefix, then its ancestors), every block's softmax is
 // computed by itself, and blocks are merged in order. So a row's bits are the same before and after its ancestors
 // moved into the prefix, and for any number of rows, requests and threads. The prefix part of a block is shared by all
-// rows and computed in tiles; ancestors are picked per row. A window takes the keys before it out of a row's blocks, and
-// whole blocks out of a request's.
+// rows and computed in tiles; ancestors are picked per row. A window takes the keys before it out of a row's blocks,
+// and whole blocks out of a request's.
 #include "common/tree_attention.h"
 
 #include <algorithm>
@@ -123,8 +123,8 @@ EAGLE_INLINE void load_query(const Block& block, float* to) {
 }
 
 // Where a block's keys or values lie: rows of the prefix, and at kBlock + j the rows of the tree that any query sees
-// (tree_rows holds those that exist). All others, those before every row's window, and those that a paged cache does not
-// have, are zeros.
+// (tree_rows holds those that exist). All others, those before every row's window, and those that a paged cache does
+// not have, are zeros.
 template <class T>
 struct Rows {
   const T* at[2 * kBlock];

@@ -86,7 +86,7 @@ def weighted_sum(states: Tensor, weights: Tensor, chosen: Tensor, run: Callable[
 
 
 def by_outputs(parameter: Tensor) -> Tensor:
-    """Matrices [experts, inner, outputs] as [experts, outputs, inner], contiguous, the order in which the op reads them.
+    """Matrices [experts, inner, outputs] as [experts, outputs, inner], contiguous: the order in which the op reads.
 
     Where they lie otherwise they are moved once, and the parameter keeps its shape and values.
     """

@@ -131,8 +131,9 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
     rescaled = rope_types(config) & RESCALED
     if rescaled:
         raise ValueError(
-            f"{role} {config.model_type!r} has {min(rescaled)} rotary embeddings, which rescale every row by the largest "
-            "position of a forward, so that drafts ahead would change the text: use a model with a fixed scaling."
+            f"{role} {config.model_type!r} has {min(rescaled)} rotary embeddings, which rescale every row by the "
+            "largest position of a forward, so that drafts ahead would change the text: use a model with a fixed "
+            "scaling."
         )
 
 
