@@ -1,4 +1,4 @@
-"""What a target captures on its way to the logits, boundary by boundary, against transformers."""
+"""What a target captures on its way to the logits, and the logits of every kind, against transformers."""
 
 import pytest
 import torch
