@@ -69,7 +69,7 @@ def test_every_case_of_an_op_is_planned_once():
     plan = Plan(["topk_logprobs", "tree_attention"], ["SmolLM2-135M"], [1, 2], [10, 20], [8, 12], [1])
     planned = [(benchmark.op, label) for benchmark, _, _, _, label in cases(plan)]
     assert len(set(planned)) == len(planned)
-    assert [op for op, _ in planned] == ["topk_logprobs"] * 2 + ["tree_attention"] * 16  # 8 and 12 nodes: one topk
+    assert [op for op, _ in planned] == ["topk_logprobs"] * 2 + ["tree_attention"] * 24  # 8 and 12 nodes: one topk
 
 
 def test_samples_are_taken_in_turns():

@@ -308,6 +308,12 @@ def test_windows_shorter_than_a_tree_are_refused_before_a_decoder_is_made(kind):
         SpeculativeDecoder.from_pretrained(target, "prompt-lookup")
 
 
+def test_models_that_attend_in_both_directions_are_refused():
+    target = tiny_target("gemma3", use_bidirectional_attention=True)
+    with pytest.raises(ValueError, match="attends in both directions and cannot decode"):
+        SpeculativeDecoder.from_pretrained(target, "prompt-lookup")
+
+
 @pytest.mark.parametrize(
     "rope",
     [
@@ -323,9 +329,9 @@ def test_rotary_embeddings_that_depend_on_the_other_rows_are_refused(rope):
         SpeculativeDecoder(LlamaForCausalLM(config), NoDraft())
 
 
-def test_windows_of_some_layers_are_refused_and_those_out_of_use_are_not():
+def test_short_windows_of_some_layers_are_refused_and_those_out_of_use_are_not():
     windows = {"sliding_window": 8, "use_sliding_window": True}
-    with pytest.raises(ValueError, match="'smollm3' has sliding-window layers"):
+    with pytest.raises(ValueError, match="'smollm3' has a sliding window of 8 tokens"):
         SpeculativeDecoder(tiny_target("smollm3", **windows), NoDraft())
     SpeculativeDecoder(tiny_target("smollm3", **(windows | {"use_sliding_window": False})), NoDraft())
 

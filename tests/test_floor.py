@@ -86,6 +86,14 @@ def test_work_grows_with_rows_context_and_batch():
     assert (one + one * 2).bytes == 3 * one.bytes
 
 
+def test_a_window_bounds_what_its_layers_read():
+    target = tiny_target("gemma3")  # three of four layers have a window of 128
+    work = round_model(target, eagle_decoder(target).draft).target
+    row = work.kv_bytes / 4
+    assert work.forward(9, 100).bytes == work.weight_bytes + 4 * row * 109
+    assert work.forward(9, 1000).bytes == work.weight_bytes + row * (1009 + 3 * (128 + 9))
+
+
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in EXPERTS])
 def test_streamed_weights_are_those_a_forward_multiplies(kind):
     """Linear layers and norms, the output projection once whether or not it is the embedding."""

@@ -12,7 +12,17 @@ from eagle_decoding.matrix import side_by_side
 from eagle_decoding.target import Target
 from eagle_decoding.tree import ancestor_words
 
-STOCK = ("llama-scaled-rope", "phi3", "phi3-partial-rope", "olmo2", "granite", "glm4")  # ops lack a part of theirs
+STOCK = {  # kinds with layers that have a part which the ops lack
+    "llama-scaled-rope",
+    "phi3",
+    "phi3-partial-rope",
+    "olmo2",
+    "granite",
+    "glm4",
+    "gemma3",
+    "gpt-oss",
+    "olmo3",
+}
 ROTATED = {"smollm3": 3}  # of four layers, where not all rotate
 
 

@@ -48,7 +48,8 @@ def exact(query, key_cache, value_cache, context_len, ancestor_mask, scale, wind
         context = int(context_len[b])
         for q in range(rows):
             tree = bits[b, q].nonzero()[:, 0].cpu()
-            seen = torch.cat([torch.arange(context), context + tree])[-(window or query.numel()) :]
+            seen = torch.cat([torch.arange(context), context + tree])
+            seen = seen if window is None else seen[-window:]
             keys, values = (c[b][:, seen].double().repeat_interleave(group, 0) for c in (key_cache, value_cache))
             scores = keys @ query[b, :, q].double()[:, :, None] * scale
             if sinks is not None:

@@ -122,8 +122,12 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
             f"{role} {config.model_type!r} has heads of {head_dim(config)} numbers, and tree attention takes up to "
             f"{MAX_HEAD_DIM}: use a model with smaller heads."
         )
-    window, layer_types = (getattr(config, name, None) for name in ("sliding_window", "layer_types"))
-    if window is not None and window < MIN_WINDOW and "sliding_attention" in (layer_types or ["sliding_attention"]):
+    if getattr(config, "use_bidirectional_attention", False):
+        raise ValueError(
+            f"{role} {config.model_type!r} attends in both directions and cannot decode: use a causal model."
+        )
+    window = min(windows(config), default=MIN_WINDOW)
+    if window < MIN_WINDOW:
         raise ValueError(
             f"{role} {config.model_type!r} has a sliding window of {window} tokens, and tree attention takes windows "
             f"from {MIN_WINDOW} on, which hold any tree: use a model with a longer one."
@@ -135,6 +139,13 @@ def check_target(model: PreTrainedModel, role: str = "Target") -> None:
             "largest position of a forward, so that drafts ahead would change the text: use a model with a fixed "
             "scaling."
         )
+
+
+def windows(config: Any) -> list[int]:
+    """The sliding windows of the layers that have one."""
+    window = getattr(config, "sliding_window", None)
+    types = getattr(config, "layer_types", None) or ["sliding_attention"] * config.num_hidden_layers
+    return [] if window is None else [window for kind in types if kind == "sliding_attention"]
 
 
 def rope_types(config: Any) -> set[str]:

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts import Eagle3Draft
 from eagle_decoding.matrix import Matrix
+from eagle_decoding.target import windows
 
 
 @dataclass(frozen=True)
@@ -36,16 +37,20 @@ class Layers:
     flops_per_row:    2 * elements of the weight matrices
     kv_bytes:         keys and values of one cached row, all layers
     attention_flops:  of one row over one cached row, all layers: 4 * query heads * head_dim * layers
+    window, windowed: committed rows that layers with a sliding window read at most, and the share of such layers
     """
 
     weight_bytes: float
     flops_per_row: float
     kv_bytes: float
     attention_flops: float
+    window: int = 0
+    windowed: float = 0.0
 
     def forward(self, rows: float, context_len: float, batch: int = 1) -> Work:
         """`rows` rows of each of `batch` requests over their committed rows; their own keys are written and read."""
-        cached = context_len + rows
+        in_window = min(context_len, self.window)
+        cached = context_len + self.windowed * (in_window - context_len) + rows
         return Work(
             self.weight_bytes + batch * self.kv_bytes * cached,
             batch * rows * (self.flops_per_row + self.attention_flops * cached),
@@ -102,7 +107,7 @@ def round_model(target: PreTrainedModel, draft: Eagle3Draft) -> RoundModel:
             f"The floor is counted for dense targets, not for {config.model_type!r}: give another --target."
         )
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    layers = config.num_hidden_layers
+    layers, sliding = config.num_hidden_layers, windows(config)
     head, own = draft.config, draft.layer
     return RoundModel(
         target=Layers(
@@ -110,6 +115,8 @@ def round_model(target: PreTrainedModel, draft: Eagle3Draft) -> RoundModel:
             flops_per_row=2 * streamed_elements(target),
             kv_bytes=2 * layers * config.num_key_value_heads * head_dim * itemsize,
             attention_flops=4 * layers * config.num_attention_heads * head_dim,
+            window=max(sliding, default=0),
+            windowed=len(sliding) / layers,
         ),
         layer=layers_of(
             (own.attention.qkv, own.attention.output, own.mlp.gate_up, own.mlp.down),
