@@ -35,7 +35,7 @@ def make_workplace(
 ) -> Path:
     """A random target, greedy-looking token rows, and their features."""
     torch.manual_seed(0)
-    target = model(config(**SIZES, **options))
+    target = model(config(**SIZES | options))
     target.save_pretrained(folder / "target")
     lengths = torch.randint(8, 30, (24,))
     answers = target.generate(torch.randint(0, 40, (24, 4)), max_length=30, do_sample=False, eos_token_id=None)

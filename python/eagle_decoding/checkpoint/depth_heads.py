@@ -32,8 +32,10 @@ def layer_of(target: Any) -> LayerConfig:
 
 
 def rope_of(target: Any) -> dict[str, Any]:
-    """The rotary parameters of a head's layer: the target's, but a head rotates its queries and keys whole."""
-    return {name: value for name, value in target.rope_parameters.items() if name != "partial_rotary_factor"}
+    """The rotary parameters of a head's layer: the target's, or those of its layers that attend all rows, as the head
+    does; but a head rotates its queries and keys whole."""
+    parameters = target.rope_parameters.get("full_attention", target.rope_parameters)
+    return {name: value for name, value in parameters.items() if name != "partial_rotary_factor"}
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,7 @@ def warm_eagle3(head: Eagle3Head, target: Any, documents: Documents, aux: Tensor
     rms = _root_mean_square(head.features(aux, final)[:, -1]) if config.fc_norm else 1.0
     head.fc.weight.zero_()
     head.fc.weight[:, -hidden:] = torch.eye(hidden) * rms
-    head.norm.weight.copy_(target.model.norm.weight)
+    head.norm.weight.copy_(norm_factor(target.model.norm))
     if source is None:
         return
     copy_projections(layer.self_attn, source.self_attn, hidden)
@@ -68,6 +68,12 @@ def warm_eagle3(head: Eagle3Head, target: Any, documents: Documents, aux: Tensor
     layer.mlp.down_proj.weight.mul_(share)
     layer.hidden_norm.weight.copy_(source.input_layernorm.weight)
     layer.post_attention_layernorm.weight.copy_(source.post_attention_layernorm.weight)
+
+
+def norm_factor(norm: Any) -> Tensor:
+    """What a norm of the target multiplies by: its weight, or one more in Gemma's."""
+    weight: Tensor = norm.weight
+    return weight + 1 if type(norm).__name__ == "Gemma3RMSNorm" else weight
 
 
 def source_layer(target: Any) -> Any | None:
@@ -113,7 +119,7 @@ def warm_eagle1(head: Eagle1Head, target: Any, documents: Documents, aux: Tensor
     of another shape than a head's, the head's is random.
     """
     source, layer = source_layer(target), head.layer
-    norm = target.model.norm.weight
+    norm = norm_factor(target.model.norm)
     stretch = torch.where(norm < 0, -1, 1) * norm.abs().clamp(min=LEAST_STRETCH)
     last = documents.starts[1:] - 1
     within = torch.ones_like(documents.input_ids, dtype=torch.bool).index_fill(0, last, False).nonzero()[:, 0]
