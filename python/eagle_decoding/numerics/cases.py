@@ -83,6 +83,10 @@ def variants(op: str, inputs: tuple[Any, ...]) -> Iterator[tuple[str, tuple[Any,
         key_cache = inputs[6]
         weight = torch.linspace(0.5, 1.5, key_cache.shape[3], dtype=key_cache.dtype, device=key_cache.device)
         yield "norms", inputs, {"q_norm_weight": weight, "k_norm_weight": weight.flip(0), "norm_eps": 1e-6}
+    if op == "tree_attention":
+        query = inputs[0]
+        sinks = torch.linspace(-1, 2, query.shape[1], dtype=query.dtype, device=query.device)
+        yield "window and sinks", inputs, {"window": 128, "sinks": sinks}
 
 
 def with_fp8_weights(op: str, inputs: tuple[Any, ...]) -> tuple[tuple[Any, ...], dict[str, Tensor]]:
