@@ -1,4 +1,5 @@
-"""Training speed of one head on the same packs: a plain PyTorch loop against this trainer, each in its own process.
+"""Training speed of one head on the same packs: a plain PyTorch loop against this trainer, each in its own process;
+all products in fp32, and all in bf16 (autocast).
 
 python -m bench.bench_train --target MODEL --head DIRECTORY --tokens ROWS.safetensors --features FOLDER
 """
@@ -6,6 +7,7 @@ python -m bench.bench_train --target MODEL --head DIRECTORY --tokens ROWS.safete
 import argparse
 import multiprocessing
 import time
+from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,12 @@ from eagle_decoding.train.objectives import OBJECTIVES
 from eagle_decoding.train.process import settle_process
 from eagle_decoding.train.target import frozen_target
 
-FLOORS = {"plain PyTorch": None, "trainer": 0.0, "trainer, path_floor 0.003": 0.003}
+PLAIN = "plain PyTorch"
+FLOORS = {PLAIN: None, "trainer": 0.0, "trainer, path_floor 0.003": 0.003}
 LEARNING_RATE = 1e-5  # the head is trained already: it must stay what it is
 
 
-def make_trainer(options: argparse.Namespace, path_floor: float) -> Trainer:
+def make_trainer(options: argparse.Namespace, path_floor: float, bf16: bool) -> Trainer:
     """A trainer of the given head, whose packs are every process's same."""
     head = read_head(options.head)
     shape = head.config
@@ -44,6 +47,7 @@ def make_trainer(options: argparse.Namespace, path_floor: float) -> Trainer:
             f"unroll.steps={options.steps}",
             f"unroll.path_floor={path_floor}",
             f"optim.lr={LEARNING_RATE}",
+            f"optim.bf16={bf16}".lower(),
         ],
     )
     target = frozen_target(options.target)
@@ -55,8 +59,18 @@ def make_trainer(options: argparse.Namespace, path_floor: float) -> Trainer:
     return Trainer(config, module, data, features, features.rows, [], lambda report: None)
 
 
-def plain_step(trainer: Trainer, pack: list[int]) -> None:
+def plain_step(trainer: Trainer, pack: list[int], bf16: bool) -> None:
     """One optimiser step as one would write it: a padded batch, every position at every step, all logits, autograd."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        loss = plain_loss(trainer, pack)
+    trainer.optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(trainer.head.parameters(), trainer.config.optim.clip)
+    trainer.optimizer.step()
+
+
+def plain_loss(trainer: Trainer, pack: list[int]) -> Tensor:
+    """The loss of a pack over all steps."""
     head: Any = trainer.head
     ids, supervised, aux, final = padded(trainer, pack)
     shape, layer, steps = head.config, head.layer, trainer.config.unroll.steps
@@ -99,10 +113,7 @@ def plain_step(trainer: Trainer, pack: list[int]) -> None:
         mask = supervised.roll(-2 - step, 1) & (head.draft_ids[ids.roll(-2 - step, 1)] >= 0)
         mask[:, length - 2 - step :] = False
         total = total + (loss * mask).sum() / supervised.sum() * trainer.config.unroll.decay**step
-    trainer.optimizer.zero_grad()
-    total.backward()
-    torch.nn.utils.clip_grad_norm_(head.parameters(), trainer.config.optim.clip)
-    trainer.optimizer.step()
+    return total
 
 
 def padded(trainer: Trainer, pack: list[int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -118,17 +129,17 @@ def padded(trainer: Trainer, pack: list[int]) -> tuple[Tensor, Tensor, Tensor, T
     return ids, supervised, aux, final
 
 
-def measure(name: str, options: argparse.Namespace, answer: Connection) -> None:
+def measure(name: str, bf16: bool, options: argparse.Namespace, answer: Connection) -> None:
     """Send back supervised tokens, seconds and CPU seconds of the packs after a first one that is not counted."""
     torch.set_num_threads(options.threads)
     path_floor = FLOORS[name]
     if path_floor is not None:
         settle_process()
-    trainer = make_trainer(options, path_floor or 0.0)
+    trainer = make_trainer(options, path_floor or 0.0, bf16)
 
     def step(pack: list[int]) -> None:
         if path_floor is None:
-            plain_step(trainer, pack)
+            plain_step(trainer, pack, bf16)
         else:
             trainer._step([pack], LEARNING_RATE, Acceptance(options.steps))
 
@@ -156,20 +167,22 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     spawn, best = multiprocessing.get_context("spawn"), {}
-    for name in list(FLOORS) * options.rounds:
+    for name, bf16 in product(list(FLOORS) * options.rounds, (False, True)):
         receive, send = spawn.Pipe(duplex=False)
-        process = spawn.Process(target=measure, args=(name, options, send))
+        process = spawn.Process(target=measure, args=(name, bf16, options, send))
         process.start()
         send.close()
         tokens, seconds, cpu = receive.recv()
         process.join()
+        name += ", bf16" * bf16
         speeds = {"tokens_per_second": tokens / seconds, "tokens_per_cpu_second": tokens / cpu}
         best[name] = {key: max(value, best.get(name, {}).get(key, 0)) for key, value in speeds.items()}
-        print(f"{name:<28}{tokens} tokens in {seconds:.1f} s ({cpu:.1f} s of CPU)", flush=True)
-    print(f"\n{'supervised tokens a second':<28}{'wall':>10}{'ratio':>8}{'CPU':>10}{'ratio':>8}")
+        print(f"{name:<34}{tokens} tokens in {seconds:.1f} s ({cpu:.1f} s of CPU)", flush=True)
+    print(f"\n{'supervised tokens a second':<34}{'wall':>10}{'ratio':>8}{'CPU':>10}{'ratio':>8}")
     for name, speeds in best.items():
-        cells = "".join(f"{value:>10.0f}{value / best['plain PyTorch'][key]:>8.2f}" for key, value in speeds.items())
-        print(f"{name:<28}{cells}")
+        rival = best[PLAIN + ", bf16" * name.endswith(", bf16")]  # of the same products
+        cells = "".join(f"{value:>10.0f}{value / rival[key]:>8.2f}" for key, value in speeds.items())
+        print(f"{name:<34}{cells}")
     if options.json:
         settings = {key: value for key, value in vars(options).items() if key in ("steps", "packs", "pack_tokens")}
         write_json({"machine": machine("cpu"), **settings, "best": best}, options.json)
