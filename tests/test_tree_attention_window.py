@@ -91,6 +91,16 @@ def test_pages(backend, device, dtype, page_size):
     assert_bitwise(eagle_kernels.tree_attention(*paged, **extra), expected)
 
 
+def test_ancestors_that_the_cache_lacks_count_in_the_window(backend, device):
+    query, key, value, context_len, mask, scale = make_case((4, 2, 64, 9), [200], torch.float32, device)
+    case = (query, key[:, :, :203], value[:, :, :203], context_len, mask, scale)
+    mask[:] = 0x1FF
+    wanted = eagle_kernels.tree_attention(*case, window=64, backend="reference")
+    near = (query, key[:, :, 145:203], value[:, :, 145:203], context_len - 145, mask, scale)
+    assert_close(wanted, eagle_kernels.tree_attention(*near, backend="reference"), 1e-6, 1e-6)
+    assert_close(eagle_kernels.tree_attention(*case, window=64), wanted, 6e-6, 6e-6)
+
+
 def test_opcheck(device):
     case, extra = windowed((4, 2, 16, 5), [100, 3], 64, torch.float32, device)
     torch.library.opcheck(torch.ops.eagle_kernels.tree_attention.default, case, extra)

@@ -76,11 +76,18 @@ struct Problem {
            inside[b * kMaxMaskWords + w];
   }
 
-  // The length of a row's sequence.
-  int64_t num_keys(int64_t b, int64_t row) const {
-    return context(b) + std::popcount(ancestors(b, row, 0)) + std::popcount(ancestors(b, row, 1));
+  int64_t num_blocks(int64_t b, int64_t row) const {
+    const int64_t keys = context(b) + std::popcount(ancestors(b, row, 0)) + std::popcount(ancestors(b, row, 1));
+    return round_up(keys, kBlock) / kBlock;
   }
-  int64_t num_blocks(int64_t b, int64_t row) const { return round_up(num_keys(b, row), kBlock) / kBlock; }
+
+  // The first key of a row's window: ancestors count whether or not the cache has them.
+  int64_t window_start(int64_t b, int64_t row) const {
+    int64_t start = context(b) - p.window;
+    for (int64_t w = 0; w < p.mask_words; ++w)
+      start += std::popcount(static_cast<uint64_t>(p.ancestor_mask[(b * p.num_rows + row) * p.mask_words + w]));
+    return start;
+  }
 };
 
 // A thread's buffers.
@@ -196,7 +203,7 @@ EAGLE_INLINE void hide_before_window(const Block& block, float* scores) {
   const int64_t first = block.index * kBlock;
   if (s.context(block.b) + kMaxNodes <= s.p.window + first) return;  // all windows begin before the block
   for (int64_t r = 0; r < s.rows; ++r) {
-    const int64_t hidden = s.num_keys(block.b, r / s.group) - s.p.window - first;
+    const int64_t hidden = s.window_start(block.b, r / s.group) - first;
     std::fill_n(scores + r * kBlock, std::clamp<int64_t>(hidden, 0, block.prefix), -INFINITY);
   }
 }
