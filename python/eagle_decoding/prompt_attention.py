@@ -19,9 +19,8 @@ def prompt_attention(
     sinks:      [num_heads], dtype of query, a further score of every row that has no value; or None
     """
     tokens, grouped = query.shape[2], query.shape[1] != key.shape[1]
-    if window is None or window >= tokens:
-        window = None
-    if window is None and sinks is None:
+    window = min(window or tokens, tokens)
+    if window == tokens and sinks is None:
         output = functional.scaled_dot_product_attention(
             query, key, value, is_causal=True, scale=scale, enable_gqa=grouped
         )
@@ -29,12 +28,11 @@ def prompt_attention(
     output = torch.empty_like(query.transpose(1, 2), memory_format=torch.contiguous_format)
     for start in range(0, tokens, ROWS):
         stop = min(start + ROWS, tokens)
-        first = 0 if window is None else max(0, start + 1 - window)
+        first = max(0, start + 1 - window)
         keys, values = key[:, :, first:stop], value[:, :, first:stop]
-        distance = torch.arange(start, stop, device=query.device)[:, None] - torch.arange(
-            first, stop, device=query.device
-        )
-        mask = (distance >= 0) if window is None else (distance >= 0) & (distance < window)
+        position = torch.arange(first, stop, device=query.device)
+        distance = position[start - first :, None] - position
+        mask = (distance >= 0) & (distance < window)
         if sinks is not None:  # one key more, whose products are zero and whose value is zero
             keys, values = (functional.pad(part, (0, 0, 0, 1)) for part in (keys, values))
             scores = torch.zeros_like(mask, dtype=query.dtype).masked_fill(~mask, -torch.inf)
