@@ -18,6 +18,7 @@ STABLE_TORCH_LIBRARY(eagle_kernels, m) {
   m.def("draft_qkv_rope(Tensor x, Tensor qkv_weight, Tensor? qkv_bias, Tensor rope_cos, Tensor rope_sin, Tensor position_ids, Tensor(a!) key_cache, Tensor(b!) value_cache, Tensor cache_rows, int num_heads, Tensor? qkv_scale=None, Tensor? page_table=None, Tensor? q_norm_weight=None, Tensor? k_norm_weight=None, float norm_eps=0.0) -> Tensor");
   m.def("draft_output(Tensor attention, Tensor o_weight, Tensor residual, Tensor norm_weight, float eps, Tensor? o_scale=None) -> (Tensor, Tensor)");
   m.def("draft_mlp(Tensor normed, Tensor gate_up_weight, Tensor down_weight, Tensor residual, Tensor? gate_up_scale=None, Tensor? down_scale=None) -> Tensor");
+  m.def("decoder_layers(Tensor hidden_states, Tensor[] norm_weight, Tensor[] qkv_weight, Tensor[] o_weight, Tensor[] mlp_norm_weight, Tensor[] gate_up_weight, Tensor[] down_weight, Tensor(a!) caches, Tensor cache_rows, Tensor rope_cos, Tensor rope_sin, Tensor position_ids, Tensor context_len, Tensor ancestor_mask, int num_heads, float scale, float eps, Tensor[] qkv_bias, Tensor[] q_norm_weight, Tensor[] k_norm_weight, int[] windows, int[] boundaries, Tensor? page_table=None) -> (Tensor, Tensor)");
   m.def("lm_head_topk(Tensor hidden_states, Tensor norm_weight, float eps, Tensor lm_head_weight, int k, Tensor? d2t=None, Tensor? lm_head_scale=None) -> (Tensor, Tensor, Tensor, Tensor)");
   m.def("expand_tree(Tensor frontier_scores, Tensor frontier_slots, Tensor frontier_mask, Tensor logprobs, Tensor token_ids, Tensor(a!) node_scores, Tensor(b!) node_tokens, Tensor(c!) node_parents, int slot_offset, int row_offset) -> (Tensor, Tensor, Tensor, Tensor, Tensor)");
   m.def("tree_attention(Tensor query, Tensor key_cache, Tensor value_cache, Tensor context_len, Tensor ancestor_mask, float scale, Tensor? page_table=None, int? window=None, Tensor? sinks=None) -> Tensor");
@@ -43,6 +44,7 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CPU, m) {
   m.impl("draft_qkv_rope", TORCH_BOX(&eagle::ops::draft_qkv_rope));
   m.impl("draft_output", TORCH_BOX(&eagle::ops::draft_output));
   m.impl("draft_mlp", TORCH_BOX(&eagle::ops::draft_mlp));
+  m.impl("decoder_layers", TORCH_BOX(&eagle::ops::decoder_layers));
   m.impl("lm_head_topk", TORCH_BOX(&eagle::ops::lm_head_topk));
   m.impl("gumbel_noise", TORCH_BOX(&eagle::ops::gumbel_noise));
   m.impl("sample_children", TORCH_BOX(&eagle::ops::sample_children));
@@ -75,6 +77,7 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CUDA, m) {
   m.impl("draft_qkv_rope", TORCH_BOX(&eagle::ops::draft_qkv_rope));
   m.impl("draft_output", TORCH_BOX(&eagle::ops::draft_output));
   m.impl("draft_mlp", TORCH_BOX(&eagle::ops::draft_mlp));
+  m.impl("decoder_layers", TORCH_BOX(&eagle::ops::decoder_layers));
   m.impl("lm_head_topk", TORCH_BOX(&eagle::ops::lm_head_topk));
   m.impl("tree_attention", TORCH_BOX(&eagle::ops::tree_attention));
 }

@@ -4,6 +4,7 @@ from eagle_kernels.backend import BACKENDS, backend_in_use, can_run, info, use_b
 from eagle_kernels.build_tree import build_tree
 from eagle_kernels.commit_step import commit_step
 from eagle_kernels.compact_kv import compact_kv
+from eagle_kernels.decoder_layers import decoder_layers
 from eagle_kernels.draft_input import draft_input
 from eagle_kernels.draft_mlp import draft_mlp
 from eagle_kernels.draft_output import draft_output
@@ -31,6 +32,7 @@ __all__ = [
     "can_run",
     "commit_step",
     "compact_kv",
+    "decoder_layers",
     "draft_input",
     "draft_mlp",
     "draft_output",

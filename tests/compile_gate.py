@@ -32,6 +32,7 @@ CACHES = {  # arguments that may be paged
     "draft_qkv_rope": (6, 7),
     "write_kv": (2, 3),
     "compact_kv": (0,),
+    "decoder_layers": (7,),
 }
 TARGETS = {
     "80": GPUTarget("cuda", 80, 32),
@@ -100,7 +101,7 @@ def paged(op: str, inputs: tuple[Any, ...], sizes: Sizes) -> Iterator[tuple[str,
     def pool(cache: Any) -> Any:
         if isinstance(cache, list):
             return [pool(each) for each in cache]
-        return cache.new_empty(sizes.batch * columns, cache.shape[1], PAGE_SIZE, cache.shape[3])
+        return cache.new_empty(*cache.shape[:-4], sizes.batch * columns, cache.shape[-3], PAGE_SIZE, cache.shape[-1])
 
     if op in CACHES:
         arguments = [pool(value) if i in CACHES[op] else value for i, value in enumerate(inputs)]

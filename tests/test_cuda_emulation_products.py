@@ -9,6 +9,9 @@ from cuda_emulation import emulated, emulated_products
 from draft_head import EPS, TOLERANCE, DraftHead
 from fp8_cases import CALLS, random_fp8, results_of
 from paged import WILD_IDS, random_table, scattered
+from test_decoder_layers import MODELS
+from test_decoder_layers import make_case as make_layers
+from test_decoder_layers import run as run_layers
 from test_paged_caches import attention_cases
 from test_tree_attention import TOLERANCE as ATTENTION_TOLERANCE
 from test_tree_attention import exact, make_case
@@ -176,6 +179,16 @@ def test_draft_layer(multiprocessors, dtype, sizes, version):
         pairs = zip(actual, expected, strict=True) if isinstance(actual, tuple) else [(actual, expected)]
         for a, e in pairs:
             assert_close(a, e, TOLERANCE[dtype], TOLERANCE[dtype], name)
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_decoder_layers(multiprocessors, dtype, model):
+    case = make_layers(model, dtype)
+    actual = run_layers(emulated_products.decoder_layers, case)
+    expected = run_layers(eagle_kernels.decoder_layers, case)
+    tolerance = 4 * len(case["o_weight"]) * TOLERANCE[dtype]
+    for name, a, e in zip(("hidden", "states", "caches"), actual, expected, strict=True):
+        assert_close(a, e, tolerance, tolerance, name)
 
 
 @pytest.mark.parametrize("size", [8192, 8200, 16411])

@@ -63,6 +63,16 @@ std::tuple<Tensor, Tensor> draft_output(const Tensor& attention, const Tensor& o
                                         const Tensor& norm_weight, double eps, const std::optional<Tensor>& o_scale);
 Tensor draft_mlp(const Tensor& normed, const Tensor& gate_up_weight, const Tensor& down_weight, const Tensor& residual,
                  const std::optional<Tensor>& gate_up_scale, const std::optional<Tensor>& down_scale);
+std::tuple<Tensor, Tensor> decoder_layers(const Tensor& hidden_states, std::vector<Tensor> norm_weight,
+                                          std::vector<Tensor> qkv_weight, std::vector<Tensor> o_weight,
+                                          std::vector<Tensor> mlp_norm_weight, std::vector<Tensor> gate_up_weight,
+                                          std::vector<Tensor> down_weight, const Tensor& caches,
+                                          const Tensor& cache_rows, const Tensor& rope_cos, const Tensor& rope_sin,
+                                          const Tensor& position_ids, const Tensor& context_len,
+                                          const Tensor& ancestor_mask, int64_t num_heads, double scale, double eps,
+                                          std::vector<Tensor> qkv_bias, std::vector<Tensor> q_norm_weight,
+                                          std::vector<Tensor> k_norm_weight, std::vector<int64_t> windows,
+                                          std::vector<int64_t> boundaries, const std::optional<Tensor>& page_table);
 std::tuple<Tensor, Tensor, Tensor, Tensor> lm_head_topk(const Tensor& hidden_states, const Tensor& norm_weight,
                                                         double eps, const Tensor& lm_head_weight, int64_t k,
                                                         const std::optional<Tensor>& d2t,

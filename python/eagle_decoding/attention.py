@@ -1,6 +1,6 @@
 """Tree attention registered with transformers' attention interface, so that stock models run on trees."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -31,10 +31,14 @@ class TreeContext:
 
     context_len:   [batch] int32, committed cache rows
     ancestor_mask: [batch, num_nodes, words] int64
+    boundaries:    the layers whose entering states are asked for; as many as there are layers: what leaves the last one
+    states:        where a forward that runs all layers in one op puts them, [batch, num_nodes, hidden] each
     """
 
     context_len: Tensor
     ancestor_mask: Tensor
+    boundaries: tuple[int, ...] = ()
+    states: dict[int, Tensor] = field(default_factory=dict)
     _rotation: Rotation | None = None
 
     def rotation(self, cos: Tensor, sin: Tensor) -> Rotation:

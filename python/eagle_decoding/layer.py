@@ -1,6 +1,8 @@
 """A Llama layer over the rows of a tree, in four ops behind a norm: a draft head's, and a target's while it decodes."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from torch import Tensor
 
@@ -89,4 +91,65 @@ class GatedMlp:
         """The residual stream behind the MLP; normed, residual and it are [batch, rows, hidden]."""
         return eagle_kernels.draft_mlp(
             normed, self.gate_up.weight, self.down.weight, residual, self.gate_up.scale, self.down.scale
+        )
+
+
+@dataclass(frozen=True)
+class LayerStack:
+    """All layers of a target, in one op; they are alike but for their weights and windows.
+
+    norms: [hidden] each, the norms in front of attention
+    """
+
+    norms: list[Tensor]
+    blocks: list[AttentionBlock]
+    mlps: list[GatedMlp]
+
+    def __call__(
+        self, hidden: Tensor, rotation: Rotation, caches: Tensor, cache_rows: Tensor, tree: TreeContext
+    ) -> Tensor:
+        """The residual stream behind the last layer; the states that the tree asks for are put into it.
+
+        hidden:     [batch, rows, hidden], what enters the first layer
+        caches:     [2, layers, batch, num_kv_heads, capacity, head_dim], keys and values
+        cache_rows: [batch, rows] int32, where each row's key and value go
+        """
+        last, inner = len(self.blocks), [b for b in tree.boundaries if 0 < b < len(self.blocks)]
+        first = self.blocks[0]
+        output, states = eagle_kernels.decoder_layers(
+            hidden,
+            *self._weights,
+            caches,
+            cache_rows,
+            *rotation,
+            tree.context_len,
+            tree.ancestor_mask,
+            first.num_heads,
+            first.scale,
+            first.eps,
+            *self._options,
+            inner,
+        )
+        tree.states.update({0: hidden, last: output, **dict(zip(inner, states, strict=True))})
+        return output
+
+    @cached_property
+    def _weights(self) -> tuple[list[Tensor], ...]:
+        return (
+            self.norms,
+            [block.qkv.weight for block in self.blocks],
+            [block.output.weight for block in self.blocks],
+            [block.norm for block in self.blocks],
+            [mlp.gate_up.weight for mlp in self.mlps],
+            [mlp.down.weight for mlp in self.mlps],
+        )
+
+    @cached_property
+    def _options(self) -> tuple[list[Any], ...]:
+        """Biases, norms of query heads and of key heads, where the model has them, and windows, 0 for none."""
+        return (
+            [block.qkv_bias for block in self.blocks if block.qkv_bias is not None],
+            [block.q_norm for block in self.blocks if block.q_norm is not None],
+            [block.k_norm for block in self.blocks if block.k_norm is not None],
+            [block.window or 0 for block in self.blocks],
         )

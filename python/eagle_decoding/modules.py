@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 
 import eagle_kernels
 from eagle_decoding.experts import MAX_ROWS, experts_forward
+from eagle_decoding.fused_decoder import DECODERS, decoder_forward
 from eagle_decoding.fused_layer import LAYERS, MLPS, MODELS, RMS_NORMS, is_silu, layer_forward
 
 ROTATED_BY_HALVES = (*MODELS, "Gemma3", "Granite", "Phi3")  # GLM-4 rotates pairs of neighbours, OLMo in float32
@@ -76,6 +77,8 @@ def fused_forward(module: Any, linear: bool) -> Callable[..., Any] | None:
     """The fused forward of one module, or None where the stock one stays."""
     if linear and type(module) is nn.Linear:
         return linear_forward(module)
+    if linear and type(module).__name__ in DECODERS:
+        return decoder_forward(module)
     if linear and type(module).__name__ in LAYERS:
         return layer_forward(module)
     if type(module).__name__ in NORMS:

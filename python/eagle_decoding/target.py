@@ -278,7 +278,7 @@ class Target:
         ancestor_mask: [batch, rows, words] int64, bit r: attends cache row context_len + r
         """
         cache.write_tree(context_len + first_row, token_ids.shape[1])
-        context = attention.TreeContext(context_len, ancestor_mask)
+        context = attention.TreeContext(context_len, ancestor_mask, self.feature_layers, self._captured)
         return self._forward(token_ids, position_ids.long(), cache, eagle_tree=context)
 
     def _forward(self, token_ids: Tensor, position_ids: Tensor, cache: TreeCache, **kwargs: Any) -> TargetOutput:

@@ -1,8 +1,12 @@
 """Attention, linear and the draft head on emulated CUDA kernels, with the signatures of the ops."""
 
+from collections.abc import Sequence
+
 import torch
 from cuda_emulation.emulated import DTYPES, call, page_fields
 from torch import Tensor
+
+NO_WINDOW = 2**31 - 1
 
 
 def _poison(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tensor:
@@ -33,7 +37,7 @@ def tree_attention(
     batch, heads, rows, head_dim = query.shape
     output = _poison(query, batch, rows, heads, head_dim)
     strides = torch.tensor([t.stride()[:3] for t in (query, key_cache, value_cache)])
-    sizes = batch, heads, key_cache.shape[1], rows, head_dim, ancestor_mask.shape[2], window or 2**31 - 1
+    sizes = batch, heads, key_cache.shape[1], rows, head_dim, ancestor_mask.shape[2], window or NO_WINDOW
     caches = key_cache, value_cache, strides, *page_fields(key_cache, page_table)
     tensors = output, query, *caches, context_len, ancestor_mask, sinks
     call("tree_attention", *tensors, DTYPES[query.dtype], *sizes, _number(scale))
@@ -135,6 +139,54 @@ def draft_mlp(
     inputs = *_rows(normed), gate_up, gate_up_scale, down, down_scale, *_rows(residual)[::2]
     call("draft_mlp", hidden, *inputs, DTYPES[normed.dtype], size, intermediate)
     return hidden
+
+
+def decoder_layers(
+    hidden_states: Tensor,
+    norm_weight: list[Tensor],
+    qkv_weight: list[Tensor],
+    o_weight: list[Tensor],
+    mlp_norm_weight: list[Tensor],
+    gate_up_weight: list[Tensor],
+    down_weight: list[Tensor],
+    caches: Tensor,
+    cache_rows: Tensor,
+    rope_cos: Tensor,
+    rope_sin: Tensor,
+    position_ids: Tensor,
+    context_len: Tensor,
+    ancestor_mask: Tensor,
+    num_heads: int,
+    scale: float,
+    eps: float,
+    qkv_bias: Sequence[Tensor] = (),
+    q_norm_weight: Sequence[Tensor] = (),
+    k_norm_weight: Sequence[Tensor] = (),
+    windows: Sequence[int] = (),
+    boundaries: Sequence[int] = (),
+) -> tuple[Tensor, Tensor]:
+    batch, rows, size = hidden_states.shape
+    _, num_layers, _, kv_heads, _, head_dim = caches.shape
+    hidden, states = (_poison(hidden_states, *shape, batch, rows, size) for shape in ((), (len(boundaries),)))
+    kinds = norm_weight, qkv_weight, qkv_bias, q_norm_weight, k_norm_weight, o_weight
+    kinds += mlp_norm_weight, gate_up_weight, down_weight
+    layers = [  # the fields of DecoderLayer
+        [
+            *(of_kind[i].data_ptr() if of_kind else 0 for of_kind in kinds),
+            caches[0, i].data_ptr(),
+            caches[1, i].data_ptr(),
+            windows[i] or NO_WINDOW if windows else NO_WINDOW,
+            (states[list(boundaries).index(i + 1)] if i + 1 in boundaries else hidden).data_ptr(),
+        ]
+        for i in range(num_layers)
+    ]
+    entering = hidden_states, size * hidden_states.element_size(), torch.tensor(layers), num_layers
+    tree = rope_cos, rope_sin, position_ids, cache_rows, context_len, ancestor_mask, *page_fields(caches[0, 0], None)
+    sizes = batch, rows, size, down_weight[0].shape[1], num_heads, kv_heads, head_dim, len(rope_cos)
+    numbers = torch.tensor([scale, eps], dtype=torch.float32)
+    code = DTYPES[hidden_states.dtype]
+    call("decoder_layers", *entering, *tree, code, *sizes, ancestor_mask.shape[2], numbers)
+    return hidden, states
 
 
 def lm_head_topk(

@@ -2,6 +2,7 @@
 #include <string>
 #include <vector>
 
+#include "common/decoder_layers.h"
 #include "common/draft_input.h"
 #include "common/draft_mlp.h"
 #include "common/draft_output.h"
@@ -192,6 +193,40 @@ const char* draft_mlp(void* hidden, void* normed, int64_t count, int64_t stride,
                          size,
                          intermediate};
   return run(p, cuda::draft_mlp_workspace, cuda::draft_mlp);
+}
+
+// `layers` is the address of `num_layers` DecoderLayers, as emulated_products.py lays them out.
+const char* decoder_layers(void* hidden_states, int64_t stride, const void* layers, int64_t num_layers,
+                           const float* cos, const float* sin, const int32_t* position_ids, const int32_t* cache_rows,
+                           const int32_t* context_len, const int64_t* ancestor_mask, const int32_t* page_ids,
+                           int64_t columns, int64_t num_pages, int64_t page_size, int64_t code, int64_t batch,
+                           int64_t num_rows, int64_t size, int64_t intermediate, int64_t num_heads,
+                           int64_t num_kv_heads, int64_t head_dim, int64_t positions, int64_t mask_words,
+                           const float* scale_eps) {
+  static_assert(sizeof(DecoderLayer) == 13 * sizeof(int64_t));
+  const DecoderLayersParams p{dtype(code),
+                              rows(hidden_states, batch * num_rows, stride),
+                              static_cast<const DecoderLayer*>(layers),
+                              num_layers,
+                              cos,
+                              sin,
+                              position_ids,
+                              cache_rows,
+                              context_len,
+                              ancestor_mask,
+                              make_page_table(page_ids, columns, num_pages, page_size),
+                              batch,
+                              num_rows,
+                              size,
+                              intermediate,
+                              num_heads,
+                              num_kv_heads,
+                              head_dim,
+                              positions,
+                              mask_words,
+                              scale_eps[0],
+                              scale_eps[1]};
+  return run(p, cuda::decoder_layers_workspace, cuda::decoder_layers);
 }
 
 const char* lm_head_topk(void* normed, float* logprobs, int32_t* token_ids, bool* valid, void* hidden_states,

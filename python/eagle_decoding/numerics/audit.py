@@ -34,6 +34,7 @@ SIZES = Sizes(
 OUTPUTS = {
     "build_tree": ["draft_tokens", "parent", "depth", "position_ids", "ancestor_mask", "node_slots"],
     "commit_step": ["next_tokens", "next_hidden", "next_positions", "next_context_len"],
+    "decoder_layers": ["hidden", "states", "caches"],
     "draft_output": ["hidden", "normed"],
     "draft_qkv_rope": ["query", "key_cache", "value_cache"],
     "expand_tree": [
@@ -56,7 +57,13 @@ OUTPUTS = {
 }
 ROUNDED_INSIDE = {"lm_head_topk"}  # the normed state has the input's dtype, the log-probabilities are float32
 # arguments that an op writes to
-WRITTEN = {"compact_kv": [0], "draft_qkv_rope": [6, 7], "expand_tree": [5, 6, 7], "write_kv": [2, 3]}
+WRITTEN = {
+    "compact_kv": [0],
+    "decoder_layers": [7],
+    "draft_qkv_rope": [6, 7],
+    "expand_tree": [5, 6, 7],
+    "write_kv": [2, 3],
+}
 
 
 def audit(device: str, dtypes: list[torch.dtype]) -> Iterator[Finding]:

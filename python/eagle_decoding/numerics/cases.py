@@ -69,6 +69,7 @@ def op_inputs(sizes: Sizes, dtype: torch.dtype, device: str) -> dict[str, tuple[
     torch.manual_seed(0)
     return {
         **dense_inputs(sizes, make),
+        "decoder_layers": layer_inputs(sizes, make),
         **vocabulary_inputs(sizes, make),
         **rejection_inputs(sizes, make),
         **tree_inputs(sizes, make),
@@ -164,6 +165,39 @@ def dense_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
             hidden,
         ),
     }
+
+
+def layer_inputs(s: Sizes, make: Maker) -> tuple[Any, ...]:
+    """All layers of the target over its tree; states are kept of one boundary, if there is any."""
+    heads, width, each = s.num_heads + 2 * s.num_kv_heads, s.num_heads * s.head_dim, range(s.num_layers)
+    length = s.context_len + s.num_nodes
+    table = torch.outer(torch.arange(length), 1e4 ** -torch.linspace(0, 1, s.head_dim // 2))
+    context = make.tensor([s.context_len - b for b in range(s.batch)])
+    rows = context[:, None] + make.tensor(torch.arange(s.num_nodes))
+    return (
+        make.normal(s.batch, s.num_nodes, s.hidden_size),
+        [make.normal(s.hidden_size) + 1 for _ in each],
+        [make.weight(heads * s.head_dim, s.hidden_size) for _ in each],
+        [make.weight(s.hidden_size, width) for _ in each],
+        [make.normal(s.hidden_size) + 1 for _ in each],
+        [make.weight(2 * s.intermediate_size, s.hidden_size) for _ in each],
+        [make.weight(s.hidden_size, s.intermediate_size) for _ in each],
+        make.normal(2, s.num_layers, s.batch, s.num_kv_heads, length, s.head_dim),
+        rows,
+        make.tensor(table.cos(), torch.float32),
+        make.tensor(table.sin(), torch.float32),
+        rows,
+        context,
+        random_ancestor_mask(s, make),
+        s.num_heads,
+        s.head_dim**-0.5,
+        1e-5,
+        [],
+        [],
+        [],
+        [],
+        list(each)[1:2],
+    )
 
 
 def vocabulary_inputs(s: Sizes, make: Maker) -> dict[str, tuple[Any, ...]]:
