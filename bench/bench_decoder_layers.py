@@ -46,9 +46,7 @@ def in_torch(
     rotary = (rope_cos, rope_sin, position_ids)
     for i, (keys, values) in enumerate(zip(*caches, strict=True)):
         normed = rms_norm(hidden, norm_weight[i].shape, norm_weight[i], eps)
-        query = bench_draft_qkv_rope.in_torch(
-            normed, qkv_weight[i], None, *rotary, keys, values, cache_rows, num_heads
-        )
+        query = bench_draft_qkv_rope.in_torch(normed, qkv_weight[i], None, *rotary, keys, values, cache_rows, num_heads)
         found = bench_tree_attention.in_torch(0, query, keys, values, context_len, ancestor_mask, scale)
         hidden, normed = bench_draft_output.in_torch(found.flatten(2), o_weight[i], hidden, mlp_norm_weight[i], eps)
         hidden = bench_draft_mlp.in_torch(normed, gate_up_weight[i], down_weight[i], hidden)

@@ -29,7 +29,7 @@ def test_logits_of_tree_and_plain_decoding_agree(kind, batch, dtype):
 
 
 REPLACED = {
-    "qwen3": {"Qwen3RMSNorm", "Qwen3MLP", "Qwen3DecoderLayer"},
+    "qwen3": {"Qwen3RMSNorm", "Qwen3MLP", "Qwen3DecoderLayer", "Qwen3Model"},
     "smollm3": {"SmolLM3RMSNorm", "SmolLM3MLP", "SmolLM3DecoderLayer"},
     "phi3": {"Phi3RMSNorm", "Phi3MLP"},
     "granite": {"GraniteRMSNorm", "GraniteMLP"},
@@ -52,7 +52,7 @@ def test_fused_modules_compute_what_stock_modules_do(kind, dtype, linear):
         with pytest.raises(ZeroDivisionError), fused_modules(target):
             _ = 1 / 0
         after = target(**inputs).logits.float()
-    whole = {name for name in REPLACED[kind] if name.endswith("Layer")}
+    whole = {name for name in REPLACED[kind] if name.endswith(("Layer", "Model"))}
     assert replaced == (REPLACED[kind] | {"Linear"} if linear else REPLACED[kind] - whole)
     tolerance = {torch.float32: 1e-4, torch.float16: 0.1, torch.bfloat16: 0.8}[dtype]
     assert (fused - stock).abs().max() < tolerance * max(1.0, stock.abs().mean().item())

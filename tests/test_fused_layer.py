@@ -9,7 +9,7 @@ from models import KINDS, prompts, tiny_target
 from torch import Tensor, nn
 
 from eagle_decoding.matrix import side_by_side
-from eagle_decoding.target import Target
+from eagle_decoding.target import Target, TargetOutput
 from eagle_decoding.tree import ancestor_words
 
 STOCK = {  # kinds with layers that have a part which the ops lack
@@ -24,6 +24,7 @@ STOCK = {  # kinds with layers that have a part which the ops lack
     "olmo3",
 }
 ROTATED = {"smollm3": 3}  # of four layers, where not all rotate
+EXPERTS = {"mixtral", "qwen3-moe"}  # which all layers in one op lack
 
 
 def layers_replaced(model: Any) -> int:
@@ -32,7 +33,15 @@ def layers_replaced(model: Any) -> int:
 
 def tree_logits(model: Any, fused: bool | None, rows: int = 9, batch: int = 2) -> Tensor:
     """Logits [batch, rows, vocab] of a tree: every row but the first hangs below the row at half its index."""
-    target, device = Target(model, fused=fused), model.device
+    return run_tree(Target(model, fused=fused), rows, batch).logits
+
+
+def in_one_op(model: Any) -> bool:
+    return "forward" in vars(model.get_decoder())
+
+
+def run_tree(target: Target, rows: int = 9, batch: int = 2) -> TargetOutput:
+    device = target.model.device
     inputs = prompts(batch)["input_ids"].to(device)
     parents = [-1, *(row // 2 for row in range(1, rows))]
     mask = ancestor_words(parents, device).repeat(batch, 1, 1)
@@ -47,7 +56,7 @@ def tree_logits(model: Any, fused: bool | None, rows: int = 9, batch: int = 2) -
     positions = lengths[:, None] + torch.tensor(depth, dtype=torch.int32, device=device)
     with torch.inference_mode(), target.attached():
         target.prefill(inputs, lengths, cache)
-        return target.run(ids, positions, lengths, mask, cache).logits
+        return target.run(ids, positions, lengths, mask, cache)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -55,7 +64,8 @@ def test_a_tree_scores_as_in_the_stock_layers(kind, device):
     model = tiny_target(kind).to(device)
     with Target(model, fused=True).attached():
         assert layers_replaced(model) == (0 if kind in STOCK else ROTATED.get(kind, 4))
-    assert layers_replaced(model) == 0
+        assert in_one_op(model) == (kind not in STOCK | set(ROTATED) | EXPERTS)
+    assert layers_replaced(model) == 0 and not in_one_op(model)
     stock = tree_logits(tiny_target(kind), False)
     torch.testing.assert_close(tree_logits(model, True).cpu(), stock, rtol=1e-4, atol=1e-4)
 
@@ -163,13 +173,35 @@ def test_a_part_of_somebody_elses_keeps_its_say(change):
     torch.testing.assert_close(after, tree_logits(model, False), rtol=1e-4, atol=1e-4)
 
 
+def test_whoever_listens_to_a_layer_hears_of_every_forward():
+    """A hook on a layer itself, which changes nothing: the layers then run one by one, with the same bits."""
+    model, heard = tiny_target(), []
+    before = tree_logits(model, None)
+    model.get_decoder().layers[2].register_forward_hook(lambda *_: heard.append(True))
+    with Target(model).attached():
+        assert layers_replaced(model) == 4 and not in_one_op(model)
+    assert_bitwise(tree_logits(model, None), before)
+    assert len(heard) == 2  # the prompt and the tree
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "qwen3", "mistral"])
+def test_features_are_those_of_layers_one_by_one(kind, dtype):
+    """At every boundary: before the first layer, between two, behind the last one, and behind the final norm."""
+    model, boundaries = tiny_target(kind, dtype), (0, 1, 3, 4, 5)
+    together = run_tree(Target(model, boundaries))
+    model.get_decoder().layers[0].register_forward_hook(lambda *_: None)
+    apart = run_tree(Target(model, boundaries))
+    assert_bitwise(together.features, apart.features, "features")
+    assert_bitwise(together.logits, apart.logits, "logits")
+
+
 def test_the_hooks_that_transformers_leaves_behind_do_not_count():
     model = tiny_target()
     with torch.no_grad():
         model(**prompts(1), output_hidden_states=True)
     assert any(module._forward_hooks for module in model.modules())
     with Target(model).attached():
-        assert layers_replaced(model) == 4
+        assert layers_replaced(model) == 4 and in_one_op(model)
 
 
 def test_weights_move_once_and_stay_the_same_parameters(tmp_path):

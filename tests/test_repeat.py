@@ -30,6 +30,7 @@ def draft_head_arguments(head: DraftHead) -> dict[str, list[Any]]:
     norm, lm_head = head.random(hidden), head.weight(head.vocabulary, hidden)
     context_len = torch.tensor([200, 3][:batch], dtype=torch.int32, device=head.device)
     mask = random_tree_mask(batch, rows).to(head.device)
+    tree = [cache_rows, *table, positions, context_len, mask]
     layers = [
         [norm] * 2,
         [head.weight(outputs, hidden)] * 2,
@@ -39,9 +40,7 @@ def draft_head_arguments(head: DraftHead) -> dict[str, list[Any]]:
         torch.stack(caches).unsqueeze(1).repeat(1, 2, 1, 1, 1, 1),
     ]
     return {
-        "decoder_layers": [
-            head.hidden_states(), *layers, cache_rows, *table, positions, context_len, mask, heads, 0.125, EPS
-        ],  # fmt: skip
+        "decoder_layers": [head.hidden_states(), *layers, *tree, heads, 0.125, EPS],
         "linear": [head.hidden_states(), head.weight(hidden, hidden), norm],
         "rms_norm": [head.hidden_states(), norm, EPS],
         "silu_mul": [head.hidden_states(), head.hidden_states()],

@@ -1,9 +1,8 @@
 """Runs all decoder layers of a stock model in one op, as long as every part of them is what transformers made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import nn
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
 from eagle_decoding.attention import TreeContext
@@ -25,7 +24,8 @@ def decoder_forward(decoder: Any) -> Callable[..., BaseModelOutputWithPast] | No
 
     def forward(*args: Any, eagle_tree: TreeContext | None = None, **kwargs: Any) -> BaseModelOutputWithPast:
         if eagle_tree is None:
-            return type(decoder).forward(decoder, *args, **kwargs)
+            stock: BaseModelOutputWithPast = type(decoder).forward(decoder, *args, **kwargs)
+            return stock
         embedded, cache = decoder.embed_tokens(kwargs["input_ids"]), kwargs["past_key_values"]
         rotation = eagle_tree.rotation(*decoder.rotary_emb(embedded, kwargs["position_ids"]))
         hidden = layers(embedded, rotation, cache.buffer.data, cache.rows, eagle_tree)
@@ -34,12 +34,15 @@ def decoder_forward(decoder: Any) -> Callable[..., BaseModelOutputWithPast] | No
     return forward
 
 
-def layer_stack(layers: nn.ModuleList) -> LayerStack | None:
+def layer_stack(layers: Sequence[Any]) -> LayerStack | None:
     """The layers as one; None where one of them has parts that the op lacks, or where they are not alike."""
     if not all(is_stock(layer) and untouched(layer) for layer in layers):
         return None
-    blocks, mlps = [attention_block(layer) for layer in layers], [gated_mlp(layer.mlp) for layer in layers]
-    if any(block is None for block in blocks) or any(mlp is None for mlp in mlps):
+    blocks = [block for block in map(attention_block, layers) if block is not None]
+    mlps = [mlp for mlp in (gated_mlp(layer.mlp) for layer in layers) if mlp is not None]
+    kinds = {
+        (block.num_heads, block.scale, block.eps, block.q_norm is None, block.qkv_bias is None) for block in blocks
+    }
+    if not len(blocks) == len(mlps) == len(layers) or len(kinds) != 1:
         return None
-    shared = {(block.num_heads, block.scale, block.eps, block.q_norm is None, block.qkv_bias is None) for block in blocks}
-    return LayerStack([layer.input_layernorm.weight for layer in layers], blocks, mlps) if len(shared) == 1 else None
+    return LayerStack([layer.input_layernorm.weight for layer in layers], blocks, mlps)

@@ -114,42 +114,39 @@ class LayerStack:
         caches:     [2, layers, batch, num_kv_heads, capacity, head_dim], keys and values
         cache_rows: [batch, rows] int32, where each row's key and value go
         """
-        last, inner = len(self.blocks), [b for b in tree.boundaries if 0 < b < len(self.blocks)]
-        first = self.blocks[0]
+        last = len(self.blocks)
+        inner = [boundary for boundary in tree.boundaries if 0 < boundary < last]
         output, states = eagle_kernels.decoder_layers(
             hidden,
-            *self._weights,
-            caches,
-            cache_rows,
-            *rotation,
-            tree.context_len,
-            tree.ancestor_mask,
-            first.num_heads,
-            first.scale,
-            first.eps,
-            *self._options,
-            inner,
+            caches=caches,
+            cache_rows=cache_rows,
+            rope_cos=rotation.cos,
+            rope_sin=rotation.sin,
+            position_ids=rotation.position_ids,
+            context_len=tree.context_len,
+            ancestor_mask=tree.ancestor_mask,
+            boundaries=inner,
+            **self._layers,
         )
         tree.states.update({0: hidden, last: output, **dict(zip(inner, states, strict=True))})
         return output
 
     @cached_property
-    def _weights(self) -> tuple[list[Tensor], ...]:
-        return (
-            self.norms,
-            [block.qkv.weight for block in self.blocks],
-            [block.output.weight for block in self.blocks],
-            [block.norm for block in self.blocks],
-            [mlp.gate_up.weight for mlp in self.mlps],
-            [mlp.down.weight for mlp in self.mlps],
-        )
-
-    @cached_property
-    def _options(self) -> tuple[list[Any], ...]:
-        """Biases, norms of query heads and of key heads, where the model has them, and windows, 0 for none."""
-        return (
-            [block.qkv_bias for block in self.blocks if block.qkv_bias is not None],
-            [block.q_norm for block in self.blocks if block.q_norm is not None],
-            [block.k_norm for block in self.blocks if block.k_norm is not None],
-            [block.window or 0 for block in self.blocks],
-        )
+    def _layers(self) -> dict[str, Any]:
+        """What the op is told of the layers at every call."""
+        first = self.blocks[0]
+        return {
+            "norm_weight": self.norms,
+            "qkv_weight": [block.qkv.weight for block in self.blocks],
+            "o_weight": [block.output.weight for block in self.blocks],
+            "mlp_norm_weight": [block.norm for block in self.blocks],
+            "gate_up_weight": [mlp.gate_up.weight for mlp in self.mlps],
+            "down_weight": [mlp.down.weight for mlp in self.mlps],
+            "num_heads": first.num_heads,
+            "scale": first.scale,
+            "eps": first.eps,
+            "qkv_bias": [block.qkv_bias for block in self.blocks if block.qkv_bias is not None],
+            "q_norm_weight": [block.q_norm for block in self.blocks if block.q_norm is not None],
+            "k_norm_weight": [block.k_norm for block in self.blocks if block.k_norm is not None],
+            "windows": [block.window or 0 for block in self.blocks],
+        }
