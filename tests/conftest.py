@@ -2,6 +2,7 @@
 
 import os
 
+os.environ["HF_HUB_OFFLINE"] = "1"  # read at import; tests/hub_server.py stands in for the hub
 if "TRITON_INTERPRET" not in os.environ:
     import torch
 

@@ -192,7 +192,7 @@ def test_other_files_are_not_resumed_and_long_questions_are_refused(saved, quest
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (("--draft", "heads/x"), "must be NAME=DIRECTORY"),
+        (("--draft", "heads/x"), "must be NAME=SOURCE"),
         (("--temperatures", "hot"), "not a comma-separated list of numbers"),
         (("--methods", "magic"), "--methods magic is unknown"),
         (("--draft-dtype", "int4"), "--draft-dtype int4 is unknown, choose one of float8_e4m3fn."),

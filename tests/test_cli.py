@@ -215,7 +215,10 @@ def test_info_names_versions():
         (("generate", "hi", "--target", "./nowhere", "--draft", "./head"), "./nowhere does not exist"),
         (("generate", "hi", "--draft", "sufix"), "The draft 'sufix' needs a directory and 'sufix' is none"),
         (("generate", "hi", "--target", "no.gguf", "--no-speculate"), "no.gguf does not exist"),
-        (("generate", "hi", "--draft", "auto:some/head"), "some/head is no directory, and a draft is not fetched"),
+        (
+            ("generate", "hi", "--draft", "auto:some/head"),
+            "some/head is no directory here, and it did not come",
+        ),
         (("generate", "hi", "--dtype", "int8"), "--dtype int8 is unknown, choose one of bfloat16"),
         (("generate", " "), "The prompt is empty"),
         (("generate", "\udcff"), "The prompt holds bytes that are no UTF-8 text"),

@@ -25,9 +25,9 @@ def test_every_form(tmp_path, written, expected):
     for folder in (tmp_path / "head", tmp_path / "suffix+head", tmp_path / "a b\n"):
         folder.mkdir(exist_ok=True)
         spelling = read_spelling(written.format(folder))
-        assert vars(spelling) == vars(expected) | {"source": expected.source.format(folder)}
+        directory = folder if "{}" in written else None
+        assert vars(spelling) == vars(expected) | {"source": expected.source.format(folder), "directory": directory}
         assert str(spelling) == written.format(folder)
-        assert spelling.directory == (folder if "{}" in written else None)
 
 
 def test_a_path_and_a_home(tmp_path, monkeypatch):
@@ -48,7 +48,7 @@ def test_a_method_after_a_prefix_is_a_directory(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("written", "sentence"),
     [
-        ("sufix", "The draft 'sufix' needs a directory .* prompt-lookup, suffix, lookahead, which need none"),
+        ("sufix", "The draft 'sufix' needs a directory .* hub id .* prompt-lookup, suffix, lookahead, which need none"),
         ("", "'' needs a directory and '' is none"),
         ("auto:", "'auto:' needs a directory and '' is none"),
         ("suffix+", "'suffix\\+' needs a directory and '' is none"),
@@ -57,7 +57,7 @@ def test_a_method_after_a_prefix_is_a_directory(tmp_path, monkeypatch):
         ("/no/head", "and '/no/head' is none"),
         ("./head", "and './head' is none"),
         (__file__, "test_draft_spelling.py' is none"),
-        ("organisation/head", "not fetched from the hub: download it, `hf download organisation/head"),
+        ("suffix+organisation/head", "organisation/head is no directory here, and it did not come from the hub: "),
     ],
 )
 def test_what_is_not_there(written, sentence):

@@ -71,8 +71,8 @@ Target = Annotated[
 Draft = Annotated[
     str | None,
     typer.Option(
-        help="Directory of a draft head or of a small model; prompt-lookup, suffix or lookahead, which need none; "
-        "static:DIRECTORY for EAGLE-1's static tree; suffix+DIRECTORY for both in one tree; "
+        help="Directory or hub id of a draft head or a small model; prompt-lookup, suffix or lookahead, which need "
+        "none; static:SOURCE for EAGLE-1's static tree; suffix+SOURCE for both in one tree; "
         "auto:DRAFT for drafting only where it pays.",
         show_default="the head for the default target",
     ),

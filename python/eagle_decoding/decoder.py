@@ -86,9 +86,9 @@ class SpeculativeDecoder:
         """Loads a target and a way of drafting for it.
 
         target: directory, hub id, .gguf file, or a model that is already loaded
-        draft:  directory with a draft head or a small causal language model; "prompt-lookup", "suffix" or "lookahead",
-                which need no weights; "suffix+DIRECTORY" or "prompt-lookup+DIRECTORY" for both in one tree;
-                "static:DIRECTORY" for EAGLE-1's static tree; "auto:DRAFT" for drafting only where it pays
+        draft:  directory or hub id of a draft head or a small causal language model; "prompt-lookup", "suffix" or
+                "lookahead", which need no weights; "suffix+SOURCE" or "prompt-lookup+SOURCE" for both in one tree;
+                "static:SOURCE" for EAGLE-1's static tree; "auto:DRAFT" for drafting only where it pays
         tree:   shape of the draft trees; None takes the method's own
         draft_dtype: torch.float8_e4m3fn serves the matrices of an EAGLE head in fp8: half of bfloat16's bytes, a little
                 less acceptance, the same text; None serves them in the target's dtype
@@ -96,7 +96,7 @@ class SpeculativeDecoder:
         kwargs: for the target's from_pretrained, for example dtype=torch.bfloat16
 
         Raises ValueError when the head does not fit the target, naming what differs, and, before anything is loaded,
-        for a draft that is not there.
+        for a draft that is neither here nor on the hub.
         """
         spelling = read_spelling(draft)
         model = load_target(target, **kwargs)

@@ -26,8 +26,8 @@ def bench(
     draft: Annotated[
         list[str] | None,
         typer.Option(
-            help="NAME=DIRECTORY of a draft head or a small model, as often as there are; NAME=static:DIRECTORY fills "
-            "EAGLE-1's tree; the first also goes into a hybrid and into auto.",
+            help="NAME=SOURCE, directory or hub id of a draft head or a small model, as often as there are; "
+            "NAME=static:SOURCE fills EAGLE-1's tree; the first also goes into a hybrid and into auto.",
             show_default="eagle-3=the head for the default target",
         ),
     ] = None,

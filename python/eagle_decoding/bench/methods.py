@@ -34,12 +34,12 @@ class Method:
 def catalogue(drafts: dict[str, str]) -> dict[str, str]:
     """Name -> spec of all that can be measured with these drafts; the first of them also in a hybrid and in auto.
 
-    drafts: the user's name for each directory -> the directory
+    drafts: the user's name for each draft -> its directory or hub id
     """
     specs = {name: str(arguments) for name, arguments in RIVALS.items()} | {PLAIN: ""} | {name: name for name in NAMED}
     specs |= drafts
-    for name, directory in list(drafts.items())[:1]:
-        specs |= {f"suffix+{name}": f"suffix+{directory}", f"auto:suffix+{name}": f"auto:suffix+{directory}"}
+    for name, source in list(drafts.items())[:1]:
+        specs |= {f"suffix+{name}": f"suffix+{source}", f"auto:suffix+{name}": f"auto:suffix+{source}"}
     return specs
 
 
@@ -58,7 +58,7 @@ def choose(wanted: str, specs: dict[str, str]) -> dict[str, str]:
 def load_method(name: str, spec: str, target: PreTrainedModel, draft_dtype: str | None) -> Method:
     """Raises ValueError when a draft does not fit the target.
 
-    draft_dtype: a key of DRAFT_DTYPES, in which drafts from directories are served; None for the target's
+    draft_dtype: a key of DRAFT_DTYPES, in which drafts with weights are served; None for the target's
     """
     if name in RIVALS:
         extra: dict[str, Any] = RIVALS[name]

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-import re
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,11 +13,12 @@ from torch import Tensor
 
 from eagle_decoding.bench.journal import Journal
 from eagle_decoding.bench.measure import CHECK, Key, measure
-from eagle_decoding.bench.methods import catalogue, choose, load_method
+from eagle_decoding.bench.methods import PLAIN, RIVALS, catalogue, choose, load_method
 from eagle_decoding.bench.questions import read_questions
 from eagle_decoding.bench.report import tables, write_reports
 from eagle_decoding.bench.summary import complete, summarise
 from eagle_decoding.config import TreeConfig
+from eagle_decoding.drafts import read_spelling
 from eagle_decoding.generation import at_temperature, end_tokens
 from eagle_decoding.machine import machine, without_folders
 from eagle_decoding.terminal.console import err, notice, out
@@ -46,16 +46,16 @@ class Settings:
     device: str
 
     def named_drafts(self) -> dict[str, str]:
-        """Name -> directory, by default the bundled head. Raises ValueError for a draft without a name."""
+        """Name -> directory or hub id, by default the bundled head. Raises ValueError for a draft without a name."""
         if not self.drafts:
             if self.target is not None:
                 return {}
             return {"eagle-3": str(bundled_head())}
         pairs = [draft.partition("=") for draft in self.drafts]
-        for name, equals, directory in pairs:
-            if not (name and equals and directory):
-                raise ValueError(f"--draft {name}{equals}{directory} must be NAME=DIRECTORY, like eagle-3=heads/mine.")
-        return {name: directory for name, _, directory in pairs}
+        for name, equals, source in pairs:
+            if not (name and equals and source):
+                raise ValueError(f"--draft {name}{equals}{source} must be NAME=SOURCE, like eagle-3=heads/mine.")
+        return {name: source for name, _, source in pairs}
 
 
 def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None:
@@ -77,7 +77,7 @@ def run_bench(settings: Settings, wanted: str, data: Path, folder: Path) -> None
         "device": settings.device,
         "questions": hashlib.sha256(files).hexdigest()[:16],
     }
-    marks = {name: marked(spec) for name, spec in specs.items()}
+    marks = {name: spec if name in (*RIVALS, PLAIN) else marked(spec) for name, spec in specs.items()}
     minutes = math.inf if settings.minutes is None else settings.minutes
     journal, deadline = Journal(folder, shared), time.monotonic() + 60 * minutes
     texts = {(file, question): text for file, some in questions.items() for question, text in enumerate(some)}
@@ -153,9 +153,12 @@ def fill(
 
 
 def marked(spec: str) -> str:
-    """A spec with a hash of the files that it names, so that other files under the same name are another draft."""
-    directory = re.split(r"[:+]", spec)[-1]
-    return f"{spec} {fingerprint(directory)}" if directory and Path(directory).is_dir() else spec
+    """A spec with a hash of the files that it names, so that other files under the same name are another draft.
+
+    Raises ValueError for a draft that is neither here nor on the hub.
+    """
+    directory = read_spelling(spec).directory
+    return spec if directory is None else f"{spec} {fingerprint(directory)}"
 
 
 def fitting(models: Models, texts: dict[tuple[str, int], str], max_new_tokens: int) -> dict[tuple[str, int], Tensor]:

@@ -7,6 +7,7 @@ from eagle_decoding.checkpoint.eagle1_formats import EAGLE1_FORMATS
 from eagle_decoding.checkpoint.errors import CheckpointError
 from eagle_decoding.checkpoint.fit import check_fits
 from eagle_decoding.checkpoint.formats import FORMATS, TargetFacts
+from eagle_decoding.checkpoint.hub import draft_directory
 from eagle_decoding.checkpoint.read import Head, read_head
 from eagle_decoding.checkpoint.read_depth_heads import depth_heads_files, read_depth_heads
 from eagle_decoding.checkpoint.write import write_head
@@ -26,6 +27,7 @@ __all__ = [
     "check_fits",
     "default_aux_layer_ids",
     "depth_heads_files",
+    "draft_directory",
     "layer_of",
     "read_depth_heads",
     "read_head",

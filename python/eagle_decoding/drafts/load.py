@@ -53,15 +53,15 @@ def load_draft(
 ) -> Draft:
     """Loads a drafting method.
 
-    draft: a name from NAMED; a directory with a draft head or with a small causal language model;
-           static:DIRECTORY for EAGLE-1's static tree, filled by a head of the EAGLE family;
-           suffix+DIRECTORY or prompt-lookup+DIRECTORY for both at once under one node budget;
+    draft: a name from NAMED; a directory or hub id with a draft head or with a small causal language model;
+           static:SOURCE, either of them, for EAGLE-1's static tree, filled by a head of the EAGLE family;
+           suffix+SOURCE or prompt-lookup+SOURCE for both at once under one node budget;
            auto:DRAFT for any of these where it pays and plain decoding elsewhere
     tree:  shape of the trees, for auto the largest; None takes the method's own
     dtype: torch.float8_e4m3fn serves the matrices of an EAGLE head in fp8; None in the target's dtype
 
-    Raises ValueError for a directory that is not there, when what lies in it does not fit the target, naming what
-    differs, and for a dtype that the method cannot be served in.
+    Raises ValueError for a draft that is neither here nor on the hub, when what lies in it does not fit the target,
+    naming what differs, and for a dtype that the method cannot be served in.
     """
     spelling = draft if isinstance(draft, Spelling) else read_spelling(draft)
     if not isinstance(tree, TreeConfig | None):
@@ -74,17 +74,17 @@ def load_draft(
         refuse_fp8(spelling.source, dtype)
         return NAMED[spelling.source](tree)
     if spelling.static:
-        return static_draft(spelling.directory, target, tree or TreeConfig(), dtype)
+        return static_draft(spelling, target, tree or TreeConfig(), dtype)
     if spelling.grafted is None:
-        return load_directory(spelling.directory, target, tree, dtype)
+        return load_directory(spelling, target, tree, dtype)
     if tree and tree.drawn:
         raise ValueError(f"{spelling} cannot graft branches into a tree of drawn children, take likeliest or coupled.")
-    first, budget = load_directory(spelling.directory, target, tree, dtype), (tree or TreeConfig()).num_nodes
+    first, budget = load_directory(spelling, target, tree, dtype), (tree or TreeConfig()).num_nodes
     second = NAMED[spelling.grafted](replace(GRAFTED[spelling.grafted], num_nodes=budget))
     return HybridDraft(first, second, budget)
 
 
-def refuse_fp8(draft: str | Path, dtype: torch.dtype | None) -> None:
+def refuse_fp8(draft: str, dtype: torch.dtype | None) -> None:
     if dtype is not None:
         raise ValueError(f"{draft} cannot be served in {dtype}, only heads of the EAGLE family can: leave it out.")
 
@@ -100,21 +100,27 @@ def auto_draft(
     return auto.AutoDraft(load_draft(replace(spelling, auto=False), target, bounds, dtype), bounds.num_nodes, target)
 
 
-def static_draft(path: Path, target: PreTrainedModel, tree: TreeConfig, dtype: torch.dtype | None) -> LayerDraft:
-    draft = load_directory(path, target, replace(tree, static=True), dtype)
+def static_draft(
+    spelling: Spelling, target: PreTrainedModel, tree: TreeConfig, dtype: torch.dtype | None
+) -> LayerDraft:
+    draft = load_directory(spelling, target, replace(tree, static=True), dtype)
     if not isinstance(draft, LayerDraft):
-        raise ValueError(f"static:{path} needs a head of the EAGLE family: leave out static: for other drafts.")
+        raise ValueError(f"{spelling} needs a head of the EAGLE family: leave out static: for other drafts.")
     return draft
 
 
-def load_directory(path: Path, target: PreTrainedModel, tree: TreeConfig | None, dtype: torch.dtype | None) -> Draft:
+def load_directory(
+    spelling: Spelling, target: PreTrainedModel, tree: TreeConfig | None, dtype: torch.dtype | None
+) -> Draft:
     """The method that a directory's files belong to: a causal language model, Medusa or Hydra heads, an EAGLE head."""
+    path = spelling.directory
+    assert path is not None
     if causal_lm.is_causal_lm(path):
-        refuse_fp8(path, dtype)
+        refuse_fp8(spelling.source, dtype)
         return causal_lm.CausalLmDraft.from_pretrained(path, target, tree or causal_lm.TREE)
     tree = tree or TreeConfig()
     if depth_heads_files(path):
-        refuse_fp8(path, dtype)
+        refuse_fp8(spelling.source, dtype)
         heads = read_depth_heads(path, target.config)
         return HydraDraft(heads, target, tree) if heads.config.reads_path else MedusaDraft(heads, target, tree)
     head = read_head(path)

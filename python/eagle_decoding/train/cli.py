@@ -201,7 +201,7 @@ def train_plot(
 @app.command(name="eval")
 @resumable
 def evaluate(
-    draft: Annotated[str, typer.Argument(help="Head directory.")],
+    draft: Annotated[str, typer.Argument(help="Directory or hub id of a head.")],
     files: Annotated[list[str], typer.Argument(help="JSONL files of questions: turns, prompt or messages.")],
     out: Annotated[Path, typer.Option(help="JSON file of the results; an existing one is continued.")],
     target: Target = None,
@@ -219,6 +219,7 @@ def evaluate(
     device: Device = None,
 ) -> None:
     """Measure a head: tokens per round and survival by depth, chain and tree, at T=0 and T=1. Run again to resume."""
+    from eagle_decoding.checkpoint import draft_directory
     from eagle_decoding.machine import machine, without_folders
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.console import out as console
@@ -235,11 +236,12 @@ def evaluate(
     tree = TreeConfig(num_nodes, max_depth, topk)
     chosen = arms(tree)
     questions = read_questions(files, limit, notice)
-    models = load_models(target, draft, dtype, tree, device=where)
-    by_shape = decoders(models.decoder.target, draft, chosen)
+    head = draft_directory(draft)
+    models = load_models(target, str(head), dtype, tree, device=where)
+    by_shape = decoders(models.decoder.target, head, chosen)
     settings = {
         "target": without_folders(models.decoder.target.config._name_or_path),
-        "head": fingerprint(draft),
+        "head": fingerprint(head),
         "dtype": dtype,
         "max_new_tokens": max_new_tokens,
         "tree": [num_nodes, max_depth, topk],
@@ -255,7 +257,7 @@ def evaluate(
         plot_survival(out, plot)
     if run is not None:
         with row_progress(run_rows) as report:
-            agreement = compare(draft, run, run_rows, report)
+            agreement = compare(head, run, run_rows, report)
         results.write(**facts, agreement=asdict(agreement))
         console.print(str(agreement))
         if agreement.warning:
@@ -264,7 +266,7 @@ def evaluate(
 
 @app.command()
 def probe(
-    draft: Annotated[str, typer.Argument(help="Head directory.")],
+    draft: Annotated[str, typer.Argument(help="Directory or hub id of a head.")],
     files: Annotated[list[str] | None, typer.Argument(help="JSONL prompt files instead of the built-in ones.")] = None,
     target: Target = None,
     limit: Annotated[int, typer.Option(min=1, help="Prompts of each file.")] = 6,
@@ -273,7 +275,7 @@ def probe(
     device: Device = None,
 ) -> None:
     """Find out which layer ids and rope base a head was trained with, from its drafts with each."""
-    from eagle_decoding.checkpoint import check_fits, read_head
+    from eagle_decoding.checkpoint import check_fits, draft_directory, read_head
     from eagle_decoding.terminal.console import notice
     from eagle_decoding.terminal.console import out as console
     from eagle_decoding.terminal.evaluation import variant_table
@@ -282,9 +284,9 @@ def probe(
     from eagle_decoding.train.progress import row_progress
     from eagle_decoding.train.prompts import read_questions
 
-    where = device_named(device)
+    where, directory = device_named(device), draft_directory(draft)
     models = load_models(target, None, dtype, TreeConfig(), speculate=False, device=where)
-    model, head = models.decoder.target, read_head(draft)
+    model, head = models.decoder.target, read_head(directory)
     check_fits(head.config, model.config)
     texts = list(probing.QUESTIONS)
     if files:
@@ -294,7 +296,7 @@ def probe(
         findings = probing.probe(model, head, prompts, max_new_tokens, report)
     console.print(variant_table(findings))
     console.print(probing.verdict(findings))
-    foreign = probing.foreign_embeddings(draft, model.get_input_embeddings().weight.cpu())
+    foreign = probing.foreign_embeddings(directory, model.get_input_embeddings().weight.cpu())
     if foreign:
         typer.secho(
             f"{foreign:.0%} of the rows of embed_tokens in {draft} are not the target's: vLLM would draft with them, "
@@ -306,7 +308,7 @@ def probe(
 
 @app.command()
 def export(
-    source: Annotated[Path, typer.Argument(help="The out folder of a training run, or a head directory.")],
+    source: Annotated[Path, typer.Argument(help="The out folder of a training run, or a head's directory or hub id.")],
     out: Annotated[Path, typer.Argument(help="Head directory to write.")],
     format: Annotated[
         str, typer.Option(help="portable, vllm, sglang, speculators, safeailab; published for Medusa, Hydra.")

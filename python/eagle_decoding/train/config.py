@@ -47,7 +47,8 @@ class HeadOptions:
     num_kv_heads: key-value heads (0: as many as the target). fc_norm, norm_output: EAGLE-3.1.
     features: what the first step reads: "fused" (three layers' inputs, EAGLE-3) or "final" (the state after the final
     norm). blocks: residual blocks in each Medusa or Hydra head. warm_start: from the target's last layer.
-    start: directory of an EAGLE head of the same shape to go on from instead; the draft vocabulary may differ."""
+    start: an EAGLE head of the same shape to go on from instead, its directory or hub id; the draft vocabulary may
+    differ."""
 
     kind: str = "eagle3"
     features: str = "fused"

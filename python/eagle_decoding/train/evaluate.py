@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from transformers import PreTrainedModel
@@ -40,7 +41,7 @@ def arms(tree: TreeConfig, temperatures: tuple[float, ...] = (0.0, 1.0)) -> list
     return [Arm(shape, t, config) for t in temperatures for shape, config in (("chain", chain), ("tree", tree))]
 
 
-def decoders(target: PreTrainedModel, draft: str, chosen: list[Arm]) -> dict[str, SpeculativeDecoder]:
+def decoders(target: PreTrainedModel, draft: str | Path, chosen: list[Arm]) -> dict[str, SpeculativeDecoder]:
     """A decoder for every shape of the arms."""
     trees = {arm.shape: arm.tree for arm in chosen}
     return {shape: SpeculativeDecoder(target, load_draft(draft, target, tree)) for shape, tree in trees.items()}

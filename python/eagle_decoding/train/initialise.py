@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eagle_decoding.checkpoint import CheckpointError, read_head
+from eagle_decoding.checkpoint import CheckpointError, draft_directory, read_head
 from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.head import DraftHead
@@ -29,17 +29,17 @@ def random_init(head: DraftHead, std: float) -> None:
 
 
 @torch.no_grad()
-def start_from(head: DraftHead, directory: str | Path) -> None:
-    """Take every trained parameter from a head directory in any layout that reads; the draft vocabulary stays its own.
+def start_from(head: DraftHead, source: str | Path) -> None:
+    """Take every trained parameter from a head in any layout that reads; the draft vocabulary stays its own.
 
-    Raises CheckpointError if a parameter is missing there or has another shape.
+    source: directory or hub id. Raises CheckpointError if a parameter is missing there or has another shape.
     """
-    tensors = read_head(directory).tensors
+    tensors = read_head(draft_directory(source)).tensors
     for name, parameter in head.named_parameters():
         if name not in tensors or tensors[name].shape != parameter.shape:
             given = list(tensors[name].shape) if name in tensors else "absent"
             raise CheckpointError(
-                f"{directory} cannot be continued: {name} is {given} there and {list(parameter.shape)} in this "
+                f"{source} cannot be continued: {name} is {given} there and {list(parameter.shape)} in this "
                 "configuration; set the head options to those it was trained with."
             )
         parameter.copy_(tensors[name])

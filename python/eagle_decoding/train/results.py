@@ -70,8 +70,6 @@ class Results:
 
 def fingerprint(folder: str | Path) -> str:
     """A hash of the files of a head, so that results of another head under the same name are not continued."""
-    if not Path(folder).is_dir():
-        raise DataError(f"{folder} is no directory; give the directory of a draft head.")
     digest = hashlib.sha256()
     for file in sorted(Path(folder).iterdir()):
         if file.suffix in (".safetensors", ".bin", ".pt", ".json"):
