@@ -104,7 +104,7 @@ extension = CppExtension(
     cpp_files(".") + cpp_files("ops") + cpp_files("cpu"),
     include_dirs=[str(ROOT / "csrc"), pybind11.get_include()],
     define_macros=[("TORCH_TARGET_VERSION", TORCH_2_10)] + ([("EAGLE_WITH_CUDA", None)] if CUDA else []),
-    extra_compile_args=["-O3", "-std=c++20", "-fvisibility=hidden", "-Wno-psabi"],
+    extra_compile_args=["-O3", "-g0", "-std=c++20", "-fvisibility=hidden", "-Wno-psabi"],  # Python's own flags have -g
     extra_objects=[str(CMAKE_BUILD / "libeagle_cuda.a")] if CUDA else [],
     extra_link_args=["-Wl,--no-as-needed", "-ltorch"]
     + ([*CUDA.library_paths, "-lcudart_static", "-lrt", "-ldl", "-lpthread"] if CUDA else []),
