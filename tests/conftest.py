@@ -3,6 +3,7 @@
 import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read at import; tests/hub_server.py stands in for the hub
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # read when torch is loaded: a waiting thread takes no processor
 if "TRITON_INTERPRET" not in os.environ:
     import torch
 
