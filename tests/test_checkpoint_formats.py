@@ -87,6 +87,7 @@ def test_speculators_names_the_verifier_and_holds_its_embeddings(tmp_path):
     [
         ("portable", [4, 9, 21], [3, 8, 20]),
         ("vllm", [4, 9, 21], None),
+        ("llama.cpp", [4, 9, 21], None),
         ("sglang", None, [3, 8, 20]),
         ("speculators", [4, 9, 21], None),
     ],
@@ -127,6 +128,11 @@ def test_scaled_rope_survives(tmp_path, name):
         ("sglang", {"num_layers": 2}, "names the layers after the first differently"),
         ("sglang", {"aux_layer_ids": (0, 9, 21)}, "layer id 0"),
         ("vllm", {"attention_bias": True}, "bias of o_proj"),
+        ("llama.cpp", {"fc_norm": True, "norm_output": True}, "no fc_norm; llama.cpp has no norm_output"),
+        ("llama.cpp", {"attention_bias": True}, "llama.cpp has no attention_bias"),
+        ("llama.cpp", {"num_layers": 2}, "one layer over three features, this head 2 over 3"),
+        ("llama.cpp", {"hidden_act": "gelu"}, "silu, not gelu"),
+        ("llama.cpp", {"rope_parameters": {**LINEAR, "rope_type": "dynamic"}}, "no 'dynamic' rope"),
         ("speculators", {"attention_bias": True}, "bias of o_proj"),
         ("speculators", {"target_hidden_size": 12}, "head's own width"),
         ("safeailab", {"fc_norm": True, "norm_output": True}, "no fc_norm; SafeAILab/EAGLE has no norm_output"),
@@ -134,7 +140,7 @@ def test_scaled_rope_survives(tmp_path, name):
         ("safeailab", {"num_layers": 2}, "one layer over three features, this head 2 over 3"),
         ("safeailab", {"rope_parameters": LLAMA3}, "no 'llama3' rope"),
         ("safeailab", {"rope_parameters": LINEAR | {"rope_theta": 5e5}}, "base 10000 only, not 500000"),
-        ("gguf", {}, "known: portable, vllm, sglang, speculators, safeailab"),
+        ("gguf", {}, "known: portable, vllm, llama.cpp, sglang, speculators, safeailab"),
     ],
 )
 def test_what_a_format_cannot_express_is_refused_in_one_sentence(tmp_path, name, changes, reason):

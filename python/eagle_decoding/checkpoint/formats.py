@@ -69,7 +69,7 @@ def _portable(config: HeadConfig, dtype: str, target: TargetFacts | None) -> dic
 
 
 def _vllm(config: HeadConfig, dtype: str, target: TargetFacts | None) -> dict[str, Any]:
-    """vLLM 0.33, `llama_eagle3.py`: a top-level list that counts a layer's input."""
+    """vLLM, `llama_eagle3.py`, and llama.cpp's converter: a top-level list that counts a layer's input."""
     return fields_from_config(config, dtype) | (_boundary_ids(config) if config.aux_layer_ids else {})
 
 
@@ -141,6 +141,21 @@ def _not_in_vllm(config: HeadConfig, target: TargetFacts | None) -> list[str]:
     )
 
 
+def _not_in_llama_cpp(config: HeadConfig, target: TargetFacts | None) -> list[str]:
+    """llama.cpp b11434, `conversion/llama.py` and `src/models/eagle3.cpp`."""
+    reasons = _unsupported(config, "llama.cpp", ("fc_norm", "norm_output", "attention_bias"))
+    if config.num_layers > 1 or config.num_aux != 3:
+        reasons.append(
+            f"llama.cpp has one layer over three features, this head {config.num_layers} over {config.num_aux}"
+        )
+    if config.hidden_act != "silu":
+        reasons.append(f"llama.cpp has silu, not {config.hidden_act}")
+    kind = config.rope_parameters.get("rope_type", "default")
+    if kind not in ("default", "linear", "yarn", "llama3"):
+        reasons.append(f"llama.cpp has no {kind!r} rope for heads")
+    return reasons
+
+
 def _not_in_sglang(config: HeadConfig, target: TargetFacts | None) -> list[str]:
     reasons = _unsupported(config, "SGLang", ("norm_before_residual", "attention_bias"))
     if config.num_layers > 1:
@@ -185,6 +200,7 @@ def _unsupported(config: HeadConfig, engine: str, flags: tuple[str, ...]) -> lis
 FORMATS = {
     "portable": Format(_portable, _anything),
     "vllm": Format(_vllm, _not_in_vllm),
+    "llama.cpp": Format(_vllm, _not_in_llama_cpp),
     "sglang": Format(_sglang, _not_in_sglang),
     "speculators": Format(_speculators, _not_in_speculators, first="layers.0.", embedded=True),
     "safeailab": Format(_safeailab, _not_in_safeailab, weights="pytorch_model.bin"),
