@@ -311,7 +311,8 @@ def export(
     source: Annotated[Path, typer.Argument(help="The out folder of a training run, or a head's directory or hub id.")],
     out: Annotated[Path, typer.Argument(help="Head directory to write.")],
     format: Annotated[
-        str, typer.Option(help="portable, vllm, llama.cpp, sglang, speculators, safeailab; published for Medusa, Hydra.")
+        str,
+        typer.Option(help="portable, vllm, llama.cpp, sglang, speculators, safeailab; published for Medusa, Hydra."),
     ] = "portable",
     dtype: Dtype = "bfloat16",
     target: Annotated[
