@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import tiny_target
+from models import eagle_decoder, random_head, tiny_target
 from test_bench_decode import saved  # noqa: F401
 from typer.testing import CliRunner
 
@@ -15,10 +15,11 @@ from bench.command import command
 from bench.engines import __main__ as engines
 from bench.engines import vllm_worker
 from bench.engines.engine import Answer
-from bench.engines.favourites import against_float32
 from bench.engines.llama_server import LlamaServer, llama_arms, llama_version
 from bench.engines.speeds import speed, tokens_per_round, total
+from bench.engines.texts import against_float32, chain_size
 from bench.engines.vllm_engine import Vllm, vllm_arms
+from eagle_decoding import TreeConfig
 
 SERVER = """
 import json, sys
@@ -189,9 +190,23 @@ def test_float32_tells_how_near_another_token_was():
     prompt = [3, 4, 5]
     greedy = target.generate(torch.tensor([prompt]), max_new_tokens=4, do_sample=False, eos_token_id=None)[0, 3:]
     other = [*greedy[:2].tolist(), int(target(torch.tensor([[*prompt, *greedy[:2]]])).logits[0, -1].argmin())]
-    found = against_float32(target, [prompt], {"greedy": [greedy.tolist()], "other": [other]})
+    head = random_head(target, draft_vocab=60)
+    found = against_float32(target, head, [prompt], {"greedy": [greedy.tolist()], "other": [other]})
     assert found["greedy"] == {"tokens": 4, "other_choices": 0, "worst_gap": 0.0}
     assert found["other"]["other_choices"] == 1 and found["other"]["worst_gap"] > 0
+
+
+def test_a_chain_walks_the_text_in_the_rounds_that_decoding_takes():
+    target = tiny_target()
+    torch.manual_seed(1)
+    decoder = eagle_decoder(target, TreeConfig(4, 3, 1))
+    torch.manual_seed(1)
+    head = random_head(target)
+    text = decoder.generate(torch.tensor([[3, 4, 5]]), max_new_tokens=40, do_sample=False)[0, 3:].tolist()
+    name = "here, chain 4/3/1"
+    found = against_float32(target, head, [[3, 4, 5]], {name: [text]})
+    assert chain_size(name) == 3 and chain_size("here, tree 8/4/4") == 0
+    assert found[name]["rounds"] == decoder.stats.rounds
 
 
 def test_the_command_on_a_tiny_target(saved, server, python, tmp_path):  # noqa: F811

@@ -21,14 +21,15 @@ from bench import command
 from bench.arms import baseline, parse_tree, speculative
 from bench.console import console
 from bench.engines.engine import Answer, Engine, Ours
-from bench.engines.favourites import against_float32
 from bench.engines.llama_server import LlamaServer, llama_arms, llama_version
 from bench.engines.speeds import speed_table
+from bench.engines.texts import against_float32
 from bench.engines.vllm_engine import Vllm, vllm_arms
 from bench.machine import machine
 from bench.prompts import prompts_of
 from bench.results_file import write_json
 from eagle_decoding import TreeConfig
+from eagle_decoding.checkpoint import read_head
 from eagle_decoding.target import load_target
 
 WARM_UP_TOKENS = 8
@@ -97,7 +98,7 @@ def main(
                 versions["vLLM"] = worker.version
         result, texts = measured(engines, cases, new_tokens, tokenizer.eos_token_id)
     judge = load_target(target, dtype=torch.float32)
-    result["float32"] = against_float32(judge, [prompt for _, prompt in cases], texts)
+    result["float32"] = against_float32(judge, read_head(head), [prompt for _, prompt in cases], texts)
     facts = {"target": Path(target).name, "head": Path(head).name, "engines": versions, "new_tokens": new_tokens}
     facts |= {"prompts": len(cases), "cut_prompts": num_cut}
     result = {"machine": machine("cpu") | facts, **result}

@@ -44,8 +44,9 @@ def speed_table(result: dict[str, Any]) -> Table:
         whole = total(by_file)
         ratio = sum(ratios) / len(ratios)
         cells = [f"{speed(whole):.1f}", f"{ratio:.2f}x", f"{max(ratios):.2f}x", f"{min(ratios):.2f}x"]
-        cells += [f"{tokens_per_round(whole):.2f}", f"{result['equal_texts'][name]:.0%}"]
         judged = result["float32"][name]
+        walked = f"{whole['steps'] / judged['rounds']:.2f}" if "rounds" in judged else ""
+        cells += [f"{tokens_per_round(whole):.2f}", walked, f"{result['equal_texts'][name]:.0%}"]
         cells.append(f"{judged['other_choices']} of {judged['tokens']}, by {judged['worst_gap']:.2f}")
         table.add_row(name, *cells, *(f"{speed(measured):.1f}" for measured in by_file))
     return table
