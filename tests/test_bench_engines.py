@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from models import eagle_decoder, random_head, tiny_target
-from test_bench_decode import saved  # noqa: F401
+from test_bench_decode import saved  # noqa: F401  (a fixture)
 from typer.testing import CliRunner
 
 from bench.command import command
@@ -209,7 +209,7 @@ def test_a_chain_walks_the_text_in_the_rounds_that_decoding_takes():
     assert found[name]["rounds"] == decoder.stats.rounds
 
 
-def test_the_command_on_a_tiny_target(saved, server, python, tmp_path):  # noqa: F811
+def test_the_command_on_a_tiny_target(saved, server, python, tmp_path):  # noqa: F811  (the fixture)
     out = tmp_path / "engines.json"
     given = [saved / "target", saved / "head", "--data", saved / "questions", "--out", out]
     given += ["--llama-server", server, "--target-gguf", "t.gguf", "--head-gguf", "h.gguf", "--vllm-python", python]
