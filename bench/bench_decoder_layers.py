@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.functional import rms_norm
 
@@ -14,13 +15,16 @@ LAYERS = 4  # stand for all: layers are alike, and compiled torch takes its time
 
 
 def case(s: Sizes, make: Maker) -> Case:
-    arguments = layer_inputs(replace(s, num_layers=LAYERS), make)
+    arguments = list(layer_inputs(replace(s, num_layers=LAYERS), make))
+    context = make.tensor([s.context_len] * s.batch)  # torch's way is for requests of one length
+    arguments[8] = arguments[11] = context[:, None] + make.tensor(torch.arange(s.num_nodes))
+    arguments[12] = context
     hidden, caches = arguments[0], arguments[7]
     rows, seen = s.batch * s.num_nodes, s.context_len + s.num_nodes
     matrices = [weight for kind in (2, 3, 5, 6) for weight in arguments[kind]]
     flops = 2 * rows * sum(matrix.numel() for matrix in matrices)
     flops += LAYERS * 4 * rows * s.num_heads * seen * s.head_dim
-    return Case(arguments, nbytes(*matrices, caches) + 2 * nbytes(hidden), flops, in_torch)
+    return Case(tuple(arguments), nbytes(*matrices, caches) + 2 * nbytes(hidden), flops, in_torch)
 
 
 def in_torch(

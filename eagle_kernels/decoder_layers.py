@@ -47,8 +47,8 @@ def decoder_layers(
     mlp_norm_weight: L tensors [H], the norms in front of the MLPs
     gate_up_weight:  L tensors [2 * I, H], gate rows first
     down_weight:     L tensors [H, I]
-    caches:          [2, L, B, num_kv_heads, C, d] same dtype, contiguous, keys of all layers, then values, written in
-                     place. With a page table [2, L, num_pages, num_kv_heads, page_size, d]
+    caches:          [2, L, B, num_kv_heads, C, d] same dtype, keys of all layers, then values, written in place; each
+                     layer's contiguous. With a page table [2, L, num_pages, num_kv_heads, page_size, d]
     cache_rows:      [B, Q] int32, the cache row of each row, distinct within a request; -1 writes nothing
     rope_cos:        [P, d / 2] float32, a row per position
     rope_sin:        [P, d / 2] float32

@@ -275,7 +275,7 @@ def test_fused_means_the_same_to_a_target_and_to_a_decoder(device, fused):
             replaced = {type(module).__name__ for module in model.modules() if "forward" in vars(module)}
         seen.append(replaced)
     linear = fused.get("fused") or device == "cpu"
-    everything = {"LlamaRMSNorm", "LlamaMLP"} | ({"Linear", "LlamaDecoderLayer"} if linear else set())
+    everything = {"LlamaRMSNorm", "LlamaMLP"} | ({"Linear", "LlamaDecoderLayer", "LlamaModel"} if linear else set())
     assert seen == [everything if fused.get("fused") is not False else set()] * 2
 
 

@@ -115,6 +115,20 @@ def test_the_input_stays_and_may_be_strided(device, dtype):
     assert_bitwise(run(eagle_kernels.decoder_layers, case, hidden_states=view)[0], expected)
 
 
+def test_caches_of_some_of_the_requests(device, dtype):
+    """A part of a larger tensor, between others that stay as they are; what a layer lacks in order is refused."""
+    case = make_case("plain", dtype, device)
+    larger = torch.full_like(case["caches"], 7).repeat(1, 1, 3, 1, 1, 1)
+    some = larger[:, :, 2:4]
+    some.copy_(case["caches"])
+    output, _, caches = run(eagle_kernels.decoder_layers, case)
+    assert_bitwise(eagle_kernels.decoder_layers(**{**case, "caches": some})[0], output)
+    assert_bitwise(some, caches, "caches")
+    assert (larger[:, :, :2] == 7).all() and (larger[:, :, 4:] == 7).all()
+    with pytest.raises(RuntimeError, match="the caches of a layer must be contiguous"):
+        eagle_kernels.decoder_layers(**{**case, "caches": case["caches"].transpose(3, 4).contiguous().transpose(3, 4)})
+
+
 def test_paged_caches(device, dtype):
     case, size, pages = make_case("biases", dtype, device), 12, 17
     table = random_table(len(CONTEXT), case["caches"].shape[4] // size, pages)

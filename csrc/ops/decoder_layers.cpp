@@ -45,15 +45,19 @@ void check_sizes(const Match& m, int64_t num_heads) {
               " words a row, got ", m["W"]);
 }
 
+// Layers may lie anywhere, as in a part of the requests of a larger tensor; each one's cache is in one piece.
 void place_caches(Layers& layers, const Tensor& caches) {
-  const int64_t bytes = caches.numel() * caches.element_size() / static_cast<int64_t>(2 * layers.size());
+  int64_t stride = 1;
+  for (int64_t d = 5; d > 1; stride *= caches.size(d--))
+    EAGLE_CHECK(caches.stride(d) == stride || caches.size(d) == 1,
+                "decoder_layers: the caches of a layer must be contiguous; call .contiguous() on caches");
   char* keys = static_cast<char*>(caches.mutable_data_ptr());
-  char* values = keys + bytes * static_cast<int64_t>(layers.size());
+  char* values = keys + caches.stride(0) * caches.element_size();
   for (DecoderLayer& layer : layers) {
     layer.key_cache = keys;
     layer.value_cache = values;
-    keys += bytes;
-    values += bytes;
+    keys += caches.stride(1) * caches.element_size();
+    values += caches.stride(1) * caches.element_size();
   }
 }
 
@@ -97,7 +101,8 @@ std::tuple<Tensor, Tensor> decoder_layers(const Tensor& hidden_states, Tensors n
                                           std::vector<int64_t> boundaries, const std::optional<Tensor>& page_table) {
   Match m("decoder_layers");
   m.tensor("hidden_states", hidden_states, "B Q H", Kind::kFloating, /*strided=*/true);
-  m.tensor("caches", caches, page_table ? "2 layers N Hkv S d" : "2 layers B Hkv L d", Kind::kFloating);
+  m.tensor("caches", caches, page_table ? "2 layers N Hkv S d" : "2 layers B Hkv L d", Kind::kFloating,
+           /*strided=*/true);
   m.same_dtype("caches", caches, "hidden_states", hidden_states);
   m.tensor("cache_rows", cache_rows, "B Q", Kind::kInt32);
   m.tensor("rope_cos", rope_cos, "P d/2", Kind::kFloat32);

@@ -115,7 +115,8 @@ class LayerStack:
         cache_rows: [batch, rows] int32, where each row's key and value go
         """
         last = len(self.blocks)
-        inner = [boundary for boundary in tree.boundaries if 0 < boundary < last]
+        entered = {boundary: boundary % last if boundary < 0 else boundary for boundary in tree.boundaries}
+        inner = sorted({layer for layer in entered.values() if 0 < layer < last})
         output, states = eagle_kernels.decoder_layers(
             hidden,
             caches=caches,
@@ -128,7 +129,8 @@ class LayerStack:
             boundaries=inner,
             **self._layers,
         )
-        tree.states.update({0: hidden, last: output, **dict(zip(inner, states, strict=True))})
+        kept = {0: hidden, last: output, **dict(zip(inner, states, strict=True))}
+        tree.states.update({boundary: kept[layer] for boundary, layer in entered.items() if layer in kept})
         return output
 
     @cached_property
