@@ -1,6 +1,7 @@
 """decoder_layers: some of a target's layers over a tree, against torch's pieces one layer after the other."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn.functional import rms_norm
 from bench import bench_draft_mlp, bench_draft_output, bench_draft_qkv_rope, bench_tree_attention
 from bench.case import Case, nbytes, op_benchmark
 from eagle_decoding.numerics.cases import Maker, Sizes, layer_inputs
+from eagle_kernels.reference.decoder_layers import LayerOps, layer_by_layer
 
 LAYERS = 4  # stand for all: layers are alike, and compiled torch takes its time over each
 
@@ -24,37 +26,24 @@ def case(s: Sizes, make: Maker) -> Case:
     matrices = [weight for kind in (2, 3, 5, 6) for weight in arguments[kind]]
     flops = 2 * rows * sum(matrix.numel() for matrix in matrices)
     flops += LAYERS * 4 * rows * s.num_heads * seen * s.head_dim
+    in_torch = partial(layer_by_layer, IN_TORCH)
     return Case(tuple(arguments), nbytes(*matrices, caches) + 2 * nbytes(hidden), flops, in_torch)
 
 
-def in_torch(
-    hidden: Tensor,
-    norm_weight: list[Tensor],
-    qkv_weight: list[Tensor],
-    o_weight: list[Tensor],
-    mlp_norm_weight: list[Tensor],
-    gate_up_weight: list[Tensor],
-    down_weight: list[Tensor],
-    caches: Tensor,
-    cache_rows: Tensor,
-    rope_cos: Tensor,
-    rope_sin: Tensor,
-    position_ids: Tensor,
-    context_len: Tensor,
-    ancestor_mask: Tensor,
-    num_heads: int,
-    scale: float,
-    eps: float,
-    *options: Any,
-) -> Tensor:
-    rotary = (rope_cos, rope_sin, position_ids)
-    for i, (keys, values) in enumerate(zip(*caches, strict=True)):
-        normed = rms_norm(hidden, norm_weight[i].shape, norm_weight[i], eps)
-        query = bench_draft_qkv_rope.in_torch(normed, qkv_weight[i], None, *rotary, keys, values, cache_rows, num_heads)
-        found = bench_tree_attention.in_torch(0, query, keys, values, context_len, ancestor_mask, scale)
-        hidden, normed = bench_draft_output.in_torch(found.flatten(2), o_weight[i], hidden, mlp_norm_weight[i], eps)
-        hidden = bench_draft_mlp.in_torch(normed, gate_up_weight[i], down_weight[i], hidden)
-    return hidden
+def normed(input: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return rms_norm(input, weight.shape, weight, eps)
 
 
+def rotated_queries(*arguments: Any, **options: Any) -> Tensor:
+    """Of layers without norms of heads, on contiguous caches, as all are here."""
+    return bench_draft_qkv_rope.in_torch(*arguments)
+
+
+IN_TORCH = LayerOps(
+    normed,
+    rotated_queries,
+    partial(bench_tree_attention.in_torch, 0),
+    bench_draft_output.in_torch,
+    bench_draft_mlp.in_torch,
+)
 bench_decoder_layers = op_benchmark("decoder_layers", case, ("batch", "context_len", "num_nodes"))

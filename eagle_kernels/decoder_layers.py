@@ -38,7 +38,7 @@ def decoder_layers(
     """Runs the residual stream through all layers; every layer has the bits of its five ops called one by one.
 
     A layer is rms_norm, draft_qkv_rope, tree_attention, draft_output and draft_mlp. One call does the work of five
-    calls a layer, whose way through Python and torch costs a small model on a CPU a tenth of its forward.
+    calls a layer, whose way through Python and torch a small model on a CPU feels.
 
     hidden_states:   [B, Q, H] float32, bfloat16 or float16, what enters the first layer; rows may be strided views
     norm_weight:     L tensors [H], dtype of hidden_states as all weights: the norms in front of attention

@@ -29,6 +29,7 @@ struct TreeAttentionParams {
 };
 
 constexpr int kNoWindow = INT32_MAX;
+constexpr int kMaxHeadDim = 256;
 
 namespace cpu {
 void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for);

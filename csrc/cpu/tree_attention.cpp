@@ -19,9 +19,8 @@
 namespace eagle::cpu {
 namespace {
 
-constexpr int64_t kBlock = 128;  // keys
-constexpr int64_t kPad = 32;     // dimensions: whole tiles on every instruction set
-constexpr int64_t kMaxHeadDim = 256;
+constexpr int64_t kBlock = 128;          // keys
+constexpr int64_t kPad = 32;             // dimensions: whole tiles on every instruction set
 constexpr int64_t kWave = 16;            // blocks whose partial results are held at once
 constexpr int64_t kGrainWork = 1 << 18;  // multiply-adds worth a thread
 constexpr float kLog2E = 1.44269504f;    // scores are in units of log 2: 2^x is cheaper than e^x

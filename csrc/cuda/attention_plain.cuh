@@ -7,7 +7,6 @@
 namespace eagle::cuda {
 
 constexpr int kPlainWarps = 4;
-constexpr int kMaxHeadDim = 256;
 constexpr int kLaneDims = kMaxHeadDim / kWarp;
 
 // A warp's softmax average of one row under way; lane l holds dimensions l, l + 32, ...

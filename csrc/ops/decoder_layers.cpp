@@ -13,8 +13,6 @@
 namespace eagle::ops {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 256;
-
 using Layers = std::vector<DecoderLayer>;
 using Tensors = std::vector<Tensor>;
 

@@ -11,8 +11,6 @@
 namespace eagle::ops {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 256;
-
 HeadsView view(const char* name, const Tensor& t) {
   EAGLE_CHECK(t.stride(3) == 1 || t.size(3) == 1, "tree_attention: the last dimension of ", name,
               " must be contiguous; call .contiguous() on it");

@@ -31,8 +31,7 @@ class TreeContext:
 
     context_len:   [batch] int32, committed cache rows
     ancestor_mask: [batch, num_nodes, words] int64
-    boundaries:    the layers whose entering states are asked for, negative ones counted from the end; as many as there
-                   are layers: what leaves the last one
+    boundaries:    the layers whose entering states are asked for; as many as there are layers: what leaves the last one
     states:        where a forward that runs all layers in one op puts them, [batch, num_nodes, hidden] each
     """
 

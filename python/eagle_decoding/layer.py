@@ -1,4 +1,4 @@
-"""A Llama layer over the rows of a tree, in four ops behind a norm: a draft head's, and a target's while it decodes."""
+"""A Llama layer over the rows of a tree, in four ops behind a norm; and all layers of a target, in one op."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -98,7 +98,9 @@ class GatedMlp:
 class LayerStack:
     """All layers of a target, in one op; they are alike but for their weights and windows.
 
-    norms: [hidden] each, the norms in front of attention
+    norms:  [hidden] each, the norms in front of attention
+    blocks: of each layer, from there to the norm in front of the MLP
+    mlps:   of each layer
     """
 
     norms: list[Tensor]
@@ -108,15 +110,14 @@ class LayerStack:
     def __call__(
         self, hidden: Tensor, rotation: Rotation, caches: Tensor, cache_rows: Tensor, tree: TreeContext
     ) -> Tensor:
-        """The residual stream behind the last layer; the states that the tree asks for are put into it.
+        """The residual stream behind the last layer, [batch, rows, hidden]; `tree` gets the states that it asks for.
 
         hidden:     [batch, rows, hidden], what enters the first layer
         caches:     [2, layers, batch, num_kv_heads, capacity, head_dim], keys and values
         cache_rows: [batch, rows] int32, where each row's key and value go
         """
         last = len(self.blocks)
-        entered = {boundary: boundary % last if boundary < 0 else boundary for boundary in tree.boundaries}
-        inner = sorted({layer for layer in entered.values() if 0 < layer < last})
+        inner = sorted({boundary for boundary in tree.boundaries if 0 < boundary < last})
         output, states = eagle_kernels.decoder_layers(
             hidden,
             caches=caches,
@@ -129,8 +130,7 @@ class LayerStack:
             boundaries=inner,
             **self._layers,
         )
-        kept = {0: hidden, last: output, **dict(zip(inner, states, strict=True))}
-        tree.states.update({boundary: kept[layer] for boundary, layer in entered.items() if layer in kept})
+        tree.states.update({0: hidden, last: output, **dict(zip(inner, states, strict=True))})
         return output
 
     @cached_property

@@ -177,8 +177,9 @@ class TargetOutput:
 class Target:
     """Runs a transformers model for the loop; use inside `with target.attached():`.
 
-    feature_layers: boundaries to capture, ascending: i is the residual stream that enters layer i, num_layers the one
-                    that leaves the last layer, before the final norm, num_layers + 1 the same after it
+    feature_layers: boundaries to capture: i is the residual stream that enters layer i, num_layers the one that leaves
+                    the last layer, before the final norm, num_layers + 1 the same after it; a negative one counts
+                    layers from the end
     fused:          run norms, rope, gated MLPs, linear layers, experts and whole decoder layers on this package's
                     kernels (True), none of them (False), or all, but the last three on a CPU only (None)
     role:           what an error calls the model
@@ -194,7 +195,8 @@ class Target:
         check_target(model, role)
         self.model = model
         self.decoder = model.get_decoder()
-        self.feature_layers = feature_layers
+        layers = len(self.decoder.layers)
+        self.feature_layers = tuple(b + layers if b < 0 else b for b in feature_layers)
         self.fused = fused
         self.fused_linear = model.device.type == "cpu" if fused is None else fused
         self._captured: dict[int, Tensor] = {}
