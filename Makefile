@@ -20,8 +20,9 @@ install: $(VENV)/.built
 demo: install
 	$(BIN)/eagle-decoding demo
 
+# Two processes keep two cores busy; the tests of a module stay together, for they share its fixtures.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses=2 --dist=loadscope
 
 lint: $(VENV)/.dependencies
 	$(BIN)/ruff check .
