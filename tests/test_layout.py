@@ -137,8 +137,8 @@ def test_the_first_line_says_what_a_file_is_for():
     assert silent == []
 
 
-def test_the_architecture_page_names_every_file():
-    page = (ROOT / "docs/architecture.md").read_text()
+def test_the_map_names_every_file():
+    page = (ROOT / "docs/map.md").read_text()
     unnamed = []
     for path in sources():
         name = path.relative_to(ROOT)
@@ -147,7 +147,7 @@ def test_the_architecture_page_names_every_file():
         spellings = (str(name), "/".join(name.parts[1:]), "/".join(name.parts[2:]))
         if not of_op and not any(f"`{spelling}`" in page for spelling in spellings):
             unnamed.append(f"| `{name}` | {path.read_text().splitlines()[0]} |")
-    assert unnamed == [], "rows to add to docs/architecture.md:\n" + "\n".join(unnamed)
+    assert unnamed == [], "rows to add to docs/map.md:\n" + "\n".join(unnamed)
 
 
 def test_the_architecture_page_says_what_every_op_computes():
