@@ -8,6 +8,7 @@
 #include "common/tree_attention.h"
 
 #include <algorithm>
+#include <atomic>
 #include <bit>
 #include <memory>
 #include <vector>
@@ -307,6 +308,12 @@ Attend attend_block() {
 Attend attend_block() { return attend_baseline; }
 #endif
 
+// A row that has seen nothing yet.
+void clear_row(float* row, int64_t dims) {
+  std::fill_n(row, dims + 2, 0.0f);
+  row[dims] = -FLT_MAX;
+}
+
 // Merges the next block of a row into what came before: both are rescaled to the common maximum.
 EAGLE_MULTIVERSION void merge_block(const float* next, float* sofar, int64_t dims) {
   const float maximum = std::max(sofar[dims], next[dims]);
@@ -358,38 +365,32 @@ void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for) {
   const int64_t wave = std::min(most - start, kWave);
   const Buffer partials = allocate(wave * rows * s.partial_stride);
   const Buffer merged = allocate(rows * s.partial_stride);
-  for (int64_t r = 0; r < rows; ++r) {
-    std::fill_n(merged.get() + r * s.partial_stride, s.partial_stride, 0.0f);
-    merged[r * s.partial_stride + s.dims] = -FLT_MAX;
-  }
-  for (int64_t first = start; first < most; first += wave) {
+  const int64_t grain = std::max<int64_t>(1, kGrainWork / (2 * kBlock * s.rows * s.dims));
+  for (int64_t first = start; first == start || first < most; first += wave) {
     const int64_t count = std::min(wave, most - first);
-    const int64_t grain = std::max<int64_t>(1, kGrainWork / (2 * kBlock * s.rows * s.dims));
-    parallel_for(groups * count, grain, [&](int64_t begin, int64_t end) {
+    std::atomic<int64_t> next = 0;  // threads take what is left: the last blocks of requests are shorter
+    parallel_for(groups * count, grain, [&](int64_t, int64_t) {
       Scratch scratch(s);
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t g = item / count, i = item % count, b = g / p.num_kv_heads;
+      for (int64_t item; (item = next++) < groups * count;) {
+        const int64_t i = item / groups, g = item % groups, b = g / p.num_kv_heads;
         if (first + i < s.first_block(b) || first + i >= blocks[b]) continue;
         float* partial = partials.get() + (i * rows + g * s.rows) * s.partial_stride;
         attend_block()({s, b, g % p.num_kv_heads, first + i, partial}, scratch);
       }
     });
-    parallel_for(rows, 64, [&](int64_t begin, int64_t end) {
+    parallel_for(rows, 32, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
-        const int64_t b = r / (p.num_kv_heads * s.rows), row = r % s.rows / s.group;
+        const int64_t b = r / (p.num_kv_heads * s.rows), kv_head = r / s.rows % p.num_kv_heads;
+        const int64_t row = r % s.rows / s.group, head = kv_head * s.group + r % s.group;
+        float* sofar = merged.get() + r * s.partial_stride;
+        if (first == start) clear_row(sofar, s.dims);
         const int64_t mine = std::min(count, s.num_blocks(b, row) - first);
         for (int64_t i = std::max<int64_t>(0, s.first_block(b) - first); i < mine; ++i)
-          merge_block(partials.get() + (i * rows + r) * s.partial_stride, merged.get() + r * s.partial_stride, s.dims);
+          merge_block(partials.get() + (i * rows + r) * s.partial_stride, sofar, s.dims);
+        if (first + count == most) finish_row(s, sofar, (b * p.num_rows + row) * p.num_heads + head);
       }
     });
   }
-  parallel_for(rows, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t b = r / (p.num_kv_heads * s.rows), kv_head = r / s.rows % p.num_kv_heads;
-      const int64_t row = r % s.rows / s.group, head = kv_head * s.group + r % s.group;
-      finish_row(s, merged.get() + r * s.partial_stride, (b * p.num_rows + row) * p.num_heads + head);
-    }
-  });
 }
 
 }  // namespace eagle::cpu
