@@ -54,7 +54,7 @@ bench-report: install
 	$(BIN)/python -m bench --ops tree_attention,topk_logprobs,sample_tokens,build_tree \
 	    --models "$(ALL_MODELS)" $(SHAPES_OPTIONS) --out $(RESULTS)/ops-by-shape.json
 	$(BIN)/python -m bench.bench_decode $(TARGET) $(HEAD) --data $(QUESTIONS) --prompts $(PROMPTS) \
-	    --new-tokens $(NEW_TOKENS) --trees 4/3/4,8/4/4,16/5/6,24/6/8,5/4/1 --out $(RESULTS)/decode.json
+	    --new-tokens $(NEW_TOKENS) --trees 4/3/4,8/4/4,12/4/4,16/5/6,24/6/8,5/4/1 --out $(RESULTS)/decode.json
 	$(BIN)/python -m bench.growth $(TARGET) $(HEAD) $(GROWTH_OPTIONS) --out $(RESULTS)/growth.json
 	$(BIN)/python -m bench.atlas $(TARGET) $(HEAD) $(QUESTIONS) --prompts 1 --new-tokens $(NEW_TOKENS) \
 	    --out $(RESULTS)/atlas.json

@@ -1,6 +1,6 @@
 """Decoding against the clock: transformers' generate, plain and compiled, and decoding here, plain and speculative.
 
-python -m bench.bench_decode TARGET HEAD --data DIR [--prompts 4] [--new-tokens 64] [--trees 8/4/4,5/4/1] [--out FILE]
+python -m bench.bench_decode TARGET HEAD --data DIR [--prompts 4] [--new-tokens 64] [--trees 12/4/4,5/4/1] [--out FILE]
 
 Same prompts, same weights, same machine, arms interleaved prompt by prompt, batch 1. Time counts from the first new
 token to the last, so that the prompt's forward is excluded (it is reported). On a GPU a call that captures a graph
@@ -64,7 +64,7 @@ def main(
     prompts: Annotated[int, typer.Option(help="Questions of each file.")] = 4,
     new_tokens: int = 64,
     dtype: str = "bfloat16",
-    trees: Annotated[str, typer.Option(help="nodes/depth/topk, a list; topk 1 drafts a chain.")] = "8/4/4,5/4/1",
+    trees: Annotated[str, typer.Option(help="nodes/depth/topk, a list; topk 1 drafts a chain.")] = "12/4/4,5/4/1",
     baselines: Annotated[str, typer.Option(help="A list.")] = ",".join(BASELINES),
     temperature: Annotated[float, typer.Option(help="0 decodes greedily; else arms sample, top-k 50, one seed.")] = 0.0,
     threads: int | None = None,

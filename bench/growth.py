@@ -107,7 +107,7 @@ def main(
     batches: Annotated[
         str, typer.Option(help="Requests, a list; the first goes with growing contexts.")
     ] = "1,2,4,8,16",
-    tree: Annotated[str, typer.Option(help="nodes/depth/topk.")] = "8/4/4",
+    tree: Annotated[str, typer.Option(help="nodes/depth/topk.")] = "12/4/4",
     dtype: str = "bfloat16",
     repeats: int = 5,
     threads: int | None = None,

@@ -35,9 +35,9 @@ def backend_in_use() -> str | None:
 def resolve(op: str, tensor: Tensor, backend: str | None) -> Callable[..., Any]:
     """Returns the implementation of `op` for `tensor`.
 
-    backend: a name from BACKENDS. None takes what `use_backend` says, else the C++ op where it was built for the
-             device, else Triton on a GPU. Raises ValueError for another name, and for Triton on the CPU unless
-             its interpreter is on.
+    backend: a name from BACKENDS. None takes what `use_backend` says, else the C++ op; on a GPU that it was not built
+             for Triton, else the reference. Raises ValueError for another name, and for Triton on the CPU unless its
+             interpreter is on.
     """
     return _implementation(op, tensor.device.type, _in_use.get() if backend is None else backend)
 

@@ -117,6 +117,8 @@ def test_choosing_methods():
     assert specs["suffix+eagle-3"] == "suffix+heads/x" and specs["auto:suffix+eagle-3"] == "auto:suffix+heads/x"
     assert list(choose("suffix", specs)) == ["transformers", "plain", "suffix"]
     assert choose("all", specs) == specs
+    static_first = catalogue({"eagle-1": "static:heads/x", "eagle-2": "heads/x"})
+    assert static_first["suffix+eagle-2"] == "suffix+heads/x" and "suffix+eagle-1" not in static_first
     with pytest.raises(ValueError, match="--methods sufix is unknown, choose from: all, transformers"):
         choose("sufix", specs)
 

@@ -56,7 +56,7 @@ def test_the_static_tree_is_reached_by_name(tmp_path):
     target = tiny_target()
     head = random_head(target, draft_vocab=60)
     write_head(tmp_path, head.config, head.tensors)
-    assert load_draft(f"static:{tmp_path}", target).static.num_nodes == 8
+    assert load_draft(f"static:{tmp_path}", target).static.num_nodes == TreeConfig().num_nodes
     assert load_draft(f"auto:static:{tmp_path}", target, TreeConfig(26, 5, 4)).draft.static.paths == sorted(
         EAGLE1_PATHS, key=lambda path: (len(path), path)
     )

@@ -24,7 +24,7 @@ class TreeConfig:
     SGLang's names for the same: speculative_num_draft_tokens, speculative_num_steps, speculative_eagle_topk.
     """
 
-    num_nodes: int = 8
+    num_nodes: int = 12
     max_depth: int = 4
     topk: int = 4
     children: Children = "coupled"

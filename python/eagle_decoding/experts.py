@@ -12,7 +12,7 @@ from torch import Tensor
 import eagle_kernels
 from eagle_decoding.fused_layer import is_silu
 
-MAX_ROWS = 128  # of one request: every tree has fewer, whatever the batch
+MAX_ROWS = 128  # of one request: no tree has more, whatever the batch
 GATED = ("MixtralSparseMoeBlock", "Qwen3MoeSparseMoeBlock")
 
 

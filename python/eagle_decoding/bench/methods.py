@@ -32,13 +32,14 @@ class Method:
 
 
 def catalogue(drafts: dict[str, str]) -> dict[str, str]:
-    """Name -> spec of all that can be measured with these drafts; the first of them also in a hybrid and in auto.
+    """Name -> spec of all that can be measured with these drafts; the first that grows trees also in a hybrid and auto.
 
     drafts: the user's name for each draft -> its directory or hub id
     """
     specs = {name: str(arguments) for name, arguments in RIVALS.items()} | {PLAIN: ""} | {name: name for name in NAMED}
     specs |= drafts
-    for name, source in list(drafts.items())[:1]:
+    growing = [(name, source) for name, source in drafts.items() if not source.startswith("static:")]
+    for name, source in growing[:1]:
         specs |= {f"suffix+{name}": f"suffix+{source}", f"auto:suffix+{name}": f"auto:suffix+{source}"}
     return specs
 
