@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <new>
 #include <numeric>
 #include <source_location>
 #include <stdexcept>
@@ -184,6 +185,17 @@ using cudaStream_t = void*;
 enum cudaError_t { cudaSuccess };
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t) { return ""; }
+
+// Full of NaN.
+inline cudaError_t cudaMalloc(void** address, size_t bytes) {
+  *address = ::operator new(bytes, std::align_val_t(256));
+  std::memset(*address, 0xff, bytes);
+  return cudaSuccess;
+}
+inline cudaError_t cudaFree(void* address) {
+  ::operator delete(address, std::align_val_t(256));
+  return cudaSuccess;
+}
 
 enum cudaDeviceAttr {
   cudaDevAttrMultiProcessorCount,

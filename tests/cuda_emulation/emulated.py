@@ -3,9 +3,10 @@
 import ctypes
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -20,8 +21,35 @@ FLAGS = ["-std=c++20", "-O1", "-fPIC", "-MMD", "-ffp-contract=off", "-Wno-unknow
 FLAGS += ["-fno-omit-frame-pointer", f"-I{HERE}", f"-I{CSRC}"]  # the frames tell where a thread is
 
 
-@cache
+@dataclass(frozen=True)
+class Machine:
+    """What runs the kernels.
+
+    library: the launchers of harness.cpp and products.cpp, set_device, set_code_version and warpgroup_products
+    expose: is told before each call of the tensors that kernels may touch
+    """
+
+    library: Callable[[], ctypes.CDLL]
+    expose: Callable[[Iterable[Tensor]], None]
+
+
+@contextmanager
+def running_on(machine: Machine) -> Iterator[None]:
+    """Calls go to this machine in place of the emulation."""
+    _machines.append(machine)
+    try:
+        yield
+    finally:
+        _machines.pop()
+
+
 def library() -> ctypes.CDLL:
+    """That of the machine in use."""
+    return _machines[-1].library()
+
+
+@cache
+def emulation() -> ctypes.CDLL:
     """Compiles what has changed since the last time, into build/cuda_emulation."""
     build = HERE.parents[1] / "build" / "cuda_emulation"
     compiled, shared = objects([*CSRC.glob("cuda/*.cu"), *HERE.glob("*.cpp")], build), build / "libcuda_emulation.so"
@@ -31,11 +59,14 @@ def library() -> ctypes.CDLL:
     return ctypes.CDLL(str(shared))
 
 
+_machines = [Machine(emulation, lambda tensors: None)]
+
+
 def objects(sources: list[Path], build: Path, *flags: str) -> list[Path]:
     """Compiles what has changed since the last time, a file for each source."""
     build.mkdir(parents=True, exist_ok=True)
     compiled = {source: build / f"{source.stem}.o" for source in sources}
-    stale = [source for source in sources if _is_stale(compiled[source])]
+    stale = [source for source in sources if is_stale(compiled[source])]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda source: run(*FLAGS, *flags, "-x", "c++", "-c", source, "-o", compiled[source]), stale))
     return list(compiled.values())
@@ -46,7 +77,7 @@ def run(*arguments: str | Path) -> None:
     subprocess.run([os.environ.get("CXX", "c++"), *arguments], check=True)
 
 
-def _is_stale(object_file: Path) -> bool:
+def is_stale(object_file: Path) -> bool:
     """Whether it was never compiled, or before its source or a header that the compiler has listed (-MMD) changed."""
     listed = object_file.with_suffix(".d")
     if not object_file.exists() or not listed.exists():
@@ -65,16 +96,29 @@ def code_for(version: int) -> Iterator[None]:
         library().set_code_version(90)
 
 
-def call(op: str, *arguments: Tensor | int | None) -> None:
-    """Calls a function of harness.cpp: tensors as pointers, numbers as int64. Raises RuntimeError with its message."""
+def call(op: str, *arguments: Tensor | ctypes.Array | int | None, reaches: Sequence[Tensor] = ()) -> None:
+    """Calls a function of harness.cpp. Raises RuntimeError with its message.
+
+    arguments: tensors as pointers, numbers as int64, arrays that only the launcher reads
+    reaches: tensors whose addresses are among the numbers
+    """
     function = getattr(library(), op)
+    _machines[-1].expose([*(a for a in arguments if isinstance(a, Tensor)), *reaches])
     function.restype = ctypes.c_char_p
     error = function(*(_argument(a) for a in arguments))
     if error is not None:
         raise RuntimeError(f"{op}: {error.decode()}")
 
 
-def _argument(value: Tensor | int | None) -> ctypes.c_void_p | ctypes.c_int64:
+def host_array(numbers: Iterable[int]) -> ctypes.Array:
+    """int64 numbers for the launcher alone."""
+    numbers = list(numbers)
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _argument(value: Tensor | ctypes.Array | int | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.Array:
+    if isinstance(value, ctypes.Array):
+        return value
     if value is None or isinstance(value, Tensor):
         return ctypes.c_void_p(None if value is None else value.data_ptr())
     return ctypes.c_int64(value)
@@ -179,9 +223,10 @@ def compact_kv(
     context_len: Tensor,
     page_table: Tensor | None = None,
 ) -> None:
-    views = torch.tensor([_cache_view(cache) for cache in caches])
+    views = host_array(field for cache in caches for field in _cache_view(cache))
     path = accept_index, accept_length, context_len
-    call("compact_kv", views, *path, *page_fields(caches[0], page_table), len(caches), *accept_index.shape)
+    sizes = len(caches), *accept_index.shape
+    call("compact_kv", views, *path, *page_fields(caches[0], page_table), *sizes, reaches=caches)
 
 
 def write_kv(
@@ -192,11 +237,16 @@ def write_kv(
     cache_rows: Tensor,
     page_table: Tensor | None = None,
 ) -> None:
-    states = torch.tensor(
-        [[t.data_ptr(), *(stride * t.element_size() for stride in t.stride()[:3])] for t in (key_states, value_states)]
-    )
-    views = torch.tensor([_cache_view(cache) for cache in (key_cache, value_cache)])
-    call("write_kv", states, views, cache_rows, *page_fields(key_cache, page_table), *cache_rows.shape)
+    tensors = key_states, value_states, key_cache, value_cache
+    states = host_array(field for t in tensors[:2] for field in _states_view(t))
+    views = host_array(field for t in tensors[2:] for field in _cache_view(t))
+    pages = page_fields(key_cache, page_table)
+    call("write_kv", states, views, cache_rows, *pages, *cache_rows.shape, reaches=tensors)
+
+
+def _states_view(states: Tensor) -> list[int]:
+    """The fields of KvStatesView."""
+    return [states.data_ptr(), *(stride * states.element_size() for stride in states.stride()[:3])]
 
 
 def _cache_view(cache: Tensor) -> list[int]:

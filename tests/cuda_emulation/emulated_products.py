@@ -1,9 +1,10 @@
 """Attention, linear and the draft head on emulated CUDA kernels, with the signatures of the ops."""
 
+import ctypes
 from collections.abc import Sequence
 
 import torch
-from cuda_emulation.emulated import DTYPES, call, page_fields
+from cuda_emulation.emulated import DTYPES, call, host_array, page_fields
 from torch import Tensor
 
 NO_WINDOW = 2**31 - 1
@@ -13,8 +14,9 @@ def _poison(like: Tensor, *shape: int, dtype: torch.dtype | None = None) -> Tens
     return torch.full(shape, torch.nan, dtype=dtype or like.dtype)
 
 
-def _number(value: float) -> Tensor:
-    return torch.tensor(value, dtype=torch.float32)
+def _numbers(*values: float) -> ctypes.Array:
+    """float32 numbers for the launcher alone."""
+    return (ctypes.c_float * len(values))(*values)
 
 
 def _rows(t: Tensor) -> tuple[Tensor, int, int]:
@@ -36,11 +38,11 @@ def tree_attention(
 ) -> Tensor:
     batch, heads, rows, head_dim = query.shape
     output = _poison(query, batch, rows, heads, head_dim)
-    strides = torch.tensor([t.stride()[:3] for t in (query, key_cache, value_cache)])
+    strides = host_array(stride for t in (query, key_cache, value_cache) for stride in t.stride()[:3])
     sizes = batch, heads, key_cache.shape[1], rows, head_dim, ancestor_mask.shape[2], window or NO_WINDOW
     caches = key_cache, value_cache, strides, *page_fields(key_cache, page_table)
     tensors = output, query, *caches, context_len, ancestor_mask, sinks
-    call("tree_attention", *tensors, DTYPES[query.dtype], *sizes, _number(scale))
+    call("tree_attention", *tensors, DTYPES[query.dtype], *sizes, _numbers(scale))
     return output
 
 
@@ -54,7 +56,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None, weight_sca
 def rms_norm(input: Tensor, weight: Tensor, eps: float) -> Tensor:
     output, size = _poison(input, *input.shape), input.shape[-1]
     sizes = size, size * input.element_size()
-    call("rms_norm", output, *_rows(input), weight, DTYPES[input.dtype], *sizes, _number(eps))
+    call("rms_norm", output, *_rows(input), weight, DTYPES[input.dtype], *sizes, _numbers(eps))
     return output
 
 
@@ -79,7 +81,7 @@ def draft_input(
     vocabulary, size = embed_weight.shape
     output, code = _poison(hidden_states, *token_ids.shape, 2 * size), DTYPES[hidden_states.dtype]
     weights = embed_weight, embed_norm, hidden_norm
-    call("draft_input", output, token_ids, *_rows(hidden_states), *weights, code, size, vocabulary, _number(eps))
+    call("draft_input", output, token_ids, *_rows(hidden_states), *weights, code, size, vocabulary, _numbers(eps))
     return output
 
 
@@ -107,7 +109,7 @@ def draft_qkv_rope(
     inputs = *projection, cos, sin, position_ids, key_cache, *_rows(value_cache)[::2], cache_rows
     sizes = batch, rows, inner, num_heads, kv_heads, head_dim, cos.shape[0]
     pages = page_fields(key_cache, page_table)
-    call("draft_qkv_rope", query, *inputs, *pages, DTYPES[x.dtype], *sizes, _number(norm_eps))
+    call("draft_qkv_rope", query, *inputs, *pages, DTYPES[x.dtype], *sizes, _numbers(norm_eps))
     return query
 
 
@@ -122,7 +124,7 @@ def draft_output(
     size, inner = weight.shape
     outputs = _poison(residual, *residual.shape), _poison(residual, *residual.shape)
     inputs = *_rows(attention), weight, o_scale, *_rows(residual)[::2], norm_weight
-    call("draft_output", *outputs, *inputs, DTYPES[attention.dtype], inner, size, _number(eps))
+    call("draft_output", *outputs, *inputs, DTYPES[attention.dtype], inner, size, _numbers(eps))
     return outputs
 
 
@@ -180,12 +182,13 @@ def decoder_layers(
         ]
         for i in range(num_layers)
     ]
-    entering = hidden_states, size * hidden_states.element_size(), torch.tensor(layers), num_layers
+    fields = host_array(field for layer in layers for field in layer)
+    entering = hidden_states, size * hidden_states.element_size(), fields, num_layers
     tree = rope_cos, rope_sin, position_ids, cache_rows, context_len, ancestor_mask, *page_fields(caches[0, 0], None)
     sizes = batch, rows, size, down_weight[0].shape[1], num_heads, kv_heads, head_dim, len(rope_cos)
-    numbers = torch.tensor([scale, eps], dtype=torch.float32)
-    code = DTYPES[hidden_states.dtype]
-    call("decoder_layers", *entering, *tree, code, *sizes, ancestor_mask.shape[2], numbers)
+    sizes = DTYPES[hidden_states.dtype], *sizes, ancestor_mask.shape[2]
+    reached = [*(weight for of_kind in kinds for weight in of_kind), caches, hidden, states]
+    call("decoder_layers", *entering, *tree, *sizes, _numbers(scale, eps), reaches=reached)
     return hidden, states
 
 
@@ -205,5 +208,5 @@ def lm_head_topk(
     token_ids = torch.full((*leading, k), -(2**31), dtype=torch.int32)
     outputs = normed, logprobs, token_ids, torch.zeros(leading, dtype=torch.bool)
     inputs = *_rows(hidden_states), norm_weight, weight, lm_head_scale, d2t, DTYPES[hidden_states.dtype]
-    call("lm_head_topk", *outputs, *inputs, size, vocabulary, k, _number(eps))
+    call("lm_head_topk", *outputs, *inputs, size, vocabulary, k, _numbers(eps))
     return outputs

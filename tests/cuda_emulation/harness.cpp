@@ -1,7 +1,4 @@
 // The launchers of the CUDA kernels as C functions for ctypes. Each returns null, or what went wrong.
-#include <string>
-#include <vector>
-
 #include "common/build_tree.h"
 #include "common/commit_step.h"
 #include "common/compact_kv.h"
@@ -13,41 +10,17 @@
 #include "common/verify_rejection.h"
 #include "common/verify_tree.h"
 #include "common/write_kv.h"
-#include "cuda_runtime.h"
-
-void cuda_emulation::submit(void*, std::function<void()> work) { work(); }
-
-namespace {
-
-template <class Call>
-const char* guarded(const Call& call) {
-  static std::string message;
-  try {
-    call();
-    return nullptr;
-  } catch (const std::exception& error) {
-    message = error.what();
-    return message.c_str();
-  }
-}
-
-// `bytes` of workspace, full of NaN.
-std::vector<uint64_t> poisoned(int64_t bytes) { return std::vector<uint64_t>(bytes / 8 + 1, ~uint64_t{0}); }
-
-}  // namespace
+#include "launchers.h"
 
 using namespace eagle;
 
 extern "C" {
 
-void set_code_version(int64_t version) { cuda_emulation::device.code_version = static_cast<int>(version); }
-
 const char* topk_logprobs(float* logprobs, int32_t* token_ids, bool* valid, const void* logits, int64_t dtype,
                           int64_t row_stride, const int32_t* d2t, int64_t rows, int64_t vocabulary, int64_t k) {
   const TopkLogprobsParams p{logprobs,   token_ids, valid, logits,     static_cast<DType>(dtype),
                              row_stride, d2t,       rows,  vocabulary, k};
-  std::vector<uint64_t> workspace = poisoned(cuda::topk_logprobs_workspace(p));
-  return guarded([&] { cuda::topk_logprobs(p, workspace.data(), nullptr); });
+  return run(p, cuda::topk_logprobs_workspace, cuda::topk_logprobs);
 }
 
 const char* sample_tokens(int32_t* token_ids, const void* logits, int64_t dtype, int64_t batch_stride,
@@ -57,8 +30,7 @@ const char* sample_tokens(int32_t* token_ids, const void* logits, int64_t dtype,
   const LogitsView view{logits, static_cast<DType>(dtype), batch_stride, row_stride};
   const SamplingParamsView requests{seed, temperature, top_k, top_p, min_p};
   const SampleTokensParams p{token_ids, view, position_ids, requests, batch, num_nodes, vocabulary};
-  std::vector<uint64_t> workspace = poisoned(cuda::sample_tokens_workspace(p));
-  return guarded([&] { cuda::sample_tokens(p, workspace.data(), nullptr); });
+  return run(p, cuda::sample_tokens_workspace, cuda::sample_tokens);
 }
 
 const char* sample_children(int32_t* child_tokens, float* child_logprobs, const void* logits, int64_t dtype,
@@ -71,8 +43,7 @@ const char* sample_children(int32_t* child_tokens, float* child_logprobs, const 
   const SamplingParamsView requests{seed, temperature, top_k, top_p, min_p};
   const SampleChildrenParams p{child_tokens, child_logprobs, view,  node_ids,  num_children, num_fixed,   context_len,
                                d2t,          requests,       batch, num_nodes, vocabulary,   max_children};
-  std::vector<uint64_t> workspace = poisoned(cuda::sample_children_workspace(p));
-  return guarded([&] { cuda::sample_children(p, workspace.data(), nullptr); });
+  return run(p, cuda::sample_children_workspace, cuda::sample_children);
 }
 
 const char* verify_rejection(int32_t* accept_index, int32_t* accept_length, int32_t* bonus_token, const void* target,
@@ -102,8 +73,7 @@ const char* verify_rejection(int32_t* accept_index, int32_t* accept_length, int3
       .max_depth = max_depth,
       .traversal = traversal != 0,
   };
-  std::vector<uint64_t> workspace = poisoned(cuda::verify_rejection_workspace(p));
-  return guarded([&] { cuda::verify_rejection(p, workspace.data(), nullptr); });
+  return run(p, cuda::verify_rejection_workspace, cuda::verify_rejection);
 }
 
 const char* gumbel_noise(float* noise, const int64_t* seed, const int32_t* position_ids, int64_t batch, int64_t rows,

@@ -1,13 +1,13 @@
-// Kernels with mistakes that the emulation must expose, for ctypes as in harness.cpp.
+// Kernels with mistakes that the emulation and the machine of tests/ptx_machine must expose, for ctypes as in harness.cpp.
+// In angle brackets, so that the compiler's options say whether the emulation's headers or the real ones are meant.
+#include <cuda/cluster.cuh>
+#include <cuda/cp_async.cuh>
+#include <cuda/dependent.cuh>
+#include <cuda/dynamic_shared.cuh>
+#include <cuda/launch.cuh>
+#include <cuda/reduce.cuh>
+#include <cuda/wgmma.cuh>
 #include <string>
-
-#include "cuda/cluster.cuh"
-#include "cuda/cp_async.cuh"
-#include "cuda/dependent.cuh"
-#include "cuda/dynamic_shared.cuh"
-#include "cuda/launch.cuh"
-#include "cuda/reduce.cuh"
-#include "cuda/wgmma.cuh"
 
 namespace {
 

@@ -1,7 +1,4 @@
 // The launchers of attention and of the draft head as C functions for ctypes: see harness.cpp.
-#include <string>
-#include <vector>
-
 #include "common/decoder_layers.h"
 #include "common/draft_input.h"
 #include "common/draft_mlp.h"
@@ -13,33 +10,11 @@
 #include "common/rope.h"
 #include "common/silu_mul.h"
 #include "common/tree_attention.h"
-#include "cuda/wgmma.cuh"
-#include "cuda_runtime.h"
+#include "launchers.h"
 
 namespace {
 
 using namespace eagle;
-
-template <class Call>
-const char* guarded(const Call& call) {
-  static std::string message;
-  try {
-    call();
-    return nullptr;
-  } catch (const std::exception& error) {
-    message = error.what();
-    return message.c_str();
-  }
-}
-
-// With a workspace full of NaN.
-template <class Params>
-const char* run(const Params& p, int64_t (*size)(const Params&), void (*launch)(const Params&, void*, void*)) {
-  return guarded([&] {
-    std::vector<uint4> workspace(size(p) / sizeof(uint4) + 1, uint4{~0u, ~0u, ~0u, ~0u});
-    launch(p, workspace.data(), nullptr);
-  });
-}
 
 Rows rows(void* data, int64_t count, int64_t stride) { return {static_cast<char*>(data), count, 1, {count}, {stride}}; }
 
@@ -48,13 +23,6 @@ DType dtype(int64_t code) { return static_cast<DType>(code); }
 }  // namespace
 
 extern "C" {
-
-void set_device(int64_t num_multiprocessors, int64_t compute_capability_major) {
-  cuda_emulation::device = {static_cast<int>(num_multiprocessors), static_cast<int>(compute_capability_major)};
-}
-
-int64_t panel_descriptor(int64_t address) { return eagle::cuda::panel_descriptor(address); }
-int64_t warpgroup_products() { return cuda_emulation::num_products; }
 
 const char* tree_attention(void* output, const void* query, const void* key, const void* value, const int64_t* strides,
                            const int32_t* page_ids, int64_t columns, int64_t num_pages, int64_t page_size,
