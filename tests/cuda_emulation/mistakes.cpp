@@ -1,5 +1,6 @@
-// Kernels with mistakes that the emulation and the machine of tests/ptx_machine must expose, for ctypes as in harness.cpp.
-// In angle brackets, so that the compiler's options say whether the emulation's headers or the real ones are meant.
+// Kernels with mistakes that the emulation and the machine of tests/ptx_machine must expose, for ctypes as in
+// harness.cpp. In angle brackets, so that the compiler's options say whether the emulation's headers or the real ones
+// are meant.
 #include <cuda/cluster.cuh>
 #include <cuda/cp_async.cuh>
 #include <cuda/dependent.cuh>
@@ -66,6 +67,7 @@ __global__ void multiply_ones(int32_t* out, Mistake mistake) {
   if (mistake != kNotShown) show_to_products();
   __syncthreads();
   uint32_t operand[4] = {0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80};
+  settle(operand);  // or its constants get into registers behind begin_products
   Sums64 sums = {};
   if (mistake != kNotBegun) begin_products();
   multiply_64<__nv_bfloat16, Panel::kRowsOfOperand>(sums, operand, panel_descriptor(panel), false);
@@ -96,8 +98,7 @@ const char* message_of(const Launch& launch) {
 extern "C" {
 
 const char* reverse_64(const int32_t* in, int32_t* out, int64_t with_barrier) {
-  launch(&reverse, dim3(1), dim3(64), nullptr, in, out, with_barrier != 0);
-  return nullptr;
+  return message_of([&] { launch(&reverse, dim3(1), dim3(64), nullptr, in, out, with_barrier != 0); });
 }
 
 const char* diverge_64(int32_t* out) {

@@ -48,8 +48,8 @@ template <class T>
 void add_wide(Table& t, const std::string& type) {
   using Wide = std::conditional_t<std::is_signed_v<T>, s64, u64>;
   t["mul.wide." + type] = by_lane<Wide, T, T>([](T a, T b) { return static_cast<Wide>(a) * static_cast<Wide>(b); });
-  t["mad.wide." + type] = by_lane<Wide, T, T, Wide>(
-      [](T a, T b, Wide c) { return static_cast<Wide>(u64(Wide(a) * Wide(b)) + u64(c)); });
+  t["mad.wide." + type] =
+      by_lane<Wide, T, T, Wide>([](T a, T b, Wide c) { return static_cast<Wide>(u64(Wide(a) * Wide(b)) + u64(c)); });
   t["mul.hi." + type] = by_lane<T, T, T>([](T a, T b) { return static_cast<T>((Wide(a) * Wide(b)) >> 32); });
 }
 
@@ -116,9 +116,8 @@ float fma_down(float a, float b, float c) {
 
 void add_special(Table& t) {
   t["fma.rm.f32"] = by_lane<f32, f32, f32, f32>([](f32 a, f32 b, f32 c) { return fma_down(a, b, c); });
-  const LaneOp quiet_max = by_lane<f32, f32, f32>([](f32 a, f32 b) {
-    return std::isnan(a) || std::isnan(b) ? std::bit_cast<float>(0x7fffffffu) : larger(a, b);
-  });
+  const LaneOp quiet_max = by_lane<f32, f32, f32>(
+      [](f32 a, f32 b) { return std::isnan(a) || std::isnan(b) ? std::bit_cast<float>(0x7fffffffu) : larger(a, b); });
   t["max.NaN.f32"] = quiet_max;
   t["ex2.approx.f32"] = by_lane<f32, f32>([](f32 a) { return std::exp2(a); });
   t["ex2.approx.ftz.f32"] = by_lane<f32, f32>([](f32 a) { return flushed(std::exp2(flushed(a))); });

@@ -21,6 +21,8 @@ inline uint16_t from_float16(float value) {
 }
 
 // 0 of the same sign for a subnormal number.
-inline float flushed(float value) { return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value; }
+inline float flushed(float value) {
+  return std::fpclassify(value) == FP_SUBNORMAL ? std::copysign(0.0f, value) : value;
+}
 
 }  // namespace ptx_machine

@@ -46,9 +46,8 @@ std::string nearest_global(uint64_t address) {
   const auto distance = [&](const Allocation& a) {
     return address < a.begin ? a.begin - address : address >= a.end ? address - a.end : 0;
   };
-  const Allocation& nearest = *std::min_element(allocations.begin(), allocations.end(), [&](const auto& a, const auto& b) {
-    return distance(a) < distance(b);
-  });
+  const Allocation& nearest = *std::min_element(
+      allocations.begin(), allocations.end(), [&](const auto& a, const auto& b) { return distance(a) < distance(b); });
   const std::string size = " of " + std::to_string(nearest.end - nearest.begin) + " bytes";
   const std::string what = address < nearest.begin ? std::to_string(nearest.begin - address) + " bytes before"
                                                    : "at byte " + std::to_string(address - nearest.begin) + " of";

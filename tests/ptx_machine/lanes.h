@@ -42,7 +42,9 @@ struct ByLane {
       each_lane(mask, [&](int lane) { warp.put<R>(at[0], lane, F{}(lane_value<A>(warp, at[n + 1], lane)...)); });
     }
   }
-  static void run(Warp& warp, const Instruction& i, Mask mask) { lanes(warp, i, mask, std::index_sequence_for<A...>{}); }
+  static void run(Warp& warp, const Instruction& i, Mask mask) {
+    lanes(warp, i, mask, std::index_sequence_for<A...>{});
+  }
 };
 
 // An opcode's handler and the widths of its result and operands.

@@ -251,7 +251,7 @@ class Runner {
     for (const Warp& warp : block.warps) {
       if (warp.alive != 0)
         throw located(warp, kernel_.code[warp.place[__builtin_ctz(warp.alive)] - 1], __builtin_ctz(warp.alive),
-                      "waits at a barrier that others have not reached, and never will");
+                      "waits for others that never come");
       if (!warp.products.empty())
         throw std::runtime_error("a warp ends before it has waited for its products: " + kernel_.name);
       if (warp.num_products != block.warpgroup_products[warp.number / 4].size())

@@ -57,16 +57,16 @@ struct Warp {
   Block* block;
   int number;
   char* frame;
-  Mask alive = 0, waiting = 0;          // lanes that have not ended; that wait for others to come
-  Mask group = 0;                       // lanes that run
-  std::array<uint32_t, kLanes> place{};  // of the others, in the program
-  Mask waited = 0;                      // for earlier kernels
+  Mask alive = 0, waiting = 0;                               // lanes that have not ended; that wait for others to come
+  Mask group = 0;                                            // lanes that run
+  std::array<uint32_t, kLanes> place{};                      // of the others, in the program
+  Mask waited = 0;                                           // for earlier kernels
   uint64_t block_time = 0, cluster_time = 0, warp_time = 0;  // of the last barriers passed
   std::vector<Copy> copies;
   std::array<uint32_t, kLanes> copy_groups{};
-  std::vector<Products> products;       // oldest first; the last may not be committed
-  std::vector<bool> busy;               // registers of products, by offset in 128 bytes
-  std::vector<char> fenced;             // values of product_registers at the last wgmma.fence, or empty
+  std::vector<Products> products;  // oldest first; the last may not be committed
+  std::vector<bool> busy;          // registers of products, by offset in 128 bytes
+  std::vector<char> fenced;        // values of product_registers at the last wgmma.fence, or empty
   size_t num_products = 0;
   std::vector<uint64_t> proxy_fences[kLanes];  // times of fence.proxy.async
   bool at_barrier = false, at_cluster_barrier = false;

@@ -20,7 +20,9 @@ void load_matrices(Warp& warp, const Instruction& i, Mask) {
       std::memcpy(&matrix[8 * row], warp.block->shared.read(warp, lane, at, 16), 16);
     }
     for (int lane = 0; lane < kLanes; ++lane) {
-      const auto element = [&](int row, int column) { return matrix[kTransposed ? 8 * column + row : 8 * row + column]; };
+      const auto element = [&](int row, int column) {
+        return matrix[kTransposed ? 8 * column + row : 8 * row + column];
+      };
       const int row = lane / 4, column = lane % 4 * 2;
       warp.put<uint32_t>(i.at[m], lane, element(row, column) | uint32_t{element(row, column + 1)} << 16);
     }

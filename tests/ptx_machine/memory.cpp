@@ -1,9 +1,10 @@
 // Loads, stores, atomics and addresses, in every state space, with their bounds, alignment and order checked.
+#include "memory.h"
+
 #include <cstring>
 
 #include "global_memory.h"
 #include "lanes.h"
-#include "memory.h"
 
 namespace ptx_machine {
 namespace {
@@ -60,8 +61,8 @@ char* place(Warp& warp, int lane, Space space, uint64_t address, uint32_t bytes,
 }
 
 uint64_t address_of(const Warp& warp, const Instruction& i, size_t operand, int lane) {
-  const uint64_t base = i.widths[operand] == 8 ? warp.get<uint64_t>(i.at[operand], lane)
-                                               : warp.get<uint32_t>(i.at[operand], lane);
+  const uint64_t base =
+      i.widths[operand] == 8 ? warp.get<uint64_t>(i.at[operand], lane) : warp.get<uint32_t>(i.at[operand], lane);
   return base + i.number;
 }
 
@@ -87,8 +88,8 @@ void store(Warp& warp, const Instruction& i, Mask lanes) {
   each_lane(lanes, [&](int lane) {
     char* to = place(warp, lane, i.space, address_of(warp, i, 0, lane), i.bytes * i.count, Use::kWrite);
     for (int n = 0; n < i.count; ++n) {
-      const uint64_t value = i.widths[n + 1] == 8 ? warp.get<uint64_t>(i.at[n + 1], lane)
-                                                  : warp.get<uint32_t>(i.at[n + 1], lane);
+      const uint64_t value =
+          i.widths[n + 1] == 8 ? warp.get<uint64_t>(i.at[n + 1], lane) : warp.get<uint32_t>(i.at[n + 1], lane);
       std::memcpy(to + n * i.bytes, &value, i.bytes);
     }
   });
@@ -154,7 +155,8 @@ void map_to_block(Warp& warp, const Instruction& i, Mask lanes) {
   each_lane(lanes, [&](int lane) {
     const uint64_t address = warp.get<uint64_t>(i.at[1], lane);
     const uint32_t rank = warp.get<uint32_t>(i.at[2], lane);
-    if ((address & kWindowBits) != SharedMemory::kWindow) throw Fault(lane, "maps an address that is not shared memory's");
+    if ((address & kWindowBits) != SharedMemory::kWindow)
+      throw Fault(lane, "maps an address that is not shared memory's");
     if (rank >= warp.block->cluster->blocks.size()) throw Fault(lane, "maps to a block that its cluster does not have");
     warp.put<uint64_t>(i.at[0], lane, shared_window(rank) | (address & ((1 << kRankShift) - 1)));
   });

@@ -23,7 +23,8 @@ Variable variable(const std::string& declaration) {
   std::smatch found;
   if (!std::regex_search(declaration, found, form)) throw std::runtime_error("unknown declaration " + declaration);
   const uint32_t size = type_bytes(found[1]);
-  Variable result{found[2], size, size * (found[3].matched ? (found[4].length() ? std::stoul(found[4]) : 0) : 1)};
+  const uint32_t count = !found[3].matched ? 1 : found[4].length() == 0 ? 0 : std::stoi(found[4]);
+  Variable result{found[2], size, size * count};
   if (std::regex_search(declaration, found, align)) result.alignment = std::stoul(found[1]);
   return result;
 }
@@ -32,7 +33,8 @@ bool begins(const std::string& text, const std::string& word) { return text.comp
 
 class KernelParser {
  public:
-  KernelParser(Kernel& kernel, std::map<std::string, uint64_t> symbols) : kernel_(kernel), symbols_(std::move(symbols)) {
+  KernelParser(Kernel& kernel, std::map<std::string, uint64_t> symbols)
+      : kernel_(kernel), symbols_(std::move(symbols)) {
     kernel_.constants.resize(2 * kLanes * 4);  // so that no operand lies at 0
   }
 
@@ -168,7 +170,8 @@ void parse_kernel(Kernel& kernel, const std::vector<Statement>& statements, size
   parser.header(statements[header].text);
   for (const std::string& declaration : of_module) parser.declare(declaration);
   for (size_t n = header + 1; n < end; ++n)
-    if (begins(statements[n].text, ".shared") || begins(statements[n].text, ".local")) parser.declare(statements[n].text);
+    if (begins(statements[n].text, ".shared") || begins(statements[n].text, ".local"))
+      parser.declare(statements[n].text);
   parser.place_dynamic(dynamic);
   for (size_t n = header + 1; n < end; ++n) {
     const Statement& s = statements[n];

@@ -32,15 +32,15 @@ struct Instruction {
   Flow flow = Flow::kNext;
   bool guarded = false, guard_negated = false;
   Space space = Space::kGeneric;
-  uint8_t bytes = 0, count = 1;        // of an access: an element's, and how many elements
-  bool is_signed = false;              // whether a loaded element is
-  bool joins_products = false;         // may touch registers of products that are under way
-  uint32_t guard = 0;                  // offset of a predicate in the frame
-  uint32_t members = 0;                // offset of the mask of lanes that must come together; 0: all that have not ended
-  uint32_t target = 0;                 // of a branch
-  int64_t number = 0;                  // offset of an address, or what the handler takes it for
-  std::vector<uint32_t> at;            // offsets of the operands in the frame, vectors element by element
-  std::vector<uint8_t> widths;         // of a lane there: 0 for a predicate, 4 or 8 bytes
+  uint8_t bytes = 0, count = 1;  // of an access: an element's, and how many elements
+  bool is_signed = false;        // whether a loaded element is
+  bool joins_products = false;   // may touch registers of products that are under way
+  uint32_t guard = 0;            // offset of a predicate in the frame
+  uint32_t members = 0;          // offset of the mask of lanes that must come together; 0: all that have not ended
+  uint32_t target = 0;           // of a branch
+  int64_t number = 0;            // offset of an address, or what the handler takes it for
+  std::vector<uint32_t> at;      // offsets of the operands in the frame, vectors element by element
+  std::vector<uint8_t> widths;   // of a lane there: 0 for a predicate, 4 or 8 bytes
   uint32_t line = 0, file = 0, row = 0;  // in the PTX; in the source
 };
 
@@ -54,11 +54,11 @@ struct Kernel {
   std::vector<Parameter> parameters;
   uint32_t parameter_bytes = 0, shared_bytes = 0, dynamic_offset = 0, local_bytes = 0, max_threads = 0;
   uint32_t frame_bytes = 0;
-  std::vector<char> constants;          // the beginning of every frame
+  std::vector<char> constants;                                   // the beginning of every frame
   std::map<std::pair<uint64_t, uint8_t>, uint32_t> constant_at;  // of a value and a lane's width
-  std::map<std::string, uint32_t> special;  // offsets of special registers that it reads
-  std::vector<uint32_t> product_registers;  // of wgmma
-  uint32_t version = 0;                 // compute capability times 10
+  std::map<std::string, uint32_t> special;                       // offsets of special registers that it reads
+  std::vector<uint32_t> product_registers;                       // of wgmma
+  uint32_t version = 0;                                          // compute capability times 10
   const std::map<uint32_t, std::string>* files = nullptr;
 };
 

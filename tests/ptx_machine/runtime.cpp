@@ -69,7 +69,8 @@ void check(const Launch& launch, const Function& function) {
   if (launch.grid.count() == 0 || launch.block.count() == 0) fail("an empty grid or block");
   if (launch.grid.y > 65535 || launch.grid.z > 65535) fail("a grid of more than 65535 blocks in y or z");
   if (launch.block.count() > 1024) fail("more than 1024 threads a block");
-  if (kernel.max_threads != 0 && launch.block.count() > kernel.max_threads) fail("more threads than launch bounds allow");
+  if (kernel.max_threads != 0 && launch.block.count() > kernel.max_threads)
+    fail("more threads than launch bounds allow");
   if (static_cast<int>(launch.dynamic_bytes) > dynamic_limit(function, kernel))
     fail("more dynamic shared memory than the kernel's limit");
   if (launch.cluster.count() > 8) fail("more than 8 blocks a cluster");
@@ -92,7 +93,8 @@ void add_modules(const char* image, Modules& modules) {
     const std::string payload(entry + header_bytes, bytes);
     const size_t begin = payload.find(".version");
     if (kind == 1 && begin == std::string::npos) throw std::runtime_error("compressed PTX: compile with --no-compress");
-    if (kind == 1) modules.push_back(std::make_unique<Module>(payload.substr(begin, payload.find('\0', begin) - begin)));
+    if (kind == 1)
+      modules.push_back(std::make_unique<Module>(payload.substr(begin, payload.find('\0', begin) - begin)));
     entry += header_bytes + bytes;
   }
 }
@@ -179,10 +181,11 @@ cudaError_t cudaFuncSetAttribute(const void* stub, cudaFuncAttribute attribute, 
 
 cudaError_t cudaGetDevice(int* device) { return *device = 0, cudaSuccess; }
 cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
-  const std::map<cudaDeviceAttr, int> known = {{cudaDevAttrComputeCapabilityMajor, compute_capability_major},
-                                               {cudaDevAttrMultiProcessorCount, num_multiprocessors},
-                                               {cudaDevAttrMaxSharedMemoryPerBlockOptin, max_shared_bytes()},
-                                               {cudaDevAttrMaxSharedMemoryPerMultiprocessor, max_shared_bytes() + 1024}};
+  const std::map<cudaDeviceAttr, int> known = {
+      {cudaDevAttrComputeCapabilityMajor, compute_capability_major},
+      {cudaDevAttrMultiProcessorCount, num_multiprocessors},
+      {cudaDevAttrMaxSharedMemoryPerBlockOptin, max_shared_bytes()},
+      {cudaDevAttrMaxSharedMemoryPerMultiprocessor, max_shared_bytes() + 1024}};
   return *value = known.at(attribute), cudaSuccess;
 }
 

@@ -68,7 +68,8 @@ const char* SharedMemory::read(const Warp& warp, int lane, uint32_t at, uint32_t
       throw Fault(lane, "reads " + byte(i) + ", which " + name(cell.writer) + " wrote, with no barrier between");
     if (cell.reader != me && cell.read != 0 && !ordered(warp, lane, cell.read, cell.reader)) {
       const bool of_block = block_of(cell.reader) == warp.block->rank && kind_of(cell.reader) <= kOfBlock;
-      const bool of_warp = of_block && kind_of(cell.reader) != kOfBlock && thread_of(cell.reader) / kLanes == warp.number;
+      const bool of_warp =
+          of_block && kind_of(cell.reader) != kOfBlock && thread_of(cell.reader) / kLanes == warp.number;
       cell.reader = who(of_warp ? kOfWarp : of_block ? kOfBlock : kOfCluster, warp.block->rank, warp.thread(lane));
     } else {
       cell.reader = me;

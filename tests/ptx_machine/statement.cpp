@@ -54,7 +54,9 @@ struct Splitter {
     return text;
   }
 
-  void add(Statement::Kind kind, const std::string& text) { source.statements.push_back({kind, text, line, file, row}); }
+  void add(Statement::Kind kind, const std::string& text) {
+    source.statements.push_back({kind, text, line, file, row});
+  }
 
   // Up to one of `ends`, which stays.
   std::string take_until(const char* ends) {
@@ -92,12 +94,14 @@ struct Splitter {
   }
 
   void take_statement() {
-    const auto begins = [&](const char* word) { return ptx.compare(at, std::char_traits<char>::length(word), word) == 0; };
+    const auto begins = [&](const char* word) {
+      return ptx.compare(at, std::char_traits<char>::length(word), word) == 0;
+    };
     if (begins(".loc")) return note_place(take_line());
     if (begins(".file")) return note_file(take_line());
     if (begins(".section")) return skip_section();
-    if (begins(".version") || begins(".target") || begins(".address_size") || begins(".maxntid") || begins(".reqntid") ||
-        begins(".minnctapersm"))
+    if (begins(".version") || begins(".target") || begins(".address_size") || begins(".maxntid") ||
+        begins(".reqntid") || begins(".minnctapersm"))
       return add(Statement::kDirective, trimmed(take_line()));
     if (ptx[at] == '{') return ++at, add(Statement::kOpen, "");
     if (ptx[at] == '}') return ++at, add(Statement::kClose, "");

@@ -9,8 +9,8 @@ namespace ptx_machine {
 
 struct Statement {
   enum Kind { kInstruction, kLabel, kDirective, kOpen, kClose } kind;
-  std::string text;                      // without comments and the semicolon
-  uint32_t line, file = 0, row = 0;      // in the PTX; in the source, by .loc
+  std::string text;                  // without comments and the semicolon
+  uint32_t line, file = 0, row = 0;  // in the PTX; in the source, by .loc
 };
 
 struct Source {

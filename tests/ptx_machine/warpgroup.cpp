@@ -18,24 +18,28 @@ struct Descriptor {
   uint32_t start, leading_bytes, stride_bytes;
 
   explicit Descriptor(uint64_t bits)
-      : start((bits & 0x3fff) << 4), leading_bytes((bits >> 16 & 0x3fff) << 4), stride_bytes((bits >> 32 & 0x3fff) << 4) {
+      : start((bits & 0x3fff) << 4),
+        leading_bytes((bits >> 16 & 0x3fff) << 4),
+        stride_bytes((bits >> 32 & 0x3fff) << 4) {
     if (bits >> 62 != 1) throw Fault(0, "describes a matrix without swizzling of 128 bytes");
     if ((bits >> 49 & 7) != 0) throw Fault(0, "describes a matrix with a base offset");
   }
 
   // Of element (k, column) of the right operand: columns of it are 128-byte rows of memory, or its rows are.
   uint32_t address(int k, int column, bool rows_of_operand) const {
-    const uint32_t plain = rows_of_operand ? start + column / 64 * leading_bytes + k / 8 * stride_bytes + k % 8 * 128 +
-                                                 column % 64 * 2
-                                           : start + column / 8 * stride_bytes + column % 8 * 128 + k * 2;
+    const uint32_t plain =
+        rows_of_operand ? start + column / 64 * leading_bytes + k / 8 * stride_bytes + k % 8 * 128 + column % 64 * 2
+                        : start + column / 8 * stride_bytes + column % 8 * 128 + k * 2;
     return plain ^ (plain >> 7 & 7) << 4;
   }
 };
 
-void check_fenced(const Warp& warp, const Instruction& i) {
+// Sums that are not added to may be anything before. The compiler still moves values to the registers of an asm
+// statement behind the fence, which the assembler undoes: what counts is whether the values changed.
+void check_fenced(const Warp& warp, const Instruction& i, bool accumulates) {
   if (warp.fenced.empty()) throw Fault(0, "multiplies without wgmma.fence before");
   const std::vector<uint32_t>& registers = warp.block->cluster->launch->kernel->product_registers;
-  for (int n = 0; n < kDescriptor; ++n) {
+  for (int n = accumulates ? 0 : kLeft; n < kDescriptor; ++n) {
     const size_t number = std::lower_bound(registers.begin(), registers.end(), i.at[n]) - registers.begin();
     if (std::memcmp(warp.frame + i.at[n], &warp.fenced[number * 128], 128) != 0)
       throw Fault(0, "multiplies with a register that has changed since wgmma.fence");
@@ -69,7 +73,7 @@ void multiply(Warp& warp, const Instruction& i, Mask lanes) {
   if (accumulates != 0 && accumulates != ~Mask{0}) throw Fault(0, "adds to the sums of some lanes only");
   for (int lane = 1; lane < kLanes; ++lane)
     if (warp.get<uint64_t>(i.at[kDescriptor], lane) != bits) throw Fault(lane, "has another descriptor than lane 0");
-  check_fenced(warp, i);
+  check_fenced(warp, i, accumulates != 0);
   note_product(warp, i, bits);
   if (warp.products.empty() || warp.products.back().committed) warp.products.emplace_back();
 
