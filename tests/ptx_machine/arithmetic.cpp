@@ -215,7 +215,7 @@ Table table() {
 bool decode_arithmetic(Decoder& d) {
   static const Table kTable = table();
   if (d.is("mov") && (d.operands.at(0)[0] == '{' || d.operands.at(1)[0] == '{')) return false;
-  return decode_lane_op(kTable, d);
+  return decode_lane_op(kTable, d, d.opcode);
 }
 
 }  // namespace ptx_machine

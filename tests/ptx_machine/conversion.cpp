@@ -11,6 +11,8 @@ namespace {
 
 using Table = std::map<std::string, LaneOp>;
 
+const std::string kOfWide = " of 64 bits";  // of which the lower half is converted
+
 // The nearest integer of type T towards 0, the closest one where there is none, 0 for NaN.
 template <class T, class F>
 T rounded_to_zero(F value) {
@@ -41,6 +43,7 @@ Table table() {
   add_of_integer<uint16_t>(t, "u16"), add_of_integer<int16_t>(t, "s16");
   add_of_integer<uint32_t>(t, "u32"), add_of_integer<int32_t>(t, "s32");
   add_of_integer<uint64_t>(t, "u64"), add_of_integer<int64_t>(t, "s64");
+  t["cvt.s64.s32" + kOfWide] = by_lane<int64_t, int64_t>([](int64_t a) { return int64_t{static_cast<int32_t>(a)}; });
   t["cvt.f64.f32"] = by_lane<double, float>([](float a) { return static_cast<double>(a); });
   t["cvt.rn.f32.f64"] = by_lane<float, double>([](double a) { return static_cast<float>(a); });
   t["cvt.sat.f32.f32"] = by_lane<float, float>([](float a) { return a > 0 ? std::min(a, 1.0f) : 0.0f; });
@@ -86,7 +89,10 @@ void decode_packed(Decoder& d, bool packs) {
 
 bool decode_conversion(Decoder& d) {
   static const Table kTable = table();
-  if (d.is("cvt")) return decode_lane_op(kTable, d);
+  if (d.is("cvt")) {
+    const bool narrows = type_bytes(d.part.back()) == 4 && d.width(1) == 8;
+    return decode_lane_op(kTable, d, narrows ? d.opcode + kOfWide : d.opcode);
+  }
   if (!d.is("mov") || d.operands.size() != 2) return false;
   const bool packs = d.operands[1][0] == '{';
   const size_t count = parts(d.operands[packs].substr(1), ',').size();

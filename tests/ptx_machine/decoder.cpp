@@ -101,6 +101,12 @@ void Decoder::take_address(size_t n) {
   result.number = plus == std::string::npos ? 0 : std::stoll(inside.substr(plus + 1));
 }
 
+uint8_t Decoder::width(size_t n) const {
+  const Register* found = find(operands.at(n));
+  if (found == nullptr) throw std::runtime_error("not a register: " + operands[n]);
+  return found->width;
+}
+
 int64_t Decoder::literal(size_t n) const {
   if (!is_number(operands.at(n))) throw std::runtime_error("not a number: " + operands[n]);
   return static_cast<int64_t>(number(operands[n]));

@@ -34,6 +34,8 @@ class Decoder {
   void take_text(const std::string& text, uint8_t width);
   // An address in brackets: its register or number is appended, its offset becomes result.number.
   void take_address(size_t n);
+  // Of operand n, a register.
+  uint8_t width(size_t n) const;
   // A number that is known when the program is read.
   int64_t literal(size_t n) const;
 

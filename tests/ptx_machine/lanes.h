@@ -58,9 +58,9 @@ LaneOp by_lane(F) {
   return {&ByLane<F, R, A...>::run, {kWidth<R>, kWidth<A>...}};
 }
 
-// Decodes d if its opcode is in the table.
-inline bool decode_lane_op(const std::map<std::string, LaneOp>& table, Decoder& d) {
-  const auto found = table.find(d.opcode);
+// Decodes d if the opcode is in the table.
+inline bool decode_lane_op(const std::map<std::string, LaneOp>& table, Decoder& d, const std::string& opcode) {
+  const auto found = table.find(opcode);
   if (found == table.end()) return false;
   if (d.operands.size() != found->second.widths.size()) throw std::runtime_error("wrong number of operands");
   for (size_t n = 0; n < d.operands.size(); ++n) d.take(n, found->second.widths[n]);

@@ -97,7 +97,7 @@ struct Splitter {
     const auto begins = [&](const char* word) {
       return ptx.compare(at, std::char_traits<char>::length(word), word) == 0;
     };
-    if (begins(".loc")) return note_place(take_line());
+    if (begins(".loc") && !begins(".local")) return note_place(take_line());
     if (begins(".file")) return note_file(take_line());
     if (begins(".section")) return skip_section();
     if (begins(".version") || begins(".target") || begins(".address_size") || begins(".maxntid") ||
