@@ -14,6 +14,7 @@ import test_cuda_emulation_window as windows
 import torch
 from compare import assert_bitwise
 from cuda_emulation import emulated
+from fp8_cases import CALLS
 from ptx_machine.machine import PTX_MACHINE, find_nvcc
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, in CUDA_HOME or on the path")
@@ -29,22 +30,24 @@ def machine() -> Iterator[None]:
 
 
 def cases(test: Callable[..., None], *arguments: dict[str, Any]) -> list[Any]:
-    names = [f"{test.__name__[5:]}-{'-'.join(map(str, given.values()))}" for given in arguments]
+    """A test of the emulation and the parameters of its cases."""
+    words = [[str(getattr(value, "__name__", value)) for value in given.values()] for given in arguments]
+    names = ["-".join([test.__name__.removeprefix("test_"), *of_case]) for of_case in words]
     return [pytest.param(test, given, id=name) for name, given in zip(names, arguments, strict=True)]
 
 
 @pytest.mark.parametrize(
     ("test", "arguments"),
     [
-        *cases(ops.test_verify_tree, {"num_nodes": 33}),
-        *cases(ops.test_build_tree, {"num_nodes": 65, "slots": 128}),
-        *cases(ops.test_expand_tree, {"frontier": 12, "branching": 23}),
+        *cases(ops.test_verify_tree, {"num_nodes": 1}, {"num_nodes": 33}),
+        *cases(ops.test_build_tree, {"num_nodes": 1, "slots": 128}, {"num_nodes": 65, "slots": 711}),
+        *cases(ops.test_expand_tree, {"frontier": 1, "branching": 1}, {"frontier": 12, "branching": 23}),
         *cases(ops.test_commit_step, {"dtype": BF16, "hidden": 5}, {"dtype": FP32, "hidden": 64}),
         *cases(ops.test_compact_kv, {"dtype": BF16, "head_dim": 5}),
         *cases(ops.test_compact_kv_on_pages, {"dtype": BF16, "page_size": 3}),
         *cases(ops.test_write_kv, {"dtype": BF16, "head_dim": 80}),
         *cases(ops.test_gumbel_noise, {}),
-        *cases(ops.test_topk_logprobs, {"dtype": BF16, "vocabulary": 257}, {"dtype": FP32, "vocabulary": 1}),
+        *cases(ops.test_topk_logprobs, {"dtype": BF16, "vocabulary": 9001}, {"dtype": FP32, "vocabulary": 1}),
         *cases(ops.test_topk_logprobs_of_rows_without_a_law, {}),
         *cases(
             ops.test_sample_tokens,
@@ -53,12 +56,14 @@ def cases(test: Callable[..., None], *arguments: dict[str, Any]) -> list[Any]:
             {"dtype": FP32, "vocabulary": 257, "top_k": 0, "top_p": 1, "min_p": 0.1},
         ),
         *cases(ops.test_sample_tokens_of_rows_without_a_law, {}),
+        *cases(ops.test_sample_tokens_at_infinite_temperature, {}),
         *cases(ops.test_sample_children, {"dtype": BF16, "vocabulary": 257}),
         *cases(
             ops.test_verify_rejection,
             {"rule": "sampled", "mapped": True, "version": 90},
             {"rule": "traversal", "mapped": False, "version": 90},
         ),
+        *cases(ops.test_verify_rejection_of_large_trees, {"num_nodes": 150, "traversal": False}),
     ],
 )
 def test_ops(test, arguments):
@@ -93,6 +98,13 @@ def test_ops(test, arguments):
         *cases(products.test_fp8_linear, {"dtype": BF16, "rows": 33, "inner": 1040, "outputs": 40}),
         *cases(products.test_draft_layer, {"dtype": BF16, "sizes": products.SIZES[0], "version": 90}),
         *cases(products.test_draft_qkv_rope, {"dtype": BF16, "inner": 144, "head_dim": 64, "norms": True}),
+        *cases(products.test_draft_qkv_rope_on_pages, {"dtype": BF16}),
+        *cases(products.test_norms_of_rows_that_registers_do_not_hold, {"dtype": BF16, "size": 8200}),
+        *cases(products.test_every_fp8_number_in_every_place_is_exact, {"dtype": BF16, "inner": 80}),
+        *cases(
+            products.test_fp8_draft_head,
+            *({"dtype": FP16, "op": op, "sizes": {"hidden": 80, "intermediate": 1040, "head_dim": 16}} for op in CALLS),
+        ),
         *cases(products.test_decoder_layers, {"dtype": BF16, "model": "norms"}),
     ],
 )
@@ -104,8 +116,12 @@ def test_products(test, arguments, multiprocessors):
 @pytest.mark.parametrize(
     ("test", "arguments"),
     [
-        *cases(products.test_rope, {"dtype": BF16}),
-        *cases(products.test_lm_head_topk, {"dtype": BF16, "vocabulary": 300, "k": 10, "hidden": 72}),
+        *cases(products.test_rope, {"dtype": BF16}, {"dtype": FP32}),
+        *cases(
+            products.test_lm_head_topk,
+            {"dtype": BF16, "vocabulary": 300, "k": 10, "hidden": 72},
+            {"dtype": FP32, "vocabulary": 1000, "k": 64, "hidden": 37},
+        ),
     ],
 )
 def test_rope_and_lm_head(test, arguments):
@@ -123,6 +139,10 @@ def test_rope_and_lm_head(test, arguments):
         *cases(
             products.test_tree_attention_by_warpgroups_on_pages,
             {"dtype": BF16, "case": ((2, 1, 48, 40), [7]), "page_size": 7},
+        ),
+        *cases(
+            windows.test_windows_by_warpgroups,
+            {"dtype": BF16, "shape": (3, 1, 104, 60), "contexts": [390], "window": 101, "view": torch.clone},
         ),
     ],
 )
