@@ -12,14 +12,14 @@ import test_cuda_emulation as ops
 import test_cuda_emulation_products as products
 import test_cuda_emulation_window as windows
 import torch
-from compare import assert_bitwise
+from compare import assert_bitwise, strided
 from cuda_emulation import emulated
 from fp8_cases import CALLS
 from ptx_machine.machine import PTX_MACHINE, find_nvcc
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, in CUDA_HOME or on the path")
 
-BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
+DTYPES = torch.float32, torch.bfloat16, torch.float16
 AMPERE, HOPPER = 8, 9  # compute capability: attention by mma.sync or by wgmma
 
 
@@ -36,79 +36,95 @@ def cases(test: Callable[..., None], *arguments: dict[str, Any]) -> list[Any]:
     return [pytest.param(test, given, id=name) for name, given in zip(names, arguments, strict=True)]
 
 
+def typed(test: Callable[..., None], *arguments: dict[str, Any]) -> list[Any]:
+    return cases(test, *({"dtype": dtype, **given} for given in arguments for dtype in DTYPES))
+
+
+def halves(test: Callable[..., None], *arguments: dict[str, Any]) -> list[Any]:
+    return cases(test, *({"dtype": dtype, **given} for given in arguments for dtype in DTYPES[1:]))
+
+
 @pytest.mark.parametrize(
     ("test", "arguments"),
     [
         *cases(ops.test_verify_tree, {"num_nodes": 1}, {"num_nodes": 33}),
         *cases(ops.test_build_tree, {"num_nodes": 1, "slots": 128}, {"num_nodes": 65, "slots": 711}),
         *cases(ops.test_expand_tree, {"frontier": 1, "branching": 1}, {"frontier": 12, "branching": 23}),
-        *cases(ops.test_commit_step, {"dtype": BF16, "hidden": 5}, {"dtype": FP32, "hidden": 64}),
-        *cases(ops.test_compact_kv, {"dtype": BF16, "head_dim": 5}),
-        *cases(ops.test_compact_kv_on_pages, {"dtype": BF16, "page_size": 3}),
-        *cases(ops.test_write_kv, {"dtype": BF16, "head_dim": 80}),
+        *typed(ops.test_commit_step, {"hidden": 5}, {"hidden": 64}),
+        *typed(ops.test_compact_kv, {"head_dim": 5}, {"head_dim": 64}),
+        *typed(ops.test_compact_kv_on_pages, {"page_size": 3}),
+        *typed(ops.test_write_kv, {"head_dim": 5}, {"head_dim": 80}),
         *cases(ops.test_gumbel_noise, {}),
-        *cases(ops.test_topk_logprobs, {"dtype": BF16, "vocabulary": 9001}, {"dtype": FP32, "vocabulary": 1}),
+        *typed(ops.test_topk_logprobs, {"vocabulary": 257}, {"vocabulary": 9001}),
         *cases(ops.test_topk_logprobs_of_rows_without_a_law, {}),
-        *cases(
+        *typed(
             ops.test_sample_tokens,
-            {"dtype": BF16, "vocabulary": 257, "top_k": 300, "top_p": 0.5, "min_p": 0.01},
-            {"dtype": FP16, "vocabulary": 1, "top_k": 0, "top_p": 1, "min_p": 0},
-            {"dtype": FP32, "vocabulary": 257, "top_k": 0, "top_p": 1, "min_p": 0.1},
+            {"vocabulary": 9001, "top_k": 300, "top_p": 0.5, "min_p": 0.01},
+            {"vocabulary": 1, "top_k": 0, "top_p": 1, "min_p": 0},
+            {"vocabulary": 257, "top_k": 0, "top_p": 1, "min_p": 0.1},
         ),
         *cases(ops.test_sample_tokens_of_rows_without_a_law, {}),
         *cases(ops.test_sample_tokens_at_infinite_temperature, {}),
-        *cases(ops.test_sample_children, {"dtype": BF16, "vocabulary": 257}),
+        *typed(ops.test_sample_children, {"vocabulary": 257}),
         *cases(
             ops.test_verify_rejection,
             {"rule": "sampled", "mapped": True, "version": 90},
+            {"rule": "hybrid", "mapped": True, "version": 90},
             {"rule": "traversal", "mapped": False, "version": 90},
         ),
         *cases(ops.test_verify_rejection_of_large_trees, {"num_nodes": 150, "traversal": False}),
+        *typed(products.test_rope, {}),
+        *typed(
+            products.test_lm_head_topk,
+            {"vocabulary": 300, "k": 10, "hidden": 72},
+            {"vocabulary": 1000, "k": 64, "hidden": 37},
+        ),
     ],
 )
 def test_ops(test, arguments):
     test(**arguments)
 
 
+LINEAR = [(1, 64, 130), (8, 1040, 40), (12, 64, 40), (20, 80, 40), (33, 2128, 129), (70, 16, 5), (3, 24, 9)]
+LINEAR = [{"rows": rows, "inner": inner, "outputs": outputs} for rows, inner, outputs in LINEAR]
+FP8_SIZES = {"hidden": 80, "intermediate": 1040, "head_dim": 16}
+
+
 @pytest.mark.parametrize("multiprocessors", [4, 64])
 @pytest.mark.parametrize(
     ("test", "arguments"),
     [
-        *cases(
+        *typed(
             products.test_tree_attention,
-            {"dtype": BF16, "shape": (4, 2, 64, 5), "contexts": [100, 0], "view": torch.clone},
-            {"dtype": FP16, "shape": (2, 1, 128, 7), "contexts": [130], "view": torch.clone},
-            {"dtype": BF16, "shape": (2, 2, 256, 9), "contexts": [70, 3], "view": torch.clone},
-            {"dtype": FP32, "shape": (4, 4, 5, 7), "contexts": [129, 1], "view": torch.clone},
+            {"shape": (4, 2, 64, 5), "contexts": [100, 0], "view": torch.clone},
+            {"shape": (4, 4, 5, 7), "contexts": [129, 1], "view": strided},
         ),
-        *cases(
+        *typed(
             products.test_tree_attention_on_pages,
-            {"dtype": BF16, "shape": (3, 3, 80, 65), "contexts": [40], "page_size": 48, "heads_last": True},
+            {"shape": (3, 3, 80, 65), "contexts": [40], "page_size": 48, "heads_last": True},
         ),
-        *cases(
+        *typed(
             windows.test_windows,
-            {"dtype": BF16, "shape": (9, 3, 64, 24), "contexts": [163], "window": 64, "view": torch.clone},
+            *(
+                {"shape": shape, "contexts": contexts, "window": window, "view": torch.clone}
+                for shape, contexts, window in windows.CASES
+            ),
         ),
-        *cases(
-            products.test_linear,
-            {"dtype": BF16, "rows": 8, "inner": 1032, "outputs": 40, "version": 90},
-            {"dtype": FP16, "rows": 33, "inner": 136, "outputs": 129, "version": 90},
-            {"dtype": FP32, "rows": 3, "inner": 7, "outputs": 9, "version": 90},
-        ),
-        *cases(products.test_fp8_linear, {"dtype": BF16, "rows": 33, "inner": 1040, "outputs": 40}),
-        *cases(products.test_draft_layer, {"dtype": BF16, "sizes": products.SIZES[0], "version": 90}),
-        *cases(products.test_draft_qkv_rope, {"dtype": BF16, "inner": 144, "head_dim": 64, "norms": True}),
-        *cases(products.test_draft_qkv_rope_on_pages, {"dtype": BF16}),
-        *cases(products.test_norms_of_rows_that_registers_do_not_hold, {"dtype": BF16, "size": 8200}),
-        *cases(products.test_every_fp8_number_in_every_place_is_exact, {"dtype": BF16, "inner": 80}),
-        *cases(
-            products.test_fp8_draft_head,
-            *({"dtype": FP16, "op": op, "sizes": {"hidden": 80, "intermediate": 1040, "head_dim": 16}} for op in CALLS),
-        ),
-        *cases(products.test_decoder_layers, {"dtype": BF16, "model": "norms"}),
+        *typed(products.test_linear, *({**sizes, "version": 90} for sizes in LINEAR)),
+        *typed(products.test_linear, {"rows": 3, "inner": 7, "outputs": 9, "version": 90}),
+        *typed(products.test_fp8_linear, *LINEAR),
+        *typed(products.test_every_fp8_number_in_every_place_is_exact, {"inner": 80}, {"inner": 77}),
+        *typed(products.test_draft_layer, *({"sizes": sizes, "version": 90} for sizes in products.SIZES)),
+        *typed(products.test_draft_qkv_rope, {"inner": 144, "head_dim": 64, "norms": True}),
+        *typed(products.test_draft_qkv_rope, {"inner": 37, "head_dim": 10, "norms": False}),
+        *typed(products.test_draft_qkv_rope_on_pages, {}),
+        *typed(products.test_norms_of_rows_that_registers_do_not_hold, {"size": 8200}),
+        *typed(products.test_fp8_draft_head, *({"op": op, "sizes": FP8_SIZES} for op in CALLS)),
+        *typed(products.test_decoder_layers, {"model": "norms"}),
     ],
 )
 def test_products(test, arguments, multiprocessors):
+    """Few multiprocessors split nothing, many split keys and inner dimensions."""
     emulated.library().set_device(multiprocessors, AMPERE)
     test(**arguments, multiprocessors=multiprocessors)
 
@@ -116,33 +132,17 @@ def test_products(test, arguments, multiprocessors):
 @pytest.mark.parametrize(
     ("test", "arguments"),
     [
-        *cases(products.test_rope, {"dtype": BF16}, {"dtype": FP32}),
-        *cases(
-            products.test_lm_head_topk,
-            {"dtype": BF16, "vocabulary": 300, "k": 10, "hidden": 72},
-            {"dtype": FP32, "vocabulary": 1000, "k": 64, "hidden": 37},
-        ),
-    ],
-)
-def test_rope_and_lm_head(test, arguments):
-    test(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("test", "arguments"),
-    [
-        *cases(
+        *halves(
             products.test_tree_attention_by_warpgroups,
-            {"dtype": BF16, "shape": (4, 1, 64, 17), "contexts": [100, 0], "view": torch.clone},
-            {"dtype": FP16, "shape": (2, 1, 128, 33), "contexts": [130], "view": products.heads_last},
+            *(
+                {"shape": shape, "contexts": contexts, "view": products.heads_last}
+                for shape, contexts in products.WARPGROUP_CASES
+            ),
         ),
-        *cases(
-            products.test_tree_attention_by_warpgroups_on_pages,
-            {"dtype": BF16, "case": ((2, 1, 48, 40), [7]), "page_size": 7},
-        ),
-        *cases(
+        *halves(products.test_tree_attention_by_warpgroups_on_pages, {"case": ((2, 1, 48, 40), [7]), "page_size": 7}),
+        *halves(
             windows.test_windows_by_warpgroups,
-            {"dtype": BF16, "shape": (3, 1, 104, 60), "contexts": [390], "window": 101, "view": torch.clone},
+            {"shape": (3, 1, 104, 60), "contexts": [390], "window": 101, "view": torch.clone},
         ),
     ],
 )
