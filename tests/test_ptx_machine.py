@@ -159,8 +159,13 @@ def reverse_wrongly(mistake: int) -> torch.Tensor:
     return reversed_numbers
 
 
-def test_a_kernel_without_a_mistake():
+def test_kernels_without_a_mistake():
     assert_bitwise(reverse_wrongly(0), torch.arange(64, dtype=torch.int32).flip(0))
+    told, right = torch.zeros(4, 8, dtype=torch.int32), torch.zeros(128, dtype=torch.int32)
+    emulated.call("tell_next_block", told, 4, 0)
+    assert_bitwise(told, torch.tensor([8, *range(1, 8)], dtype=torch.int32).expand(4, 8))
+    emulated.call("multiply_ones_128", right, 0)
+    assert right.all()
 
 
 # In the order of wrong_kernels.cu.
