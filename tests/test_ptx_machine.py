@@ -194,6 +194,37 @@ def test_mistakes(mistake, message):
         reverse_wrongly(mistake)
 
 
+def pass_on_wrongly(mistake: int) -> torch.Tensor:
+    out, count = torch.zeros(2, 64, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+    emulated.call("pass_on_wrongly", out, count, mistake)
+    return out
+
+
+def test_a_workspace_without_a_mistake():
+    assert_bitwise(pass_on_wrongly(0), (torch.arange(64, dtype=torch.int32) ^ 1).expand(2, 64))
+
+
+# In the order of wrong_kernels.cu.
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    list(
+        enumerate(
+            (
+                "reads byte 12 of a workspace, which nobody has written",
+                "global memory, which thread .* wrote, with no barrier between|which nobody has written",
+                "reads byte .* of global memory, which a block of another cluster wrote in the same launch",
+                "writes byte .* of global memory, which a block of another cluster wrote in the same launch",
+                "of global memory, which .* wrote",
+            ),
+            start=1,
+        )
+    ),
+)
+def test_mistakes_in_global_memory(mistake, message):
+    with pytest.raises(RuntimeError, match=message):
+        pass_on_wrongly(mistake)
+
+
 @pytest.mark.parametrize(
     ("kernel", "arguments", "message"),
     [

@@ -8,11 +8,15 @@
 namespace eagle::cuda {
 namespace {
 
-// What a block tells the drawing blocks about a row.
+struct RowLaw {
+  float max;
+  Keep keep;  // threshold +inf: the row's token is known already
+};
+
+// What a block tells the drawing blocks about a row, and they one another: `best` and `finished` change meanwhile.
 struct RowState {
   unsigned long long best;  // highest packed (score, lowest token) so far
-  float max;
-  Keep keep;          // threshold +inf: the row's token is known already
+  RowLaw law;
   uint32_t finished;  // drawing blocks that are done
 };
 
@@ -61,7 +65,7 @@ __global__ void __launch_bounds__(kSelectThreads)
                .find_keep();
   if (threadIdx.x > 0) return;
   p.token_ids[r] = token;
-  states[r] = {0, of_row.max, keep, 0};
+  states[r] = {0, {of_row.max, keep}, 0};
 }
 
 __device__ float packed_score(unsigned long long packed) {
@@ -82,7 +86,7 @@ constexpr int kDrawGroups = 4;  // of a warp
 
 // The best of four tokens: argmax of (logit - max) / temperature + noise over those kept, ties to the lowest.
 template <class T>
-__device__ unsigned long long draw_four(const T* logits, int64_t first, int64_t size, const RowState& row,
+__device__ unsigned long long draw_four(const T* logits, int64_t first, int64_t size, const RowLaw& law,
                                         float temperature, const NoiseKey& noise, unsigned long long best) {
   const PhiloxBlock<OneLane> bits = noise.bits(first);
 #pragma unroll
@@ -90,8 +94,8 @@ __device__ unsigned long long draw_four(const T* logits, int64_t first, int64_t 
     const float x = to_float(logits[i]);
     const int64_t token = first + i;
     const bool kept =
-        token < size && (x > row.keep.threshold || (x == row.keep.threshold && token >= row.keep.first_token));
-    const float score = OneLane::div(OneLane::add(x, -row.max), temperature);
+        token < size && (x > law.keep.threshold || (x == law.keep.threshold && token >= law.keep.first_token));
+    const float score = OneLane::div(OneLane::add(x, -law.max), temperature);
     if (!kept || !may_win(score, bits.word[i], packed_score(best))) continue;
     best =
         Max{}(best, static_cast<unsigned long long>(pack(OneLane::add(score, gumbel<OneLane>(bits.word[i])), token)));
@@ -105,8 +109,8 @@ __global__ void __launch_bounds__(kDrawWarps* kWarp)
     draw_tokens(const SampleTokensParams p, const SummaryParams summary, RowState* states) {
   wait_for_earlier_kernels();
   const int64_t r = blockIdx.x, b = r / p.num_nodes, groups = num_groups(p.vocabulary);
-  const RowState state = states[r];
-  if (state.keep.threshold == INFINITY) return;  // the whole block
+  const RowLaw law = states[r].law;
+  if (law.keep.threshold == INFINITY) return;  // the whole block
   const Row<T> row = logits_row<T>(summary, r);
   const float* group_max = summary.group_max + r * groups;
   const float temperature = p.requests.temperature[b];
@@ -114,18 +118,19 @@ __global__ void __launch_bounds__(kDrawWarps* kWarp)
 
   // Draw: what other blocks have found only spares work, so it does not matter when it is read. A warp's lanes agree on
   // it, for they skip groups together.
-  unsigned long long best = __shfl_sync(kAllLanes, state.best, 0);
+  const volatile unsigned long long& best_of_row = states[r].best;
+  unsigned long long best = __shfl_sync(kAllLanes, best_of_row, 0);
   const int64_t first_group = static_cast<int64_t>(blockIdx.y) * kDrawWarps * kDrawGroups + warp_id();
   for (int i = 0; i < kDrawGroups; ++i) {
     const int64_t group = first_group + i * kDrawWarps;
     if (group >= groups) break;
     const float largest = group_max[group];
-    if (largest < state.keep.threshold) continue;
-    if (OneLane::div(OneLane::add(largest, -state.max), temperature) + kLargestGumbel < packed_score(best)) continue;
+    if (largest < law.keep.threshold) continue;
+    if (OneLane::div(OneLane::add(largest, -law.max), temperature) + kLargestGumbel < packed_score(best)) continue;
     const int64_t first = group * kGroup + lane_id() * kOctet;
     const Octet<T> octet = load_octet(row, first);
-    best = draw_four(octet.value, first, row.size, state, temperature, noise, best);
-    best = draw_four(octet.value + kNoiseTokens, first + kNoiseTokens, row.size, state, temperature, noise, best);
+    best = draw_four(octet.value, first, row.size, law, temperature, noise, best);
+    best = draw_four(octet.value + kNoiseTokens, first + kNoiseTokens, row.size, law, temperature, noise, best);
     best = warp_reduce(best, Max{});
   }
 

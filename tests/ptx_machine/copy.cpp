@@ -1,8 +1,8 @@
 // cp.async: copies that land in shared memory when their thread waits for them.
 #include <algorithm>
 
+#include "global_memory.h"
 #include "lanes.h"
-#include "memory.h"
 
 namespace ptx_machine {
 namespace {
@@ -16,7 +16,7 @@ void begin_copy(Warp& warp, const Instruction& i, Mask lanes) {
     if (copy.to % i.bytes != 0 || from % i.bytes != 0)
       throw Fault(lane, "copies between addresses that are no multiples of " + std::to_string(i.bytes));
     if (read > i.bytes) throw Fault(lane, "reads more bytes than it copies");
-    if (read != 0) std::memcpy(copy.data.data(), global_place(warp, lane, from, read), read);
+    if (read != 0) std::memcpy(copy.data.data(), global_place(warp, lane, from, read, Use::kRead), read);
     warp.block->shared.begin_copy(warp, lane, copy.to, i.bytes);
     warp.copies.push_back(copy);
   });

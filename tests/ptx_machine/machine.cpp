@@ -139,12 +139,17 @@ Stop Warp::run() {
 
 namespace {
 
+uint64_t latest_time = 1;  // of all launches so far
+
 class Runner {
  public:
   explicit Runner(const Launch& launch) : launch_(launch), kernel_(*launch.kernel) {
     cluster_.launch = &launch;
+    cluster_.launch_time = cluster_.time = ++latest_time;
     cluster_.blocks.resize(launch.cluster.count());
   }
+  ~Runner() { latest_time = cluster_.time; }
+  Runner(const Runner&) = delete;
 
   void run() {
     const Dim& grid = launch_.grid;
@@ -206,6 +211,7 @@ class Runner {
   void run_cluster(Dim first) {
     const Dim& shape = launch_.cluster;
     std::vector<Warp*> ready;
+    cluster_.begin_time = ++cluster_.time;
     for (uint32_t rank = 0; rank < shape.count(); ++rank) {
       const Dim index{first.x + rank % shape.x, first.y + rank / shape.x % shape.y, first.z + rank / shape.x / shape.y};
       prepare(cluster_.blocks[rank], static_cast<int>(rank), index);

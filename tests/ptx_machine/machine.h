@@ -116,7 +116,8 @@ struct Block {
 struct Cluster {
   const Launch* launch;
   std::vector<Block> blocks;
-  uint64_t time = 1;
+  uint64_t launch_time, begin_time,
+      time;  // of the launch's beginning, of the cluster's, and now: later in every launch
 };
 
 template <class Body>

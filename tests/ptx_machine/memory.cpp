@@ -1,5 +1,4 @@
 // Loads, stores, atomics and addresses, in every state space, with their bounds, alignment and order checked.
-#include "memory.h"
 
 #include <cstring>
 
@@ -12,8 +11,6 @@ namespace {
 constexpr uint64_t kLocalWindow = uint64_t{2} << 60, kWindowBits = uint64_t{15} << 60;
 constexpr int kRankShift = 24;
 
-enum class Use { kRead, kWrite, kAtomic };
-
 uint64_t shared_window(int rank) { return SharedMemory::kWindow | static_cast<uint64_t>(rank) << kRankShift; }
 
 void check_alignment(int lane, uint64_t address, uint32_t bytes) {
@@ -24,7 +21,7 @@ void check_alignment(int lane, uint64_t address, uint32_t bytes) {
 
 char* shared_place(Warp& warp, int lane, uint64_t address, uint32_t bytes, Use use, SharedMemory& shared) {
   const uint32_t at = static_cast<uint32_t>(address);
-  if (use == Use::kRead) return const_cast<char*>(shared.read(warp, lane, at, bytes));
+  if (use == Use::kRead || use == Use::kVolatile) return const_cast<char*>(shared.read(warp, lane, at, bytes));
   return use == Use::kWrite ? shared.write(warp, lane, at, bytes) : shared.change_atomically(warp, lane, at, bytes);
 }
 
@@ -56,7 +53,7 @@ char* place(Warp& warp, int lane, Space space, uint64_t address, uint32_t bytes,
       if (address + bytes > kernel.parameter_bytes) throw Fault(lane, "reads beyond the kernel's parameters");
       return const_cast<char*>(warp.block->cluster->launch->parameters.data()) + address;
     default:
-      return global_place(warp, lane, address, bytes);
+      return global_place(warp, lane, address, bytes, use);
   }
 }
 
@@ -77,9 +74,10 @@ void put_element(Warp& warp, const Instruction& i, size_t n, int lane, const cha
     warp.put<uint32_t>(i.at[n], lane, static_cast<uint32_t>(value));
 }
 
+template <Use use>
 void load(Warp& warp, const Instruction& i, Mask lanes) {
   each_lane(lanes, [&](int lane) {
-    const char* from = place(warp, lane, i.space, address_of(warp, i, i.count, lane), i.bytes * i.count, Use::kRead);
+    const char* from = place(warp, lane, i.space, address_of(warp, i, i.count, lane), i.bytes * i.count, use);
     for (int n = 0; n < i.count; ++n) put_element(warp, i, n, lane, from + n * i.bytes);
   });
 }
@@ -180,22 +178,13 @@ void do_nothing(Warp&, const Instruction&, Mask) {}
 
 }  // namespace
 
-char* global_place(const Warp& warp, int lane, uint64_t address, uint32_t bytes) {
-  if (!is_global(address, bytes))
-    throw Fault(lane, std::to_string(bytes) + " bytes of global memory that belong to no allocation, " +
-                          nearest_global(address));
-  if (warp.block->cluster->launch->begins_early && (warp.waited >> lane & 1) == 0)
-    throw Fault(lane, "touches global memory before it has waited for earlier kernels");
-  return reinterpret_cast<char*>(address);
-}
-
 bool decode_memory(Decoder& d) {
   Instruction& i = d.result;
   if (d.is("ld")) {
     set_access(d);
     d.take(0, lane_width(i.bytes)), d.take_address(1);
     if (i.at.size() != size_t{i.count} + 1) throw std::runtime_error("wrong number of operands");
-    i.run = &load;
+    i.run = d.has("volatile") ? &load<Use::kVolatile> : &load<Use::kRead>;
   } else if (d.is("st")) {
     set_access(d);
     d.take_address(0), d.take(1, lane_width(i.bytes));

@@ -112,7 +112,7 @@ void set_device(int64_t multiprocessors, int64_t major) {
 void set_code_version(int64_t version) { code_version = static_cast<int>(version); }
 int64_t warpgroup_products() { return static_cast<int64_t>(ptx_machine::warpgroup_products); }
 int64_t lane_instructions() { return static_cast<int64_t>(ptx_machine::lane_instructions); }
-void add_memory(const void* address, int64_t bytes) { ptx_machine::add_global(address, bytes); }
+void add_memory(const void* address, int64_t bytes) { ptx_machine::add_global(address, bytes, false); }
 void forget_memory() { ptx_machine::forget_globals(); }
 
 void** __cudaRegisterFatBinary(void* wrapper) {
@@ -193,7 +193,7 @@ cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, int) {
 cudaError_t cudaMalloc(void** address, size_t bytes) {
   *address = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
   std::memset(*address, 0xff, bytes);
-  return ptx_machine::add_global(*address, bytes), cudaSuccess;
+  return ptx_machine::add_global(*address, bytes, true), cudaSuccess;
 }
 cudaError_t cudaFree(void* address) {
   ptx_machine::remove_global(address);
@@ -201,7 +201,7 @@ cudaError_t cudaFree(void* address) {
 }
 cudaError_t cudaMemsetAsync(void* to, int value, size_t bytes, cudaStream_t) {
   if (!ptx_machine::is_global(reinterpret_cast<uint64_t>(to), bytes)) return last_error = cudaErrorInvalidValue;
-  return std::memset(to, value, bytes), cudaSuccess;
+  return ptx_machine::set_global(reinterpret_cast<uint64_t>(to), value, bytes), cudaSuccess;
 }
 
 cudaError_t cudaGetLastError() { return std::exchange(last_error, cudaSuccess); }

@@ -5,41 +5,10 @@
 #include <cstring>
 
 #include "machine.h"
+#include "order.h"
 
 namespace ptx_machine {
 namespace {
-
-// Who touched a byte: a thread, or several that no barrier separates.
-enum Kind : uint32_t { kThread, kOfWarp, kOfBlock, kAtomic, kOfCluster };
-constexpr uint32_t kKindShift = 20, kBlockShift = 10, kThreadBits = (1 << kBlockShift) - 1;
-
-uint32_t who(Kind kind, int block, int thread) {
-  return kind << kKindShift | static_cast<uint32_t>(block) << kBlockShift | static_cast<uint32_t>(thread);
-}
-uint32_t who(const Warp& warp, int lane) { return who(kThread, warp.block->rank, warp.thread(lane)); }
-Kind kind_of(uint32_t who) { return static_cast<Kind>(who >> kKindShift); }
-int block_of(uint32_t who) { return static_cast<int>(who >> kBlockShift & 0x3ff); }
-int thread_of(uint32_t who) { return static_cast<int>(who & kThreadBits); }
-
-// Whether what happened then happened before what the lane does now.
-bool ordered(const Warp& warp, int lane, uint64_t time, uint32_t by) {
-  if (time < warp.cluster_time) return true;
-  if (kind_of(by) == kOfCluster || block_of(by) != warp.block->rank) return false;
-  if (time < warp.block_time) return true;
-  if (kind_of(by) > kOfWarp || thread_of(by) / kLanes != warp.number) return false;
-  return time < warp.warp_time || (kind_of(by) == kThread && thread_of(by) % kLanes == lane);
-}
-
-std::string name(uint32_t by) {
-  switch (kind_of(by)) {
-    case kThread:
-      return "thread " + std::to_string(thread_of(by));
-    case kOfWarp:
-      return "several lanes of warp " + std::to_string(thread_of(by) / kLanes);
-    default:
-      return "several threads";
-  }
-}
 
 std::string byte(uint32_t at) { return "byte " + std::to_string(at) + " of shared memory"; }
 
@@ -59,21 +28,13 @@ void SharedMemory::check_range(int lane, uint32_t at, uint32_t bytes) const {
 const char* SharedMemory::read(const Warp& warp, int lane, uint32_t at, uint32_t bytes) {
   check_range(lane, at, bytes);
   const uint64_t now = warp.block->cluster->time;
-  const uint32_t me = who(warp, lane);
   for (uint32_t i = at; i < at + bytes; ++i) {
     Cell& cell = cells_[i];
     if (cell.in_copy) throw Fault(lane, "reads " + byte(i) + ", which a copy under way has not reached yet");
     if (!cell.has_value) throw Fault(lane, "reads " + byte(i) + ", which nobody has written");
     if (!ordered(warp, lane, cell.written, cell.writer))
       throw Fault(lane, "reads " + byte(i) + ", which " + name(cell.writer) + " wrote, with no barrier between");
-    if (cell.reader != me && cell.read != 0 && !ordered(warp, lane, cell.read, cell.reader)) {
-      const bool of_block = block_of(cell.reader) == warp.block->rank && kind_of(cell.reader) <= kOfBlock;
-      const bool of_warp =
-          of_block && kind_of(cell.reader) != kOfBlock && thread_of(cell.reader) / kLanes == warp.number;
-      cell.reader = who(of_warp ? kOfWarp : of_block ? kOfBlock : kOfCluster, warp.block->rank, warp.thread(lane));
-    } else {
-      cell.reader = me;
-    }
+    cell.reader = joined(warp, lane, cell.read, cell.reader);
     cell.read = now;
   }
   return bytes_.data() + at;
@@ -94,7 +55,7 @@ char* SharedMemory::write(const Warp& warp, int lane, uint32_t at, uint32_t byte
     Cell& cell = cells_[i];
     check_write(warp, lane, i, cell, false);
     cell.written = warp.block->cluster->time;
-    cell.writer = who(warp, lane);
+    cell.writer = who(kThread, warp, lane);
     cell.has_value = true;
   }
   return bytes_.data() + at;
@@ -107,7 +68,7 @@ char* SharedMemory::change_atomically(const Warp& warp, int lane, uint32_t at, u
     if (!cell.has_value) throw Fault(lane, "reads " + byte(i) + ", which nobody has written");
     check_write(warp, lane, i, cell, true);
     cell.written = warp.block->cluster->time;
-    cell.writer = who(kAtomic, warp.block->rank, warp.thread(lane));
+    cell.writer = who(kAtomic, warp, lane);
   }
   return bytes_.data() + at;
 }
@@ -127,7 +88,7 @@ void SharedMemory::land_copy(const Warp& warp, int lane, uint32_t at, uint32_t b
     cell.in_copy = false;
     cell.has_value = true;
     cell.written = warp.block->cluster->time;
-    cell.writer = who(warp, lane);
+    cell.writer = who(kThread, warp, lane);
   }
 }
 

@@ -4,8 +4,8 @@
 #include <cuda/dynamic_shared.cuh>
 #include <cuda/launch.cuh>
 #include <cuda/reduce.cuh>
-#include <stdexcept>
-#include <string>
+
+#include "../cuda_emulation/launchers.h"
 
 namespace {
 
@@ -58,13 +58,26 @@ __global__ void reverse(const int32_t* in, int32_t* out) {
 
 template <Mistake kMistake>
 const char* run(const int32_t* in, int32_t* out) {
-  static std::string message;
-  try {
+  return guarded([&] {
     launch_shared(&reverse<kMistake>, dim3(1), dim3(kThreads), kThreads * sizeof(int32_t), nullptr, in, out);
-    return nullptr;
-  } catch (const std::exception& failure) {
-    return (message = failure.what()).c_str();
-  }
+  });
+}
+
+enum GlobalMistake : int64_t { kNoGlobalMistake, kNeverWritten, kNoBarrier, kReadOfOthers, kWriteOfOthers, kPlainRead };
+
+// Each block passes its threads' numbers to their neighbours through a workspace, and all count the blocks.
+__global__ void pass_on(int32_t* out, int32_t* workspace, int32_t* count, GlobalMistake mistake) {
+  wait_for_earlier_kernels();
+  const int block = static_cast<int>(blockIdx.x), thread = static_cast<int>(threadIdx.x);
+  int32_t* mine = workspace + block * kThreads;
+  if (mistake != kNeverWritten || thread != 3) mine[thread] = thread;
+  if (mistake != kNoBarrier) __syncthreads();
+  out[block * kThreads + thread] = mine[thread ^ 1];
+  if (mistake == kReadOfOthers && block == 1) out[kThreads + thread] = workspace[thread];
+  if (mistake == kWriteOfOthers) out[thread] = thread;
+  if (thread == 0) atomicAdd(count, 1);
+  const volatile int32_t& counted = *count;
+  if (mistake == kPlainRead ? *count > 2 : counted > 2) out[block * kThreads + thread] = 0;
 }
 
 }  // namespace
@@ -76,4 +89,12 @@ extern "C" const char* reverse_wrongly(const int32_t* in, int32_t* out, int64_t 
       &run<kCopyOfOthers>, &run<kBarrierOfSome>, &run<kShuffleOfSome>,
   };
   return kRuns[mistake](in, out);
+}
+
+extern "C" const char* pass_on_wrongly(int32_t* out, int32_t* count, int64_t mistake) {
+  return guarded([&] {
+    const Workspace workspace(2 * kThreads * sizeof(int32_t));
+    launch(&pass_on, dim3(2), dim3(kThreads), nullptr, out, static_cast<int32_t*>(workspace.data()), count,
+           static_cast<GlobalMistake>(mistake));
+  });
 }
