@@ -243,12 +243,13 @@ def test_draft_qkv_rope_on_pages(multiprocessors, dtype):
 
 
 @pytest.mark.parametrize(
-    "vocabulary, k, hidden", [(300, 10, 72), (1000, 64, 37), (3, 3, 64), (700, 1, 1088), (17000, 64, 8)]
+    "rows, vocabulary, k, hidden",
+    [(20, 300, 10, 72), (20, 1000, 64, 37), (1, 3, 3, 64), (10, 700, 1, 1088), (60, 17000, 64, 8)],
 )
-def test_lm_head_topk(dtype, vocabulary, k, hidden):
+def test_lm_head_topk(dtype, rows, vocabulary, k, hidden):
     """Integers, so that sums are exact and ids must agree, ties too; one row in four has no law."""
-    head = DraftHead(dtype, batch=1, rows=20, hidden=hidden, vocabulary=vocabulary)
-    states, weight = head.random(1, 20, hidden).sign(), head.integers(-1, 2, vocabulary, hidden).to(dtype)
+    head = DraftHead(dtype, batch=1, rows=rows, hidden=hidden, vocabulary=vocabulary)
+    states, weight = head.random(1, rows, hidden).sign(), head.integers(-1, 2, vocabulary, hidden).to(dtype)
     states[0, 1::8, 0], states[0, 5::8, 0] = torch.nan, torch.inf
     weight[:80] = states[0, 0]  # the best of one row lie in one tile
     d2t = head.integers(0, 1000, vocabulary)
@@ -296,7 +297,7 @@ def test_fp8_linear(multiprocessors, dtype, rows, inner, outputs):
 @pytest.mark.parametrize("op", CALLS)
 @pytest.mark.parametrize("sizes", [{"hidden": 80, "intermediate": 1040, "head_dim": 16}, {"hidden": 37}], ids=str)
 def test_fp8_draft_head(multiprocessors, dtype, op, sizes):
-    call = CALLS[op](DraftHead(dtype, rows=9, **sizes))
+    call = CALLS[op](DraftHead(dtype, **{"rows": 9} | sizes))
     actual = results_of(op, getattr(emulated_products, op), *call)
     expected = results_of(op, getattr(eagle_kernels, op), *call)
     for i, (a, e) in enumerate(zip(actual, expected, strict=True)):

@@ -1,7 +1,8 @@
 """The PTX that nvcc makes of the CUDA kernels, executed on the CPU by tests/ptx_machine. Needs nvcc, no GPU.
 
 The cases are tests of tests/cuda_emulation with the machine in its place: what they say of the C++ source, they say
-here of the compiled code, every access of which is checked. Only code for sm_90a is executed.
+here of the compiled code, every access of which is checked. Code for sm_90a is executed; for sm_80 what differs
+without clusters.
 """
 
 from collections.abc import Callable, Iterator
@@ -71,13 +72,14 @@ def halves(test: Callable[..., None], *arguments: dict[str, Any]) -> list[Any]:
             {"rule": "sampled", "mapped": True, "version": 90},
             {"rule": "hybrid", "mapped": True, "version": 90},
             {"rule": "traversal", "mapped": False, "version": 90},
+            {"rule": "hybrid", "mapped": True, "version": 80},
         ),
         *cases(ops.test_verify_rejection_of_large_trees, {"num_nodes": 150, "traversal": False}),
         *typed(products.test_rope, {}),
         *typed(
             products.test_lm_head_topk,
-            {"vocabulary": 300, "k": 10, "hidden": 72},
-            {"vocabulary": 1000, "k": 64, "hidden": 37},
+            *({"rows": rows, "vocabulary": 300, "k": 10, "hidden": 72} for rows in (1, 10, 20, 60)),
+            {"rows": 20, "vocabulary": 1000, "k": 64, "hidden": 37},
         ),
     ],
 )
@@ -110,16 +112,27 @@ FP8_SIZES = {"hidden": 80, "intermediate": 1040, "head_dim": 16}
                 for shape, contexts, window in windows.CASES
             ),
         ),
-        *typed(products.test_linear, *({**sizes, "version": 90} for sizes in LINEAR)),
+        *typed(products.test_linear, *({**sizes, "version": version} for version in (80, 90) for sizes in LINEAR)),
         *typed(products.test_linear, {"rows": 3, "inner": 7, "outputs": 9, "version": 90}),
         *typed(products.test_fp8_linear, *LINEAR),
         *typed(products.test_every_fp8_number_in_every_place_is_exact, {"inner": 80}, {"inner": 77}),
-        *typed(products.test_draft_layer, *({"sizes": sizes, "version": 90} for sizes in products.SIZES)),
+        *typed(
+            products.test_draft_layer,
+            *({"sizes": sizes, "version": version} for version in (80, 90) for sizes in products.SIZES),
+        ),
         *typed(products.test_draft_qkv_rope, {"inner": 144, "head_dim": 64, "norms": True}),
         *typed(products.test_draft_qkv_rope, {"inner": 37, "head_dim": 10, "norms": False}),
         *typed(products.test_draft_qkv_rope_on_pages, {}),
         *typed(products.test_norms_of_rows_that_registers_do_not_hold, {"size": 8200}),
         *typed(products.test_fp8_draft_head, *({"op": op, "sizes": FP8_SIZES} for op in CALLS)),
+        *halves(
+            products.test_fp8_draft_head,
+            {"op": "lm_head_topk", "sizes": {"hidden": 37}},
+            *(
+                {"op": "lm_head_topk", "sizes": {"hidden": 80, "batch": batch, "rows": rows}}
+                for batch, rows in [(1, 1), (1, 9), (7, 9)]
+            ),
+        ),
         *typed(products.test_decoder_layers, {"model": "norms"}),
     ],
 )

@@ -8,7 +8,8 @@
 namespace eagle::cuda {
 namespace {
 
-struct RowLaw {
+// The tokens of a row that can be drawn.
+struct Candidates {
   float max;
   Keep keep;  // threshold +inf: the row's token is known already
 };
@@ -16,7 +17,7 @@ struct RowLaw {
 // What a block tells the drawing blocks about a row, and they one another: `best` and `finished` change meanwhile.
 struct RowState {
   unsigned long long best;  // highest packed (score, lowest token) so far
-  RowLaw law;
+  Candidates candidates;
   uint32_t finished;  // drawing blocks that are done
 };
 
@@ -86,16 +87,16 @@ constexpr int kDrawGroups = 4;  // of a warp
 
 // The best of four tokens: argmax of (logit - max) / temperature + noise over those kept, ties to the lowest.
 template <class T>
-__device__ unsigned long long draw_four(const T* logits, int64_t first, int64_t size, const RowLaw& law,
+__device__ unsigned long long draw_four(const T* logits, int64_t first, int64_t size, const Candidates& candidates,
                                         float temperature, const NoiseKey& noise, unsigned long long best) {
   const PhiloxBlock<OneLane> bits = noise.bits(first);
 #pragma unroll
   for (int i = 0; i < kNoiseTokens; ++i) {
     const float x = to_float(logits[i]);
     const int64_t token = first + i;
-    const bool kept =
-        token < size && (x > law.keep.threshold || (x == law.keep.threshold && token >= law.keep.first_token));
-    const float score = OneLane::div(OneLane::add(x, -law.max), temperature);
+    const bool kept = token < size && (x > candidates.keep.threshold ||
+                                       (x == candidates.keep.threshold && token >= candidates.keep.first_token));
+    const float score = OneLane::div(OneLane::add(x, -candidates.max), temperature);
     if (!kept || !may_win(score, bits.word[i], packed_score(best))) continue;
     best =
         Max{}(best, static_cast<unsigned long long>(pack(OneLane::add(score, gumbel<OneLane>(bits.word[i])), token)));
@@ -109,8 +110,8 @@ __global__ void __launch_bounds__(kDrawWarps* kWarp)
     draw_tokens(const SampleTokensParams p, const SummaryParams summary, RowState* states) {
   wait_for_earlier_kernels();
   const int64_t r = blockIdx.x, b = r / p.num_nodes, groups = num_groups(p.vocabulary);
-  const RowLaw law = states[r].law;
-  if (law.keep.threshold == INFINITY) return;  // the whole block
+  const Candidates candidates = states[r].candidates;
+  if (candidates.keep.threshold == INFINITY) return;  // the whole block
   const Row<T> row = logits_row<T>(summary, r);
   const float* group_max = summary.group_max + r * groups;
   const float temperature = p.requests.temperature[b];
@@ -125,12 +126,13 @@ __global__ void __launch_bounds__(kDrawWarps* kWarp)
     const int64_t group = first_group + i * kDrawWarps;
     if (group >= groups) break;
     const float largest = group_max[group];
-    if (largest < law.keep.threshold) continue;
-    if (OneLane::div(OneLane::add(largest, -law.max), temperature) + kLargestGumbel < packed_score(best)) continue;
+    if (largest < candidates.keep.threshold) continue;
+    if (OneLane::div(OneLane::add(largest, -candidates.max), temperature) + kLargestGumbel < packed_score(best))
+      continue;
     const int64_t first = group * kGroup + lane_id() * kOctet;
     const Octet<T> octet = load_octet(row, first);
-    best = draw_four(octet.value, first, row.size, law, temperature, noise, best);
-    best = draw_four(octet.value + kNoiseTokens, first + kNoiseTokens, row.size, law, temperature, noise, best);
+    best = draw_four(octet.value, first, row.size, candidates, temperature, noise, best);
+    best = draw_four(octet.value + kNoiseTokens, first + kNoiseTokens, row.size, candidates, temperature, noise, best);
     best = warp_reduce(best, Max{});
   }
 

@@ -15,7 +15,7 @@ from torch import Tensor
 HERE = Path(__file__).parent
 BUILD = HERE.parents[1] / "build" / "ptx_machine"
 # The PTX as text in the object, beside the launch code that nvcc makes of a launch.
-CODE = ["-gencode=arch=compute_90a,code=compute_90a", "--no-compress", "-lineinfo"]
+CODE = [*(f"-gencode=arch=compute_{a},code=compute_{a}" for a in ("80", "90a")), "--no-compress", "-lineinfo"]
 FLAGS = ["-std=c++20", "-O2", "-march=native", "-ffp-contract=off", "-fvisibility=hidden", "-fPIC", "-MMD"]
 
 
