@@ -166,6 +166,11 @@ def test_warpgroups(test, arguments):
     assert emulated.library().warpgroup_products() > before
 
 
+def numbered(*messages: str) -> list[tuple[int, str]]:
+    """In the order in which wrong_kernels.cu names the mistakes; 0 is none."""
+    return list(enumerate(messages, start=1))
+
+
 def reverse_wrongly(mistake: int) -> torch.Tensor:
     numbers, reversed_numbers = torch.arange(64, dtype=torch.int32), torch.zeros(64, dtype=torch.int32)
     emulated.call("reverse_wrongly", numbers, reversed_numbers, mistake)
@@ -181,25 +186,19 @@ def test_kernels_without_a_mistake():
     assert right.all()
 
 
-# In the order of wrong_kernels.cu.
 @pytest.mark.parametrize(
     ("mistake", "message"),
-    list(
-        enumerate(
-            (
-                "global memory that belong to no allocation, at byte 256 of the nearest",
-                "4 bytes at an address that is 2 more than a multiple",
-                "reach beyond the",
-                "nobody has written",
-                "wrote, with no barrier between",
-                "read, with no barrier between|wrote, with no barrier between",
-                "a copy under way has not reached",
-                "wrote, with no barrier between|nobody has written|a copy under way has not reached",
-                "waits for others that never come",
-                "waits for others that never come",
-            ),
-            start=1,
-        )
+    numbered(
+        "global memory that belong to no allocation, at byte 256 of the nearest",
+        "4 bytes at an address that is 2 more than a multiple",
+        "reach beyond the",
+        "nobody has written",
+        "wrote, with no barrier between",
+        "read, with no barrier between|wrote, with no barrier between",
+        "a copy under way has not reached",
+        "wrote, with no barrier between|nobody has written|a copy under way has not reached",
+        "waits for others that never come",
+        "waits for others that never come",
     ),
 )
 def test_mistakes(mistake, message):
@@ -217,20 +216,14 @@ def test_a_workspace_without_a_mistake():
     assert_bitwise(pass_on_wrongly(0), (torch.arange(64, dtype=torch.int32) ^ 1).expand(2, 64))
 
 
-# In the order of wrong_kernels.cu.
 @pytest.mark.parametrize(
     ("mistake", "message"),
-    list(
-        enumerate(
-            (
-                "reads byte 12 of a workspace, which nobody has written",
-                "global memory, which thread .* wrote, with no barrier between|which nobody has written",
-                "reads byte .* of global memory, which a block of another cluster wrote in the same launch",
-                "writes byte .* of global memory, which a block of another cluster wrote in the same launch",
-                "of global memory, which .* wrote",
-            ),
-            start=1,
-        )
+    numbered(
+        "reads byte 12 of a workspace, which nobody has written",
+        "global memory, which thread .* wrote, with no barrier between|which nobody has written",
+        "reads byte .* of global memory, which a block of another cluster wrote in the same launch",
+        "writes byte .* of global memory, which a block of another cluster wrote in the same launch",
+        "of global memory, which .* wrote",
     ),
 )
 def test_mistakes_in_global_memory(mistake, message):

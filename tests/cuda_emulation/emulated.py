@@ -1,6 +1,7 @@
 """The CUDA kernels on the CPU: builds them with the C++ compiler against cuda_runtime.h here, calls them on tensors."""
 
 import ctypes
+import fcntl
 import os
 import subprocess
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -52,14 +53,25 @@ def library() -> ctypes.CDLL:
 def emulation() -> ctypes.CDLL:
     """Compiles what has changed since the last time, into build/cuda_emulation."""
     build = HERE.parents[1] / "build" / "cuda_emulation"
-    compiled, shared = objects([*CSRC.glob("cuda/*.cu"), *HERE.glob("*.cpp")], build), build / "libcuda_emulation.so"
-    newest = max(path.stat().st_mtime for path in compiled)
-    if not shared.exists() or shared.stat().st_mtime < newest:
-        run("-shared", "-o", shared, *compiled)
+    shared = build / "libcuda_emulation.so"
+    with alone_in(build):
+        compiled = objects([*CSRC.glob("cuda/*.cu"), *HERE.glob("*.cpp")], build)
+        newest = max(path.stat().st_mtime for path in compiled)
+        if not shared.exists() or shared.stat().st_mtime < newest:
+            run("-shared", "-o", shared, *compiled)
     return ctypes.CDLL(str(shared))
 
 
 _machines = [Machine(emulation, lambda tensors: None)]
+
+
+@contextmanager
+def alone_in(build: Path) -> Iterator[None]:
+    """Other processes wait meanwhile: they would write the same files."""
+    build.mkdir(parents=True, exist_ok=True)
+    with (build / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def objects(sources: list[Path], build: Path, *flags: str) -> list[Path]:

@@ -8,7 +8,8 @@
 #include <cuda/launch.cuh>
 #include <cuda/reduce.cuh>
 #include <cuda/wgmma.cuh>
-#include <string>
+
+#include "launchers.h"
 
 namespace {
 
@@ -82,42 +83,31 @@ __global__ void multiply_ones(int32_t* out, Mistake mistake) {
   if (mistake != kReadEarly) out[threadIdx.x] = sums[7][3] == 16;
 }
 
-template <class Launch>
-const char* message_of(const Launch& launch) {
-  static std::string message;
-  try {
-    launch();
-    return nullptr;
-  } catch (const std::exception& failure) {
-    return (message = failure.what()).c_str();
-  }
-}
-
 }  // namespace
 
 extern "C" {
 
 const char* reverse_64(const int32_t* in, int32_t* out, int64_t with_barrier) {
-  return message_of([&] { launch(&reverse, dim3(1), dim3(64), nullptr, in, out, with_barrier != 0); });
+  return guarded([&] { launch(&reverse, dim3(1), dim3(64), nullptr, in, out, with_barrier != 0); });
 }
 
 const char* diverge_64(int32_t* out) {
-  return message_of([&] { launch(&diverge, dim3(1), dim3(64), nullptr, out); });
+  return guarded([&] { launch(&diverge, dim3(1), dim3(64), nullptr, out); });
 }
 
 const char* leave_early_64(int32_t* out) {
-  return message_of([&] { launch(&leave_early, dim3(1), dim3(64), nullptr, out); });
+  return guarded([&] { launch(&leave_early, dim3(1), dim3(64), nullptr, out); });
 }
 
 const char* tell_next_block(int32_t* out, int64_t clusters, int64_t mistake) {
-  return message_of([&] {
+  return guarded([&] {
     launch_shaped(&tell_next_block, {dim3(clusters * kClusterBlocks), dim3(64), 0, dim3(kClusterBlocks)}, nullptr, out,
                   static_cast<ClusterMistake>(mistake));
   });
 }
 
 const char* multiply_ones_128(int32_t* out, int64_t mistake) {
-  return message_of(
+  return guarded(
       [&] { launch_shared(&multiply_ones, dim3(1), dim3(128), 2048, nullptr, out, static_cast<Mistake>(mistake)); });
 }
 

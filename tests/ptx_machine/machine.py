@@ -29,22 +29,21 @@ def find_nvcc() -> Path | None:
 @cache
 def library() -> ctypes.CDLL:
     """Compiles what has changed since the last time, into build/ptx_machine."""
-    runtime = HERE / "runtime.cpp"
-    compiled = objects(
-        machine=sorted({*HERE.glob("*.cpp")} - {runtime}),
-        launchers=[runtime, emulated.HERE / "harness.cpp", emulated.HERE / "products.cpp"],
-        kernels=[*emulated.CSRC.glob("cuda/*.cu"), emulated.HERE / "mistakes.cpp", *HERE.glob("*.cu")],
-    )
-    shared = BUILD / "libptx_machine.so"
-    if not shared.exists() or shared.stat().st_mtime < max(path.stat().st_mtime for path in compiled):
-        emulated.run("-shared", "-Wl,-Bsymbolic", "-o", shared, *compiled)
+    runtime, shared = HERE / "runtime.cpp", BUILD / "libptx_machine.so"
+    with emulated.alone_in(BUILD):
+        compiled = objects(
+            machine=sorted({*HERE.glob("*.cpp")} - {runtime}),
+            launchers=[runtime, emulated.HERE / "harness.cpp", emulated.HERE / "products.cpp"],
+            kernels=[*emulated.CSRC.glob("cuda/*.cu"), emulated.HERE / "mistakes.cpp", *HERE.glob("*.cu")],
+        )
+        if not shared.exists() or shared.stat().st_mtime < max(path.stat().st_mtime for path in compiled):
+            emulated.run("-shared", "-Wl,-Bsymbolic", "-o", shared, *compiled)
     return ctypes.CDLL(str(shared))
 
 
 def objects(machine: list[Path], launchers: list[Path], kernels: list[Path]) -> list[Path]:
     """Compiles what has changed since the last time, a file for each source."""
     nvcc = find_nvcc()
-    BUILD.mkdir(parents=True, exist_ok=True)
     host = [os.environ.get("CXX", "c++"), *FLAGS]
     device = [nvcc, *CODE, "-std=c++20", "-MMD", "-Xcompiler=-fPIC", f"-I{emulated.CSRC}"]
     commands = {BUILD / f"{path.stem}.o": [*host, "-c", path] for path in machine}
