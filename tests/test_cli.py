@@ -1,7 +1,10 @@
 """eagle-decoding: every command on tiny models, the drawn tree, converted .gguf files, one-sentence errors."""
 
 import io
+import os
 import re
+import subprocess
+import sys
 from errno import EPIPE
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +29,18 @@ TREE = ("--num-nodes", "8", "--max-depth", "3", "--topk", "3")
 def test_help_lists_the_commands():
     shown = run("--help").out
     assert all(command in shown for command in ("demo", "generate", "chat", "info", "prepare", "capture", "export"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "set_to"), [({}, "3000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "passive"}, "")]
+)
+def test_waiting_threads_give_their_processor_up(asked, set_to):
+    program = "import os, sys, eagle_decoding.cli; print(os.environ.get('GOMP_SPINCOUNT', ''), 'torch' in sys.modules)"
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    }
+    told = subprocess.run([sys.executable, "-c", program], env=environment | asked, capture_output=True, text=True)
+    assert told.stdout == f"{set_to} False\n", told.stderr
 
 
 def test_version():

@@ -1,5 +1,6 @@
 """The command line: eagle-decoding demo, generate, chat, bench, info, numerics, and the training commands."""
 
+import os
 import re
 import sys
 import time
@@ -13,6 +14,11 @@ from eagle_decoding.bench import cli as benchmark
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.numerics import cli as numerics
 from eagle_decoding.train import cli as training
+
+# Read when torch is loaded. Threads that wait for others spin this often before they give their processor up. OpenMP
+# has them spin much longer, and keep the others from running where another program takes a processor too.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 
 
 class OneSentence:
