@@ -89,6 +89,12 @@ def test_a_row_that_sees_nothing_is_zero(backend, device):
         assert not output.isnan().any()
 
 
+def test_rows_that_all_see_nothing_are_zero(backend, device, dtype):
+    query, key, value, context_len, mask, scale = make_case((4, 2, 64, 5), [0, 0], dtype, device)
+    output = eagle_kernels.tree_attention(query, key, value, context_len, mask * 0, scale)
+    assert_bitwise(output, torch.zeros_like(output))
+
+
 def test_rows_past_the_cache_are_not_read(backend, device):
     query, key, value, context_len, mask, scale = make_case((4, 2, 64, 9), [40], torch.float32, device)
     short = [key[:, :, :44], value[:, :, :44]]

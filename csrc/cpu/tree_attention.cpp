@@ -362,7 +362,7 @@ void tree_attention(const TreeAttentionParams& p, ParallelFor parallel_for) {
   }
   const int64_t most = *std::max_element(blocks.begin(), blocks.end());
 
-  const int64_t wave = std::min(most - start, kWave);
+  const int64_t wave = std::clamp<int64_t>(most - start, 1, kWave);  // rows that see nothing are written as well
   const Buffer partials = allocate(wave * rows * s.partial_stride);
   const Buffer merged = allocate(rows * s.partial_stride);
   const int64_t grain = std::max<int64_t>(1, kGrainWork / (2 * kBlock * s.rows * s.dims));
