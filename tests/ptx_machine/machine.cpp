@@ -7,7 +7,7 @@
 
 namespace ptx_machine {
 
-uint64_t lane_instructions = 0, warpgroup_products = 0;
+uint64_t warpgroup_products = 0;
 
 namespace {
 
@@ -68,7 +68,6 @@ Stop Warp::run() {
       const Instruction& i = code[pc];
       Mask lanes = group;
       if (i.guarded) lanes &= i.guard_negated ? ~predicate(i.guard) : predicate(i.guard);
-      lane_instructions += __builtin_popcount(lanes);
       try {
         if (i.flow == Flow::kNext) {
           if (lanes != 0) {

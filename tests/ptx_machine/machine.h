@@ -128,7 +128,7 @@ void each_lane(Mask lanes, const Body& body) {
 // Raises std::runtime_error that names the kernel, the thread and the source where something is wrong.
 void run(const Launch& launch);
 
-// Of all launches so far: executed instructions, times the lanes that executed them; products of warpgroups.
-extern uint64_t lane_instructions, warpgroup_products;
+// Of all launches so far.
+extern uint64_t warpgroup_products;
 
 }  // namespace ptx_machine

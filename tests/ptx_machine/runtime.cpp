@@ -111,7 +111,6 @@ void set_device(int64_t multiprocessors, int64_t major) {
 }
 void set_code_version(int64_t version) { code_version = static_cast<int>(version); }
 int64_t warpgroup_products() { return static_cast<int64_t>(ptx_machine::warpgroup_products); }
-int64_t lane_instructions() { return static_cast<int64_t>(ptx_machine::lane_instructions); }
 void add_memory(const void* address, int64_t bytes) { ptx_machine::add_global(address, bytes, false); }
 void forget_memory() { ptx_machine::forget_globals(); }
 
