@@ -90,22 +90,19 @@ EAGLE_INLINE void multiply_tile(const typename Step::Packed* x, const typename S
 #pragma GCC unroll 4
     for (int t = 0; t < kTileOutputs; ++t)
       acc[r][t] = piece.first ? typename Lanes<Step::kLanes>::Float{} : chains[r].lanes[t];
-  typename Step::Weight w[kTileOutputs];
   int64_t k = 0;
   for (; k + kWidth <= piece.size; k += kWidth, x += kRows * kWidth) {
-#pragma GCC unroll 4
-    for (int t = 0; t < kTileOutputs; ++t) w[t] = Step::load(weight[t] + k);
     fetch.step<kFetched, kWidth * sizeof(Element)>();
-    Step::template accumulate<kRows>(acc, x, w);
+    Step::template accumulate<kRows>(acc, x, weight, k);
   }
   if (k < piece.size) {
-#pragma GCC unroll 4
+    Element rest[kTileOutputs][kWidth] = {};  // nothing past the row is read
+    const Element* rests[kTileOutputs];
     for (int t = 0; t < kTileOutputs; ++t) {
-      Element rest[kWidth] = {};  // nothing past the row is read
-      std::memcpy(rest, weight[t] + k, (piece.size - k) * sizeof rest[0]);
-      w[t] = Step::load(rest);
+      std::memcpy(rest[t], weight[t] + k, (piece.size - k) * sizeof(Element));
+      rests[t] = rest[t];
     }
-    Step::template accumulate<kRows>(acc, x, w);
+    Step::template accumulate<kRows>(acc, x, rests, 0);
   }
   if (piece.last) {
 #pragma GCC unroll 6

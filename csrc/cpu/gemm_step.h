@@ -82,7 +82,6 @@ struct FusedStep {
   using ForFp8 = FusedStep<kLanes, float8>;
   using Element = T;
   using Packed = float;
-  using Weight = Pair<kLanes>;
 
   // An input row as the lanes of a weight want it, of its own type or of fp8: a step's elements every `stride`.
   template <class In>
@@ -95,21 +94,32 @@ struct FusedStep {
     }
   }
 
-  static EAGLE_INLINE Weight load(const T* p) { return load_pair<kLanes>(p); }
-
   template <int kRows>
-  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, const Weight* weight) {
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, const T* const* weight,
+                                      int64_t k) {
+    accumulate_half<kRows, 0>(acc, x, weight, k);
+#ifdef __x86_64__
+    if constexpr (kRows == kMaxRows) asm("" : "+r"(k));  // nor are there registers to keep the weights in
+#endif
+    accumulate_half<kRows, 1>(acc, x, weight, k);
+  }
+
+  // A full tile takes every register: its accumulators, a value of each input row and one weight.
+  template <int kRows, int kHalf>
+  static EAGLE_INLINE void accumulate_half(Accumulators<kLanes, kRows>& acc, const float* x, const T* const* weight,
+                                           int64_t k) {
+    using Float = typename Lanes<kLanes>::Float;
+    Float value[kRows];
 #pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) {
-      const auto value = read<typename Lanes<kLanes>::Float>(x + r * kWidth);
+    for (int r = 0; r < kRows; ++r) value[r] = read<Float>(x + r * kWidth + kHalf * kLanes);
 #pragma GCC unroll 4
-      for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] += value * weight[t].first;
-    }
+    for (int t = 0; t < Product::kTileOutputs; ++t) {
+      const auto pair = load_pair<kLanes>(weight[t] + k);
+      Float w = kHalf == 0 ? pair.first : pair.second;
+      if constexpr (std::is_same_v<T, bfloat16> && kHalf == 1 && kRows == kMaxRows)
+        w = (Float)upper_halves<kLanes>(read<typename Lanes<kLanes>::Word>(weight[t] + k));
 #pragma GCC unroll 6
-    for (int r = 0; r < kRows; ++r) {
-      const auto value = read<typename Lanes<kLanes>::Float>(x + r * kWidth + kLanes);
-#pragma GCC unroll 4
-      for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] += value * weight[t].second;
+      for (int r = 0; r < kRows; ++r) acc[r][t] = multiply_add<kLanes>(acc[r][t], value[r], w);
     }
   }
 };
@@ -122,26 +132,28 @@ struct DotStep {
   using ForFp8 = Fp8DotStep;
   using Element = bfloat16;
   using Packed = bfloat16;
-  using Weight = Lanes<kLanes>::Word;
+  using Word = Lanes<kLanes>::Word;
 
   static EAGLE_INLINE void pack(const bfloat16* row, int64_t inner, bfloat16* out, int64_t stride) {
     int64_t k = 0;
-    for (; k + kWidth <= inner; k += kWidth, out += stride) write(out, read<Weight>(row + k));
+    for (; k + kWidth <= inner; k += kWidth, out += stride) write(out, read<Word>(row + k));
     if (k == inner) return;
     bfloat16 rest[kWidth] = {};
     std::memcpy(rest, row + k, (inner - k) * sizeof *row);
-    write(out, read<Weight>(rest));
+    write(out, read<Word>(rest));
   }
 
-  static EAGLE_INLINE Weight load(const bfloat16* p) { return read<Weight>(p); }
-
   template <int kRows>
-  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, const Weight* weight) {
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x,
+                                      const bfloat16* const* weight, int64_t k) {
+    Word w[Product::kTileOutputs];
+#pragma GCC unroll 4
+    for (int t = 0; t < Product::kTileOutputs; ++t) w[t] = read<Word>(weight[t] + k);
 #pragma GCC unroll 6
     for (int r = 0; r < kRows; ++r) {
-      const auto pairs = read<Weight>(x + r * kWidth);
+      const auto pairs = read<Word>(x + r * kWidth);
 #pragma GCC unroll 4
-      for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, weight[t]);
+      for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, w[t]);
     }
   }
 };
@@ -193,14 +205,18 @@ struct Fp8DotStep {
   }
 
   template <int kRows>
-  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, const Weight* weight) {
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x,
+                                      const float8* const* weight, int64_t k) {
+    Weight w[Product::kTileOutputs];
+#pragma GCC unroll 4
+    for (int t = 0; t < Product::kTileOutputs; ++t) w[t] = load(weight[t] + k);
 #pragma GCC unroll 2
     for (int h = 0; h < 2; ++h)
 #pragma GCC unroll 4
       for (int r = 0; r < kRows; ++r) {
         const auto pairs = read<Word>(x + r * kWidth + h * 32);
 #pragma GCC unroll 4
-        for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, weight[t].half[h]);
+        for (int t = 0; t < Product::kTileOutputs; ++t) acc[r][t] = add_dots(acc[r][t], pairs, w[t].half[h]);
       }
   }
 };

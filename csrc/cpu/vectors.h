@@ -43,6 +43,32 @@ EAGLE_INLINE Float broadcast(float x, std::integer_sequence<int, i...>) {
   return __builtin_shufflevector(first, first, (i * 0)...);
 }
 
+// sum + a * b, in sum's register: of the forms of the instruction, GCC picks some that move sums to and fro.
+template <int kLanes, class Float = typename Lanes<kLanes>::Float>
+EAGLE_INLINE Float multiply_add(Float sum, Float a, Float b) {
+#ifdef __x86_64__
+  if constexpr (kLanes > 4) {
+    asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+    return sum;
+  }
+#endif
+  return sum + a * b;
+}
+
+// The upper halves of words, by a mask in memory: for where every register is taken.
+template <int kLanes, class Word = typename Lanes<kLanes>::Word>
+EAGLE_INLINE Word upper_halves(Word words) {
+  alignas(64) static constexpr uint32_t kMask[] = {~0xffffu, ~0xffffu, ~0xffffu, ~0xffffu,
+                                                   ~0xffffu, ~0xffffu, ~0xffffu, ~0xffffu};
+#ifdef __x86_64__
+  if constexpr (kLanes == 8) {
+    asm("vpand %1, %0, %0" : "+x"(words) : "m"(kMask));
+    return words;
+  }
+#endif
+  return words & kMask[0];
+}
+
 // sum + a . b for the pairs of bfloat16 in each lane; subnormal numbers count as zero. Only with AVX-512 BF16.
 template <class V>
 EAGLE_INLINE Lanes<16>::Float add_dots(Lanes<16>::Float sum, V a, V b) {
