@@ -1,7 +1,7 @@
 // Shapes of a vector kernel: from a runtime element type to a template parameter, and over a row by sixteens.
 #pragma once
 #include "common/dtype.h"
-#include "cpu/simd.h"
+#include "cpu/floats.h"
 
 // A lambda that is compiled into the EAGLE_MULTIVERSION function around it.
 #define EAGLE_INLINE_LAMBDA __attribute__((always_inline))

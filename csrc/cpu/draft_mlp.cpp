@@ -16,19 +16,22 @@ struct Target {
   int64_t intermediate, first_row, rows, begin, end;
 };
 
-template <class T>
+template <int L, class T>
 EAGLE_INLINE void gate_block(const ProductBlock& gate, const ProductBlock& up, const Target& to) {
   for (int64_t r = 0; r < to.rows; ++r) {
     T* out = static_cast<T*>(to.activation) + (to.first_row + r) * to.intermediate + to.begin;
     for_each_sixteen(to.end - to.begin, [&](int64_t o, int64_t count) EAGLE_INLINE_LAMBDA {
-      store_first(out + o, silu(load(gate.row(r) + o)) * load(up.row(r) + o), count);
+      store_first(out + o, silu(load<L>(gate.row(r) + o)) * load<L>(up.row(r) + o), count);
     });
   }
 }
 
-EAGLE_MULTIVERSION void activate(DType dtype, const ProductBlock& gate, const ProductBlock& up, const Target& to) {
-  by_dtype(dtype, [&](auto element) EAGLE_INLINE_LAMBDA { gate_block<decltype(element)>(gate, up, to); });
+template <int L>
+EAGLE_INLINE void activate_at(DType dtype, const ProductBlock& gate, const ProductBlock& up, const Target& to) {
+  by_dtype(dtype, [&](auto element) EAGLE_INLINE_LAMBDA { gate_block<L, decltype(element)>(gate, up, to); });
 }
+EAGLE_AT_EACH_LEVEL(activate, (DType dtype, const ProductBlock& gate, const ProductBlock& up, const Target& to),
+                    (dtype, gate, up, to))
 
 }  // namespace
 

@@ -28,34 +28,35 @@ char* destination(const DraftQkvRopeParams& p, int64_t head, int64_t row) {
 }
 
 // Elements of the first half of a head, and their partners in the second half.
+template <int L>
 struct Pairs {
-  vfloat first, second;
+  Floats<L> first, second;
 };
 
 // `count` pairs of a row from the i-th on, before they are normed; the others are zero.
-template <class T>
-EAGLE_INLINE Pairs projected(const DraftQkvRopeParams& p, const Head& head, int64_t r, int64_t i, int64_t count) {
+template <int L, class T>
+EAGLE_INLINE Pairs<L> projected(const DraftQkvRopeParams& p, const Head& head, int64_t r, int64_t i, int64_t count) {
   const int64_t block = i / Product::kMaxBlock, at = i % Product::kMaxBlock, half = p.head_dim / 2;
-  Pairs x{load_first(head.first[block].row(r) + at, count), load_first(head.second[block].row(r) + at, count)};
+  Pairs<L> x{load_first<L>(head.first[block].row(r) + at, count), load_first<L>(head.second[block].row(r) + at, count)};
   if (p.qkv_bias) {
     const T* bias = static_cast<const T*>(p.qkv_bias) + head.index * p.head_dim + i;
-    x.first += load_first(bias, count);
-    x.second += load_first(bias + half, count);
+    x.first = x.first + load_first<L>(bias, count);
+    x.second = x.second + load_first<L>(bias + half, count);
   }
   return x;
 }
 
-template <class T>
+template <int L, class T>
 EAGLE_INLINE float inverse_rms(const DraftQkvRopeParams& p, const Head& head, int64_t r) {
-  vfloat squares = {};
+  Floats<L> squares = {};
   for_each_sixteen(p.head_dim / 2, [&](int64_t i, int64_t count) EAGLE_INLINE_LAMBDA {
-    const Pairs x = projected<T>(p, head, r, i, count);
-    squares += x.first * x.first + x.second * x.second;
+    const Pairs x = projected<L, T>(p, head, r, i, count);
+    squares = squares + (x.first * x.first + x.second * x.second);
   });
   return 1 / std::sqrt(sum(squares) / static_cast<float>(p.head_dim) + p.norm_eps);
 }
 
-template <class T>
+template <int L, class T>
 EAGLE_INLINE void store_rows(const DraftQkvRopeParams& p, const Head& head) {
   const int64_t half = p.head_dim / 2;
   const bool is_query = head.index < p.num_heads, is_value = head.index >= p.num_heads + p.num_kv_heads;
@@ -66,15 +67,15 @@ EAGLE_INLINE void store_rows(const DraftQkvRopeParams& p, const Head& head) {
     const int64_t position = p.position_ids[head.first_row + r];
     const float* cos = p.rope_cos + position * half;
     const float* sin = p.rope_sin + position * half;
-    const float factor = norm ? inverse_rms<T>(p, head, r) : 1;
+    const float factor = norm ? inverse_rms<L, T>(p, head, r) : 1;
     for_each_sixteen(half, [&](int64_t i, int64_t count) EAGLE_INLINE_LAMBDA {
-      auto [first, second] = projected<T>(p, head, r, i, count);
+      auto [first, second] = projected<L, T>(p, head, r, i, count);
       if (norm) {
-        first *= factor * load_first(norm + i, count);
-        second *= factor * load_first(norm + half + i, count);
+        first = first * (splat<L>(factor) * load_first<L>(norm + i, count));
+        second = second * (splat<L>(factor) * load_first<L>(norm + half + i, count));
       }
       if (!is_value) {
-        const vfloat c = load_first(cos + i, count), s = load_first(sin + i, count), before = first;
+        const Floats<L> c = load_first<L>(cos + i, count), s = load_first<L>(sin + i, count), before = first;
         first = first * c - second * s;
         second = second * c + before * s;
       }
@@ -84,9 +85,11 @@ EAGLE_INLINE void store_rows(const DraftQkvRopeParams& p, const Head& head) {
   }
 }
 
-EAGLE_MULTIVERSION void store(const DraftQkvRopeParams& p, const Head& head) {
-  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { store_rows<decltype(element)>(p, head); });
+template <int L>
+EAGLE_INLINE void store_at(const DraftQkvRopeParams& p, const Head& head) {
+  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { store_rows<L, decltype(element)>(p, head); });
 }
+EAGLE_AT_EACH_LEVEL(store, (const DraftQkvRopeParams& p, const Head& head), (p, head))
 
 }  // namespace
 

@@ -11,7 +11,7 @@ struct Target {
   int64_t first_row, rows, begin, end;
 };
 
-template <class T>
+template <int L, class T>
 EAGLE_INLINE void store_block(const LinearParams& p, const ProductBlock& block, const Target& to) {
   float bias[Product::kMaxBlock] = {};
   for (int64_t o = 0; p.bias && o < to.end - to.begin; ++o)
@@ -19,14 +19,16 @@ EAGLE_INLINE void store_block(const LinearParams& p, const ProductBlock& block, 
   for (int64_t r = 0; r < to.rows; ++r) {
     T* out = static_cast<T*>(p.output) + (to.first_row + r) * p.outputs + to.begin;
     for_each_sixteen(to.end - to.begin, [&](int64_t o, int64_t count) EAGLE_INLINE_LAMBDA {
-      store_first(out + o, load(block.row(r) + o) + load(bias + o), count);
+      store_first(out + o, load<L>(block.row(r) + o) + load<L>(bias + o), count);
     });
   }
 }
 
-EAGLE_MULTIVERSION void store(const LinearParams& p, const ProductBlock& block, const Target& to) {
-  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { store_block<decltype(element)>(p, block, to); });
+template <int L>
+EAGLE_INLINE void store_at(const LinearParams& p, const ProductBlock& block, const Target& to) {
+  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { store_block<L, decltype(element)>(p, block, to); });
 }
+EAGLE_AT_EACH_LEVEL(store, (const LinearParams& p, const ProductBlock& block, const Target& to), (p, block, to))
 
 }  // namespace
 

@@ -15,14 +15,17 @@ namespace {
 constexpr int64_t kChunk = 2048;  // tokens; not the threads' ranges, so that results do not depend on their number
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-EAGLE_MULTIVERSION void add_block(RunningTopk* rows, ProductBlock& block, int64_t num_rows, int64_t begin,
-                                  int64_t end) {
+template <int L>
+EAGLE_INLINE void add_block_at(RunningTopk* rows, ProductBlock& block, int64_t num_rows, int64_t begin, int64_t end) {
   for (int64_t r = 0; r < num_rows; ++r) {
     float* logits = block.values + r * Product::kMaxBlock;
     std::fill(logits + (end - begin), logits + Product::kMaxBlock, -kInfinity);
-    rows[r].add_block<Product::kMaxBlock / kLanes>(logits, static_cast<int32_t>(begin));
+    rows[r].add_block<L, Product::kMaxBlock / kLanes>(logits, static_cast<int32_t>(begin));
   }
 }
+EAGLE_AT_EACH_LEVEL(add_block,
+                    (RunningTopk * rows, ProductBlock& block, int64_t num_rows, int64_t begin, int64_t end),
+                    (rows, block, num_rows, begin, end))
 
 void write_row(const LmHeadTopkParams& p, const RunningTopk& row, int64_t r) {
   float* logprobs = p.logprobs + r * p.k;

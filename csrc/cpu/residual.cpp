@@ -11,20 +11,22 @@ struct Target {
   int64_t first_row, rows, begin, end;
 };
 
-template <class T>
+template <int L, class T>
 EAGLE_INLINE void add_block(const ResidualProjection& p, const ProductBlock& block, const Target& to) {
   for (int64_t r = 0; r < to.rows; ++r) {
     const T* residual = reinterpret_cast<const T*>(p.residual[to.first_row + r]) + to.begin;
     T* out = static_cast<T*>(p.output) + (to.first_row + r) * p.size + to.begin;
     for_each_sixteen(to.end - to.begin, [&](int64_t o, int64_t count) EAGLE_INLINE_LAMBDA {
-      store_first(out + o, load(block.row(r) + o) + load_first(residual + o, count), count);
+      store_first(out + o, load<L>(block.row(r) + o) + load_first<L>(residual + o, count), count);
     });
   }
 }
 
-EAGLE_MULTIVERSION void add(const ResidualProjection& p, const ProductBlock& block, const Target& to) {
-  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { add_block<decltype(element)>(p, block, to); });
+template <int L>
+EAGLE_INLINE void add_at(const ResidualProjection& p, const ProductBlock& block, const Target& to) {
+  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { add_block<L, decltype(element)>(p, block, to); });
 }
+EAGLE_AT_EACH_LEVEL(add, (const ResidualProjection& p, const ProductBlock& block, const Target& to), (p, block, to))
 
 }  // namespace
 

@@ -24,12 +24,12 @@ struct RunningTopk {
   bool valid() const { return std::isfinite(max) && !std::isnan(total); }
 
   // sixteen logits a vector, -inf behind the last
-  template <int kVectors>
+  template <int L, int kVectors>
   EAGLE_INLINE void add_block(const float* logits, int32_t first_token) {
-    vfloat largest = load(logits);
+    Floats<L> largest = load<L>(logits);
     for (int i = 1; i < kVectors; ++i) {
-      const vfloat v = load(logits + i * kLanes);
-      largest = v > largest ? v : largest;
+      const Floats<L> v = load<L>(logits + i * kLanes);
+      largest = where_less(largest, v, v, largest);
     }
     float lanes[kLanes];
     store(lanes, largest);
@@ -37,9 +37,9 @@ struct RunningTopk {
     for (int i = 1; i < kLanes; ++i) block_max = lanes[i] > block_max ? lanes[i] : block_max;
 
     raise_max(block_max);
-    const vfloat base = splat(std::isinf(max) && max < 0 ? 0.0f : max);
-    vfloat sums = {};
-    for (int i = 0; i < kVectors; ++i) sums += bounded_exp(load(logits + i * kLanes) - base);
+    const Floats<L> base = splat<L>(std::isinf(max) && max < 0 ? 0.0f : max);
+    Floats<L> sums = {};
+    for (int i = 0; i < kVectors; ++i) sums = sums + bounded_exp(load<L>(logits + i * kLanes) - base);
     total += sum(sums);
     if (count < k || block_max > best[k - 1].logit)
       for (int i = 0; i < kVectors * kLanes; ++i) offer({logits[i], first_token + i});

@@ -9,21 +9,23 @@ namespace {
 
 constexpr int64_t kElementsPerThread = 1 << 15;
 
-template <class T>
+template <int L, class T>
 EAGLE_INLINE void gate_rows(const SiluMulParams& p, int64_t begin, int64_t end) {
   for (int64_t r = begin; r < end; ++r) {
     const T* gate = reinterpret_cast<const T*>(p.gate[r]);
     const T* up = reinterpret_cast<const T*>(p.up[r]);
     T* out = static_cast<T*>(p.output) + r * p.size;
     for_each_sixteen(p.size, [&](int64_t i, int64_t count) EAGLE_INLINE_LAMBDA {
-      store_first(out + i, rounded<T>(silu(load_first(gate + i, count))) * load_first(up + i, count), count);
+      store_first(out + i, rounded<T>(silu(load_first<L>(gate + i, count))) * load_first<L>(up + i, count), count);
     });
   }
 }
 
-EAGLE_MULTIVERSION void gate_any(const SiluMulParams& p, int64_t begin, int64_t end) {
-  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { gate_rows<decltype(element)>(p, begin, end); });
+template <int L>
+EAGLE_INLINE void gate_any_at(const SiluMulParams& p, int64_t begin, int64_t end) {
+  by_dtype(p.dtype, [&](auto element) EAGLE_INLINE_LAMBDA { gate_rows<L, decltype(element)>(p, begin, end); });
 }
+EAGLE_AT_EACH_LEVEL(gate_any, (const SiluMulParams& p, int64_t begin, int64_t end), (p, begin, end))
 
 }  // namespace
 

@@ -96,26 +96,32 @@ EAGLE_INLINE vfloat load(const float16* p) {
 
 EAGLE_INLINE void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
 // Bits of float32 numbers whose upper halves are those of bfloat16, rounded as from_float rounds.
-EAGLE_INLINE vuint bfloat16_above(vfloat v) {
-  const vuint bits = __builtin_bit_cast(vuint, v);
+template <class Word, class Float>
+EAGLE_INLINE Word bfloat16_above(Float v) {
+  const Word bits = __builtin_bit_cast(Word, v);
   return v != v ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1);
 }
 EAGLE_INLINE void store(bfloat16* p, vfloat v) {
   typedef uint16_t halves __attribute__((vector_size(64)));
-  const halves h = __builtin_bit_cast(halves, bfloat16_above(v));
+  const halves h = __builtin_bit_cast(halves, bfloat16_above<vuint>(v));
   const vshort upper = __builtin_shufflevector(h, h, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
   std::memcpy(p, &upper, sizeof upper);
 }
-EAGLE_INLINE void store(float16* p, vfloat v) {  // rounds as from_float
-  const vuint bits = __builtin_bit_cast(vuint, v);
-  const vuint magnitude = bits & 0x7fffffff;
-  const vuint normal = (magnitude - ((127 - 15) << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
-  const vuint half_bits = vuint{} + (126 << 23);  // adding 1/2 leaves a subnormal's bits at the bottom, rounded
-  const vuint subnormal = __builtin_bit_cast(vuint, __builtin_bit_cast(vfloat, magnitude) + splat(0.5f)) - half_bits;
-  vuint result = magnitude < (127 - 14) << 23 ? subnormal : normal;
-  result = magnitude > 0x477fefff ? vuint{} + 0x7c00 : result;  // 65520 and above round to infinity
-  result = magnitude > 0x7f800000 ? vuint{} + 0x7e00 : result;
-  const vshort half = __builtin_convertvector(result | (bits >> 16 & 0x8000), vshort);
+// float32 numbers to the bits of float16 ones, one a lane, rounded as from_float rounds.
+template <class Word, class Float>
+EAGLE_INLINE Word float_to_half_bits(Float v) {
+  const Word bits = __builtin_bit_cast(Word, v);
+  const Word magnitude = bits & 0x7fffffff;
+  const Word normal = (magnitude - ((127 - 15) << 23) + 0xfff + ((magnitude >> 13) & 1)) >> 13;
+  const Word one_half = Word{} + (126 << 23);  // adding 1/2 leaves a subnormal's bits at the bottom, rounded
+  const Word subnormal = (Word)((Float)magnitude + (Float)one_half) - one_half;
+  Word result = magnitude < (127 - 14) << 23 ? subnormal : normal;
+  result = magnitude > 0x477fefff ? Word{} + 0x7c00 : result;  // 65520 and above round to infinity
+  result = magnitude > 0x7f800000 ? Word{} + 0x7e00 : result;
+  return result | (bits >> 16 & 0x8000);
+}
+EAGLE_INLINE void store(float16* p, vfloat v) {
+  const vshort half = __builtin_convertvector(float_to_half_bits<vuint>(v), vshort);
   std::memcpy(p, &half, sizeof half);
 }
 
@@ -142,7 +148,7 @@ EAGLE_INLINE vfloat rounded(vfloat v) {
 }
 template <>
 EAGLE_INLINE vfloat rounded<bfloat16>(vfloat v) {
-  return __builtin_bit_cast(vfloat, bfloat16_above(v) & 0xffff0000u);
+  return __builtin_bit_cast(vfloat, bfloat16_above<vuint>(v) & 0xffff0000u);
 }
 template <>
 EAGLE_INLINE vfloat rounded<float>(vfloat v) {
@@ -150,12 +156,15 @@ EAGLE_INLINE vfloat rounded<float>(vfloat v) {
 }
 
 // Sum of the lanes in a fixed order (pairwise), so that results do not depend on the instruction set's width.
-EAGLE_INLINE float sum(vfloat v) {
-  float lane[kLanes];
-  store(lane, v);
+EAGLE_INLINE float sum_of_lanes(float* lane) {
   for (int width = kLanes / 2; width > 0; width /= 2)
     for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
   return lane[0];
+}
+EAGLE_INLINE float sum(vfloat v) {
+  float lane[kLanes];
+  store(lane, v);
+  return sum_of_lanes(lane);
 }
 
 }  // namespace eagle::cpu

@@ -220,12 +220,12 @@ EAGLE_INLINE int64_t pick_ancestors(const Block& block, int64_t row, int32_t* co
 }
 
 // output += sum of weights[i] * values[columns[i]], continuing the chains that value_tile began.
-template <class T>
+template <int L, class T>
 EAGLE_INLINE void add_ancestors(const float* weights, const int32_t* columns, int64_t count, const T* const* values,
                                 int64_t dims, float* output) {
   for (int64_t c = 0; c < dims; c += kLanes) {
-    vfloat acc = load(output + c);
-    for (int64_t i = 0; i < count; ++i) acc += splat(weights[i]) * load(values[columns[i]] + c);
+    Floats<L> acc = load<L>(output + c);
+    for (int64_t i = 0; i < count; ++i) acc = splat<L>(weights[i]) * load<L>(values[columns[i]] + c) + acc;
     store(output + c, acc);
   }
 }
@@ -257,7 +257,7 @@ EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
     const int64_t picked = pick_ancestors(block, r / s.group, columns);
     for (int64_t i = 0; i < picked; ++i) scores[block.prefix + i] = scratch.tree_scores[r * kBlock + columns[i]];
     float* state = block.partial + r * s.partial_stride + s.dims;
-    state[1] = softmax_block(scores, block.prefix + picked, state);
+    state[1] = softmax_block<Step::kLanes>(scores, block.prefix + picked, state);
   }
 
   value_rows<Step::kLanes>(scratch.scores.get(), kBlock, s.rows, values.at, s.dims, block.prefix, block.partial,
@@ -265,7 +265,7 @@ EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
   if (tree_end == 0) return;
   for (int64_t r = 0; r < s.rows; ++r) {
     const int64_t picked = pick_ancestors(block, r / s.group, columns);
-    add_ancestors(scratch.scores.get() + r * kBlock + block.prefix, columns, picked, values.at + kBlock, s.dims,
+    add_ancestors<Step::kLanes>(scratch.scores.get() + r * kBlock + block.prefix, columns, picked, values.at + kBlock, s.dims,
                   block.partial + r * s.partial_stride);
   }
 }
@@ -315,13 +315,15 @@ void clear_row(float* row, int64_t dims) {
 }
 
 // Merges the next block of a row into what came before: both are rescaled to the common maximum.
-EAGLE_MULTIVERSION void merge_block(const float* next, float* sofar, int64_t dims) {
+template <int L>
+EAGLE_INLINE void merge_block_at(const float* next, float* sofar, int64_t dims) {
   const float maximum = std::max(sofar[dims], next[dims]);
-  const vfloat keep = exp2(splat(sofar[dims] - maximum)), add = exp2(splat(next[dims] - maximum));
-  for (int64_t c = 0; c < dims; c += kLanes) store(sofar + c, load(sofar + c) * keep + load(next + c) * add);
+  const Floats<L> keep = exp2(splat<L>(sofar[dims] - maximum)), add = exp2(splat<L>(next[dims] - maximum));
+  for (int64_t c = 0; c < dims; c += kLanes) store(sofar + c, load<L>(sofar + c) * keep + load<L>(next + c) * add);
   sofar[dims] = maximum;
-  sofar[dims + 1] = sofar[dims + 1] * keep[0] + next[dims + 1] * add[0];
+  sofar[dims + 1] = sofar[dims + 1] * keep.part[0][0] + next[dims + 1] * add.part[0][0];
 }
+EAGLE_AT_EACH_LEVEL(merge_block, (const float* next, float* sofar, int64_t dims), (next, sofar, dims))
 
 // output = weighted values / sum of weights, that of the head's sink among them; zeros for a row that saw nothing.
 // at: the row in the output [batch, num_rows, num_heads]

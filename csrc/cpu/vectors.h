@@ -12,6 +12,7 @@ template <int kLanes>
 struct Lanes {
   typedef float Float __attribute__((vector_size(4 * kLanes)));
   typedef uint32_t Word __attribute__((vector_size(4 * kLanes)));
+  typedef int32_t Integer __attribute__((vector_size(4 * kLanes)));
   typedef uint16_t Short __attribute__((vector_size(2 * kLanes)));
   typedef int16_t SignedShort __attribute__((vector_size(2 * kLanes)));
 };
