@@ -12,7 +12,7 @@
 namespace eagle::cpu {
 
 template <int kLanes>
-constexpr int kTileRows = kLanes == 16 ? 8 : 4;  // 16 accumulators of 32 registers, or 8 of 16
+constexpr int kTileRows = kLanes == 16 ? 8 : kLanes == 8 ? 6 : 4;  // 16 accumulators of 32 registers, 12 or 8 of 16
 template <int kLanes>
 constexpr int64_t kTileColumns = 2 * kLanes;
 
@@ -34,7 +34,9 @@ struct FusedScores {
     if constexpr (std::is_same_v<T, float16>)
       return halves_to_floats<kLanes>(__builtin_convertvector(word >> 16 * i & 0xffff, typename Lanes<kLanes>::Short));
   }
-  static EAGLE_INLINE Float add_product(Float sum, Float query, Float key) { return sum + query * key; }
+  static EAGLE_INLINE Float add_product(Float sum, Float query, Float key) {
+    return multiply_add<kLanes>(sum, query, key);
+  }
 };
 
 // By AVX-512's dot products of pairs of bfloat16: half the instructions, and nothing is converted.
@@ -104,8 +106,8 @@ EAGLE_INLINE void value_tile(const float* weights, int64_t weight_stride, const 
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const auto w = broadcast<typename Lanes<kLanes>::Float>(weights[r * weight_stride + j], kEachLane<kLanes>);
-      acc[r].first += w * value.first;
-      acc[r].second += w * value.second;
+      acc[r].first = multiply_add<kLanes>(acc[r].first, w, value.first);
+      acc[r].second = multiply_add<kLanes>(acc[r].second, w, value.second);
     }
   }
 #pragma GCC unroll 8
