@@ -1,6 +1,7 @@
 // Every op of the package, its schema on one line. Python sees torch.ops.eagle_kernels.*
 #include <pybind11/pybind11.h>
 
+#include "cpu/level.h"
 #include "ops/ops.h"
 
 // clang-format off: one op a line
@@ -84,6 +85,7 @@ STABLE_TORCH_LIBRARY_IMPL(eagle_kernels, CUDA, m) {
 #endif
 
 PYBIND11_MODULE(_C, m) {
+  m.attr("cpu_level") = eagle::cpu::level_name();
 #ifdef EAGLE_WITH_CUDA
   m.attr("with_cuda") = true;
 #else

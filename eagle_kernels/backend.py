@@ -100,12 +100,17 @@ def _check_triton(op: str, device_type: str) -> None:
 
 
 def info() -> dict[str, Any]:
-    """Says what was built and what can run here: CUDA kernels, GPU, torch and Triton versions."""
+    """Says what was built and what can run here: CPU and CUDA kernels, GPU, torch and Triton versions.
+
+    cpu_kernels: which of the kernels compiled for x86-64 run on this processor: "avx512_bf16", "avx512", "avx2" or
+                 "baseline", the last one elsewhere too
+    """
     try:
         triton_version = importlib.import_module("triton").__version__
     except ImportError:
         triton_version = None
     return {
+        "cpu_kernels": _C.cpu_level,
         "cuda_kernels": bool(_C.with_cuda),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
         "torch": torch.__version__,

@@ -1,37 +1,17 @@
-// Sixteen floats in as many vectors as an instruction set needs for them, and kernels compiled for each of these sets.
+// Sixteen floats in as many vectors as an instruction set needs for them.
 //
 // GCC takes vectors that are wider than the processor's apart, for shuffles, comparisons and conversions element by
-// element. So a kernel that has to be fast without AVX-512 too is a template of the lanes of a vector.
+// element. So a kernel that has to be fast without AVX-512 too is a template of L, the lanes of a vector.
 #pragma once
+#include "cpu/level.h"
 #include "cpu/vectors.h"
-
-// Defines `name`, which runs name##_at<lanes>, compiled for the instruction set of the processor. That template and
-// what it calls are EAGLE_INLINE. parameters, arguments: in parentheses.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define EAGLE_AT_EACH_LEVEL(name, parameters, arguments)                                            \
-  void name##_baseline parameters { name##_at<4> arguments; }                                       \
-  __attribute__((target("arch=x86-64-v3"))) void name##_avx2 parameters { name##_at<8> arguments; } \
-  __attribute__((target("arch=x86-64-v4"))) void name##_avx512 parameters {                         \
-    name##_at<16> arguments;                                                                        \
-  }                                                                                                 \
-  void name parameters {                                                                            \
-    static const auto best = __builtin_cpu_supports("x86-64-v4")   ? name##_avx512                  \
-                             : __builtin_cpu_supports("x86-64-v3") ? name##_avx2                    \
-                                                                   : name##_baseline;               \
-    best arguments;                                                                                 \
-  }
-#else
-#define EAGLE_AT_EACH_LEVEL(name, parameters, arguments) \
-  void name parameters { name##_at<4> arguments; }
-#endif
 
 namespace eagle::cpu {
 
-// kVectorLanes: of the instruction set's vectors
-template <int kVectorLanes>
+template <int L>
 struct Floats {
-  static constexpr int kParts = kLanes / kVectorLanes;
-  using Part = typename Lanes<kVectorLanes>::Float;
+  static constexpr int kParts = kLanes / L;
+  using Part = typename Lanes<L>::Float;
   Part part[kParts];
 };
 

@@ -5,6 +5,7 @@
 #include <cstdlib>
 
 #include "cpu/gemm_block.h"
+#include "cpu/level.h"
 
 namespace eagle::cpu {
 namespace {
@@ -80,17 +81,14 @@ using Avx512 = FusedStep<16, bfloat16>;
   constexpr Kernels name##_kernels{pack_##name, multiply_##name};
 
 EAGLE_KERNELS(baseline, Baseline, )
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#ifdef EAGLE_X86_LEVELS
 EAGLE_KERNELS(avx2, Avx2, __attribute__((target("arch=x86-64-v3"))))
 EAGLE_KERNELS(avx512, Avx512, __attribute__((target("arch=x86-64-v4"))))
 EAGLE_KERNELS(avx512_bf16, DotStep, __attribute__((target("arch=x86-64-v4,avx512bf16,avx512vbmi"))))
 
 const Kernels& kernels() {
-  const bool dots = __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512vbmi");
-  static const Kernels& best = dots                                  ? avx512_bf16_kernels
-                               : __builtin_cpu_supports("x86-64-v4") ? avx512_kernels
-                               : __builtin_cpu_supports("x86-64-v3") ? avx2_kernels
-                                                                     : baseline_kernels;
+  static const Kernels& best =
+      *at_level(&baseline_kernels, &avx2_kernels, &avx512_kernels, &avx512_bf16_kernels);
   return best;
 }
 #else

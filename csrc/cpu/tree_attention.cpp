@@ -292,16 +292,13 @@ using Baseline = FusedScores<4, bfloat16>;
 using Avx2 = FusedScores<8, bfloat16>;
 using Avx512 = FusedScores<16, bfloat16>;
 EAGLE_ATTEND(attend_baseline, Baseline, )
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#ifdef EAGLE_X86_LEVELS
 EAGLE_ATTEND(attend_avx2, Avx2, __attribute__((target("arch=x86-64-v3"))))
 EAGLE_ATTEND(attend_avx512, Avx512, __attribute__((target("arch=x86-64-v4"))))
 EAGLE_ATTEND(attend_avx512_bf16, DotScores, __attribute__((target("arch=x86-64-v4,avx512bf16"))))
 
 Attend attend_block() {
-  static const Attend best = __builtin_cpu_supports("avx512bf16")  ? attend_avx512_bf16
-                             : __builtin_cpu_supports("x86-64-v4") ? attend_avx512
-                             : __builtin_cpu_supports("x86-64-v3") ? attend_avx2
-                                                                   : attend_baseline;
+  static const Attend best = at_level(attend_baseline, attend_avx2, attend_avx512, attend_avx512_bf16);
   return best;
 }
 #else

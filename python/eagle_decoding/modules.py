@@ -4,7 +4,7 @@ Norms, rope and the gate of MLPs are a dozen small operations each in stock modu
 are one kernel with the same roundings. Linear layers and experts are a matter of their own: on a CPU they give a row of
 a tree the very bits that it would get alone, and stream weights faster than stock layers do for a handful of rows. With
 them, whole decoder layers run as a draft head's does (`fused_layer.py`). Longer inputs (prompts) take the stock linear
-layers and rope.
+layers, where torch has fast ones for the weights' dtype, and the stock rope.
 """
 
 import sys
@@ -91,9 +91,17 @@ def fused_forward(module: Any, linear: bool) -> Callable[..., Any] | None:
 
 
 def linear_forward(module: nn.Linear) -> Callable[[Tensor], Tensor]:
+    stock_is_fast = fast_in_torch(module.weight)
+
     def forward(input: Tensor) -> Tensor:
-        if input.shape[-2] > MAX_ROWS:
+        if input.shape[-2] > MAX_ROWS and stock_is_fast:
             return functional.linear(input, module.weight, module.bias)
         return eagle_kernels.linear(input, module.weight, module.bias)
 
     return forward
+
+
+def fast_in_torch(weight: Tensor) -> bool:
+    """Whether torch's product of many rows keeps a device busy: below AVX-512, those of 16-bit numbers do not."""
+    no_avx512 = eagle_kernels.info()["cpu_kernels"] in ("avx2", "baseline")
+    return weight.device.type != "cpu" or weight.element_size() != 2 or not no_avx512
