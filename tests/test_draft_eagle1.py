@@ -17,6 +17,7 @@ from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.checkpoint import CheckpointError, TargetFacts, check_fits, read_head, write_head
 from eagle_decoding.drafts import Commit, Eagle1Draft, Eagle3Draft, load_draft
 from eagle_decoding.drafts.layer_draft import EAGLE1_PATHS
+from eagle_decoding.drafts.load import usual_tree
 from eagle_decoding.drafts.static_tree import StaticTree, first_paths
 from eagle_decoding.sampling import SamplingParams
 
@@ -56,7 +57,7 @@ def test_the_static_tree_is_reached_by_name(tmp_path):
     target = tiny_target()
     head = random_head(target, draft_vocab=60)
     write_head(tmp_path, head.config, head.tensors)
-    assert load_draft(f"static:{tmp_path}", target).static.num_nodes == TreeConfig().num_nodes
+    assert load_draft(f"static:{tmp_path}", target).static.num_nodes == usual_tree(target).num_nodes
     assert load_draft(f"auto:static:{tmp_path}", target, TreeConfig(26, 5, 4)).draft.static.paths == sorted(
         EAGLE1_PATHS, key=lambda path: (len(path), path)
     )

@@ -12,7 +12,9 @@
 namespace eagle::cpu {
 
 template <int kLanes>
-constexpr int kTileRows = kLanes == 16 ? 8 : kLanes == 8 ? 6 : 4;  // 16 accumulators of 32 registers, 12 or 8 of 16
+constexpr int kTileRows = kLanes == 16  ? 8
+                          : kLanes == 8 ? 6
+                                        : 4;  // 16 accumulators of 32 registers, 12 or 8 of 16
 template <int kLanes>
 constexpr int64_t kTileColumns = 2 * kLanes;
 

@@ -108,13 +108,14 @@ EAGLE_INLINE void store(float* p, Floats<L> v) {
 template <int L>
 EAGLE_INLINE void store(bfloat16* p, Floats<L> v) {
   using Word = typename Lanes<L>::Word;
-  EAGLE_EACH_PART write(p + i * L, __builtin_convertvector(bfloat16_above<Word>(v.part[i]) >> 16,
-                                                           typename Lanes<L>::Short));
+  EAGLE_EACH_PART write(p + i * L,
+                        __builtin_convertvector(bfloat16_above<Word>(v.part[i]) >> 16, typename Lanes<L>::Short));
 }
 template <int L>
 EAGLE_INLINE void store(float16* p, Floats<L> v) {
   using Word = typename Lanes<L>::Word;
-  EAGLE_EACH_PART write(p + i * L, __builtin_convertvector(float_to_half_bits<Word>(v.part[i]), typename Lanes<L>::Short));
+  EAGLE_EACH_PART write(p + i * L,
+                        __builtin_convertvector(float_to_half_bits<Word>(v.part[i]), typename Lanes<L>::Short));
 }
 
 // The first `count` of sixteen elements; the others read as zero and are not written.

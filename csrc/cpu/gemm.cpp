@@ -87,8 +87,7 @@ EAGLE_KERNELS(avx512, Avx512, __attribute__((target("arch=x86-64-v4"))))
 EAGLE_KERNELS(avx512_bf16, DotStep, __attribute__((target("arch=x86-64-v4,avx512bf16,avx512vbmi"))))
 
 const Kernels& kernels() {
-  static const Kernels& best =
-      *at_level(&baseline_kernels, &avx2_kernels, &avx512_kernels, &avx512_bf16_kernels);
+  static const Kernels& best = *at_level(&baseline_kernels, &avx2_kernels, &avx512_kernels, &avx512_bf16_kernels);
   return best;
 }
 #else

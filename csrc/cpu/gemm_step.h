@@ -205,8 +205,8 @@ struct Fp8DotStep {
   }
 
   template <int kRows>
-  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x,
-                                      const float8* const* weight, int64_t k) {
+  static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const bfloat16* x, const float8* const* weight,
+                                      int64_t k) {
     Weight w[Product::kTileOutputs];
 #pragma GCC unroll 4
     for (int t = 0; t < Product::kTileOutputs; ++t) w[t] = load(weight[t] + k);

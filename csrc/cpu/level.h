@@ -38,16 +38,16 @@ T at_level(T baseline, T avx2, T avx512, T avx512_bf16) {
 
 }  // namespace eagle::cpu
 
-// Defines `name`, which runs name##_at<lanes of a vector>, compiled for the processor's level. That template and what it
-// calls are EAGLE_INLINE. parameters, arguments: in parentheses
+// Defines `name`, which runs name##_at<lanes of a vector>, compiled for the processor's level. That template and what
+// it calls are EAGLE_INLINE. parameters, arguments: in parentheses
 #ifdef EAGLE_X86_LEVELS
-#define EAGLE_AT_EACH_LEVEL(name, parameters, arguments)                                                   \
-  void name##_baseline parameters { name##_at<4> arguments; }                                              \
-  __attribute__((target("arch=x86-64-v3"))) void name##_avx2 parameters { name##_at<8> arguments; }        \
-  __attribute__((target("arch=x86-64-v4"))) void name##_avx512 parameters { name##_at<16> arguments; }     \
-  void name parameters {                                                                                   \
-    static const auto best = at_level(name##_baseline, name##_avx2, name##_avx512, name##_avx512);         \
-    best arguments;                                                                                        \
+#define EAGLE_AT_EACH_LEVEL(name, parameters, arguments)                                               \
+  void name##_baseline parameters { name##_at<4> arguments; }                                          \
+  __attribute__((target("arch=x86-64-v3"))) void name##_avx2 parameters { name##_at<8> arguments; }    \
+  __attribute__((target("arch=x86-64-v4"))) void name##_avx512 parameters { name##_at<16> arguments; } \
+  void name parameters {                                                                               \
+    static const auto best = at_level(name##_baseline, name##_avx2, name##_avx512, name##_avx512);     \
+    best arguments;                                                                                    \
   }
 #else
 #define EAGLE_AT_EACH_LEVEL(name, parameters, arguments) \

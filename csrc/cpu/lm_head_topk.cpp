@@ -23,8 +23,7 @@ EAGLE_INLINE void add_block_at(RunningTopk* rows, ProductBlock& block, int64_t n
     rows[r].add_block<L, Product::kMaxBlock / kLanes>(logits, static_cast<int32_t>(begin));
   }
 }
-EAGLE_AT_EACH_LEVEL(add_block,
-                    (RunningTopk * rows, ProductBlock& block, int64_t num_rows, int64_t begin, int64_t end),
+EAGLE_AT_EACH_LEVEL(add_block, (RunningTopk * rows, ProductBlock& block, int64_t num_rows, int64_t begin, int64_t end),
                     (rows, block, num_rows, begin, end))
 
 void write_row(const LmHeadTopkParams& p, const RunningTopk& row, int64_t r) {

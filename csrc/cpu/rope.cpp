@@ -33,7 +33,7 @@ EAGLE_INLINE void rotate_rows(const RopeParams& p, const Rows& x, void* output, 
   for (int64_t r = begin; r < end; ++r) {
     const int64_t at = r / (heads * p.rows) * p.rows + r % p.rows;
     rotate_row<L>(reinterpret_cast<const T*>(x[r]), reinterpret_cast<const T*>(p.cos[at]),
-               reinterpret_cast<const T*>(p.sin[at]), p.head_dim / 2, static_cast<T*>(output) + r * p.head_dim);
+                  reinterpret_cast<const T*>(p.sin[at]), p.head_dim / 2, static_cast<T*>(output) + r * p.head_dim);
   }
 }
 

@@ -265,8 +265,8 @@ EAGLE_INLINE void attend(const Block& block, Scratch& scratch) {
   if (tree_end == 0) return;
   for (int64_t r = 0; r < s.rows; ++r) {
     const int64_t picked = pick_ancestors(block, r / s.group, columns);
-    add_ancestors<Step::kLanes>(scratch.scores.get() + r * kBlock + block.prefix, columns, picked, values.at + kBlock, s.dims,
-                  block.partial + r * s.partial_stride);
+    add_ancestors<Step::kLanes>(scratch.scores.get() + r * kBlock + block.prefix, columns, picked, values.at + kBlock,
+                                s.dims, block.partial + r * s.partial_stride);
   }
 }
 

@@ -20,9 +20,7 @@ def info_table() -> Table:
     table.add_row("eagle-kernels", version("eagle-kernels"))
     table.add_row("kernels built", "C++ and CUDA" if built["cuda_kernels"] else "C++ only")
     table.add_row("GPU", built["gpu"] or "none that torch can use")
-    table.add_row(
-        "CPU", f"{platform.machine()}, {torch.get_num_threads()} threads, kernels for {built['cpu_kernels']}"
-    )
+    table.add_row("CPU", f"{platform.machine()}, {torch.get_num_threads()} threads, kernels for {built['cpu_kernels']}")
     table.add_row("torch", built["torch"])
     table.add_row("transformers", transformers.__version__)
     table.add_row("triton", built["triton"] or "not installed")
