@@ -23,6 +23,7 @@ from eagle_decoding.numerics.cases import op_inputs
 from eagle_kernels.library import _C
 
 LANES = {"x86-64": 4, "x86-64-v3": 8, "x86-64-v4": 16}
+NAMES = {"x86-64": "baseline", "x86-64-v3": "avx2", "x86-64-v4": "avx512"}
 ROOT = Path(__file__).resolve().parents[1]
 OBJECTS = sorted((ROOT / "build" / f"objects-{sys.implementation.cache_tag}").rglob("*.o"))
 VECTOR_CODE = [path.stem for path in sorted(ROOT.glob("csrc/cpu/*.cpp")) if '#include "cpu/' in path.read_text()]
@@ -73,8 +74,8 @@ def run(level: Path, code: str, *arguments: str | Path) -> str:
 
 
 def test_the_level_is_the_one_that_runs(level):
-    printed = run(level, "import test_cpu_levels; print(test_cpu_levels.lanes())")
-    assert int(printed) == LANES[level.name]
+    code = "import eagle_kernels, test_cpu_levels; print(test_cpu_levels.lanes(), eagle_kernels.info()['cpu_kernels'])"
+    assert run(level, code).split() == [str(LANES[level.name]), NAMES[level.name]]
 
 
 def test_ops(level):

@@ -1,11 +1,15 @@
 """How a draft is spelt: every form is taken apart and written again, and what is not there is refused."""
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 from models import tiny_target
 
-from eagle_decoding import SpeculativeDecoder
+import eagle_kernels
+from eagle_decoding import SpeculativeDecoder, TreeConfig
 from eagle_decoding.drafts import NAMED, Spelling, load_draft, read_spelling
-from eagle_decoding.drafts.load import GRAFTED
+from eagle_decoding.drafts.load import GRAFTED, usual_tree
 from eagle_decoding.drafts.spelling import METHODS, TEXT_METHODS
 
 
@@ -69,3 +73,20 @@ def test_what_is_not_there(written, sentence):
 
 def test_the_methods_are_those_that_can_be_loaded():
     assert sorted(NAMED) == sorted(METHODS) and sorted(GRAFTED) == sorted(TEXT_METHODS)
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "kernels", "num_nodes"),
+    [
+        ("cpu", torch.bfloat16, "avx512_bf16", 12),
+        ("cpu", torch.float32, "avx512_bf16", 4),
+        ("cpu", torch.bfloat16, "avx512", 4),
+        ("cpu", torch.bfloat16, "avx2", 4),
+        ("cpu", torch.float16, "baseline", 4),
+        ("cuda", torch.float16, "avx2", 12),
+    ],
+)
+def test_the_usual_tree_is_small_where_rows_cost_time(monkeypatch, device, dtype, kernels, num_nodes):
+    monkeypatch.setattr(eagle_kernels, "info", lambda: {"cpu_kernels": kernels})
+    tree = usual_tree(SimpleNamespace(device=torch.device(device), dtype=dtype))
+    assert tree == TreeConfig(num_nodes, max_depth=4 if num_nodes == 12 else 3)

@@ -8,7 +8,10 @@ from compare import assert_bitwise
 from models import KINDS, prompts, tiny_target
 from torch import Tensor, nn
 
+import eagle_kernels
+from eagle_decoding.experts import MAX_ROWS
 from eagle_decoding.matrix import side_by_side
+from eagle_decoding.modules import linear_forward
 from eagle_decoding.target import Target, TargetOutput
 from eagle_decoding.tree import ancestor_words
 
@@ -246,3 +249,23 @@ def test_neighbours_are_found_where_they_are():
     assert torch.equal(swapped, torch.cat([whole[4:], whole[1:4]])) and third.data_ptr() == swapped.data_ptr()
     columns = nn.Parameter(whole[:, :2].detach())
     assert torch.equal(side_by_side([columns, nn.Parameter(whole[:, 2:])]), torch.cat([whole[:, :2], whole[:, 2:]]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kernels", "own"),
+    [
+        (torch.bfloat16, "avx2", True),
+        (torch.float16, "baseline", True),
+        (torch.float32, "avx2", False),
+        (torch.bfloat16, "avx512", False),
+    ],
+)
+def test_prompts_take_own_products_where_torch_has_slow_ones(monkeypatch, dtype, kernels, own):
+    monkeypatch.setattr(eagle_kernels, "info", lambda: {"cpu_kernels": kernels})
+    rows = []
+    product = eagle_kernels.linear
+    monkeypatch.setattr(eagle_kernels, "linear", lambda x, *rest: rows.append(x.shape[-2]) or product(x, *rest))
+    forward = linear_forward(nn.Linear(8, 8, dtype=dtype))
+    for count in (MAX_ROWS, MAX_ROWS + 1):
+        forward(torch.zeros(1, count, 8, dtype=dtype))
+    assert rows == ([MAX_ROWS, MAX_ROWS + 1] if own else [MAX_ROWS])

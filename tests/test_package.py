@@ -48,6 +48,7 @@ def test_info_tells_what_was_built():
     facts = eagle_kernels.info()
     assert facts["torch"] == torch.__version__
     assert isinstance(facts["cuda_kernels"], bool)
+    assert facts["cpu_kernels"] in ("avx512_bf16", "avx512", "avx2", "baseline")
 
 
 def test_an_old_torch_is_named(monkeypatch):

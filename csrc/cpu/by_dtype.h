@@ -3,7 +3,7 @@
 #include "common/dtype.h"
 #include "cpu/floats.h"
 
-// A lambda that is compiled into the EAGLE_MULTIVERSION function around it.
+// A lambda that is compiled into the function around it, for that one's instruction set.
 #define EAGLE_INLINE_LAMBDA __attribute__((always_inline))
 
 namespace eagle::cpu {

@@ -94,17 +94,18 @@ struct FusedStep {
     }
   }
 
+  // A full tile takes every register: its accumulators, a value of each input row and one weight. So its weights are
+  // read again for the second half of their elements, and GCC must not see that they are the same.
   template <int kRows>
   static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, const T* const* weight,
                                       int64_t k) {
     accumulate_half<kRows, 0>(acc, x, weight, k);
 #ifdef __x86_64__
-    if constexpr (kRows == kMaxRows) asm("" : "+r"(k));  // nor are there registers to keep the weights in
+    if constexpr (kRows == kMaxRows) asm("" : "+r"(k));
 #endif
     accumulate_half<kRows, 1>(acc, x, weight, k);
   }
 
-  // A full tile takes every register: its accumulators, a value of each input row and one weight.
   template <int kRows, int kHalf>
   static EAGLE_INLINE void accumulate_half(Accumulators<kLanes, kRows>& acc, const float* x, const T* const* weight,
                                            int64_t k) {
