@@ -146,12 +146,14 @@ EAGLE_INLINE Floats<L> rounded(Floats<L> v) {
   return v;
 }
 
-// Sum of the lanes, in the order of simd.h's.
+// Sum of the lanes in a fixed order (pairwise), so that results do not depend on the instruction set's width.
 template <int L>
 EAGLE_INLINE float sum(Floats<L> v) {
   float lane[kLanes];
   store(lane, v);
-  return sum_of_lanes(lane);
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
+  return lane[0];
 }
 
 }  // namespace eagle::cpu

@@ -96,18 +96,14 @@ EAGLE_INLINE vfloat load(const float16* p) {
 }
 
 EAGLE_INLINE void store(float* p, vfloat v) { std::memcpy(p, &v, sizeof v); }
+
 // Bits of float32 numbers whose upper halves are those of bfloat16, rounded as from_float rounds.
 template <class Word, class Float>
 EAGLE_INLINE Word bfloat16_above(Float v) {
   const Word bits = __builtin_bit_cast(Word, v);
   return v != v ? bits | 0x400000 : bits + 0x7fff + ((bits >> 16) & 1);
 }
-EAGLE_INLINE void store(bfloat16* p, vfloat v) {
-  typedef uint16_t halves __attribute__((vector_size(64)));
-  const halves h = __builtin_bit_cast(halves, bfloat16_above<vuint>(v));
-  const vshort upper = __builtin_shufflevector(h, h, 1, 3, 5, 7, 9, 11, 13, 15, 17, 19, 21, 23, 25, 27, 29, 31);
-  std::memcpy(p, &upper, sizeof upper);
-}
+
 // float32 numbers to the bits of float16 ones, one a lane, rounded as from_float rounds.
 template <class Word, class Float>
 EAGLE_INLINE Word float_to_half_bits(Float v) {
@@ -120,52 +116,6 @@ EAGLE_INLINE Word float_to_half_bits(Float v) {
   result = magnitude > 0x477fefff ? Word{} + 0x7c00 : result;  // 65520 and above round to infinity
   result = magnitude > 0x7f800000 ? Word{} + 0x7e00 : result;
   return result | (bits >> 16 & 0x8000);
-}
-EAGLE_INLINE void store(float16* p, vfloat v) {
-  const vshort half = __builtin_convertvector(float_to_half_bits<vuint>(v), vshort);
-  std::memcpy(p, &half, sizeof half);
-}
-
-// The first `count` of sixteen elements; the others read as zero and are not written.
-template <class T>
-EAGLE_INLINE vfloat load_first(const T* p, int64_t count) {
-  T padded[kLanes] = {};
-  std::memcpy(padded, p, count * sizeof(T));
-  return load(padded);
-}
-template <class T>
-EAGLE_INLINE void store_first(T* p, vfloat v, int64_t count) {
-  T padded[kLanes];
-  store(padded, v);
-  std::memcpy(p, padded, count * sizeof(T));
-}
-
-// v rounded to T's precision.
-template <class T>
-EAGLE_INLINE vfloat rounded(vfloat v) {
-  T values[kLanes];
-  store(values, v);
-  return load(values);
-}
-template <>
-EAGLE_INLINE vfloat rounded<bfloat16>(vfloat v) {
-  return __builtin_bit_cast(vfloat, bfloat16_above<vuint>(v) & 0xffff0000u);
-}
-template <>
-EAGLE_INLINE vfloat rounded<float>(vfloat v) {
-  return v;
-}
-
-// Sum of the lanes in a fixed order (pairwise), so that results do not depend on the instruction set's width.
-EAGLE_INLINE float sum_of_lanes(float* lane) {
-  for (int width = kLanes / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) lane[i] += lane[i + width];
-  return lane[0];
-}
-EAGLE_INLINE float sum(vfloat v) {
-  float lane[kLanes];
-  store(lane, v);
-  return sum_of_lanes(lane);
 }
 
 }  // namespace eagle::cpu
