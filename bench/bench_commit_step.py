@@ -8,7 +8,7 @@ from eagle_decoding.numerics.cases import Maker, Sizes
 
 
 def case(s: Sizes, make: Maker) -> Case:
-    steps, accepted = torch.arange(s.max_depth + 1), min(3, s.max_depth)
+    steps, accepted = torch.arange(s.max_depth + 1), min(3, s.max_depth, (s.num_nodes - 1) // 2)
     draft_tokens = make.integers(0, s.vocab_size, s.batch, s.num_nodes)
     accept_index = make.tensor(torch.where(steps <= accepted, 2 * steps, -1).repeat(s.batch, 1))
     accept_length, context_len = (make.tensor([value] * s.batch) for value in (accepted, s.context_len))

@@ -60,6 +60,13 @@ def test_rivals_compute_the_same(op):
                     assert_equal(ours, torchs)
 
 
+@pytest.mark.parametrize("op", all_ops())
+def test_cases_fit_the_smallest_tree(op):
+    for variant in OPS[op].variants:
+        case = OPS[op].case(variant, dataclasses.replace(SMALL, num_nodes=1), Maker(torch.float32, "cpu"))
+        dict(OPS[op].rivals(case, "cpu"))["cpp"]()
+
+
 def assert_equal(one: torch.Tensor, other: torch.Tensor) -> None:
     torch.testing.assert_close(one.double(), other.double().view(one.shape), rtol=1e-4, atol=1e-4)
 
