@@ -24,8 +24,10 @@ def random_depth_heads(target: PreTrainedModel, method: str, draft_vocab: int = 
 
 
 def plain_logits(heads: DepthHeads, target: PreTrainedModel, head: int, inputs: Tensor) -> Tensor:
-    """[draft vocabulary], from the concatenated inputs [input_size] of one row."""
-    config, tensors = heads.config, {name: t.to(target.dtype) for name, t in heads.tensors.items() if name != "d2t"}
+    """[draft vocabulary] in float64, from the concatenated inputs [input_size] of one row."""
+    config, stored = heads.config, {name: t for name, t in heads.tensors.items() if name != "d2t"}
+    tensors = {name: t.to(target.dtype).double() for name, t in stored.items()}
+    inputs = inputs.double()
     state = inputs[: config.hidden_size]
     if config.shared_path:
         for i, token in enumerate(inputs[config.hidden_size :].split(config.hidden_size)):
@@ -41,7 +43,15 @@ def plain_logits(heads: DepthHeads, target: PreTrainedModel, head: int, inputs: 
     if config.own_lm_head:
         logits = tensors[f"heads.{head}.lm_head.weight"] @ state
         return logits + tensors[f"heads.{head}.lm_head.bias"] if config.lm_head_bias else logits
-    return target.get_output_embeddings().weight[target_ids(heads)] @ state
+    return target.get_output_embeddings().weight[target_ids(heads)].double() @ state
+
+
+def assert_plain_logits(heads: DepthHeads, target: PreTrainedModel, head: int, inputs: Tensor, logits: Tensor) -> None:
+    """logits float32[..., draft vocabulary] are those of inputs [..., input_size], but for the rounding of their sums:
+    a few units in the last place of the largest."""
+    expected = torch.stack([plain_logits(heads, target, head, row) for row in inputs.flatten(0, -2)])
+    bound = 1e-6 * float(expected.abs().max())
+    torch.testing.assert_close(logits.flatten(0, -2).double(), expected, rtol=0, atol=bound)
 
 
 def target_ids(heads: DepthHeads) -> Tensor:
