@@ -168,3 +168,21 @@ def test_ceilings_are_measured_where_asked(monkeypatch):
     ceilings = measure_ceilings(torch.float32, "cpu", repeats=3)
     assert ceilings.threads == torch.get_num_threads() and ceilings.dtype == "float32"
     assert ceilings.bandwidth == max(ceilings.copy_bandwidth, ceilings.read_bandwidth) > 0
+
+
+def test_a_type_that_is_slow_on_small_products_is_asked_for_no_large_ones(monkeypatch):
+    asked = set()
+
+    def product(size: int, kind: torch.dtype, device: str):
+        asked.add((size, kind))
+        return lambda: 0.4 if kind == torch.bfloat16 else 0.2
+
+    def seconds_it_says(call):
+        said = call()
+        return said if isinstance(said, float) else 0.1  # a copy's or a sum's tensor
+
+    monkeypatch.setattr("eagle_decoding.floor.ceilings.matrix_product", product)
+    monkeypatch.setattr("eagle_decoding.floor.ceilings.seconds_on_host", seconds_it_says)
+    ceilings = measure_ceilings(torch.bfloat16, "cpu", repeats=3)
+    assert asked == {(192, torch.bfloat16), (192, torch.float32), (1536, torch.float32)}
+    assert ceilings.flops_per_second == 2 * 1536**3 / 0.2

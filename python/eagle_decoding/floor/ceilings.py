@@ -18,8 +18,8 @@ class Ceilings:
     threads:          of the CPU while measuring
     copy_bandwidth:   bytes a second, read and written
     read_bandwidth:   bytes a second of a sum
-    flops_per_second: of a square matrix product in `dtype` or in float32, whichever is faster: not every CPU has units
-                      for the short types, and kernels may compute in float32
+    flops_per_second: of a square matrix product in `dtype` or in float32, whichever is faster on small ones: not every
+                      CPU has units for the short types, and kernels may compute in float32
     """
 
     threads: int
@@ -42,13 +42,17 @@ def measure_ceilings(dtype: torch.dtype, device: str, repeats: int = 7) -> Ceili
     """Runs a copy, a sum and matrix products with torch's current number of threads; about two seconds on a CPU."""
     source, target = (torch.ones(COPY_BYTES[device] // 4, dtype=torch.float32, device=device) for _ in range(2))
     size = MATMUL_SIZE[device]
-    products = [best_seconds(matrix_product(size, kind, device), device, repeats) for kind in {dtype, torch.float32}]
+
+    def product_seconds(kind: torch.dtype, size: int) -> float:
+        return best_seconds(matrix_product(size, kind, device), device, repeats)
+
+    faster = min({dtype, torch.float32}, key=lambda kind: product_seconds(kind, size // 8))
     return Ceilings(
         threads=torch.get_num_threads(),
         dtype=str(dtype).removeprefix("torch."),
         copy_bandwidth=2 * source.nbytes / best_seconds(lambda: target.copy_(source), device, repeats),
         read_bandwidth=source.nbytes / best_seconds(lambda: source.sum(), device, repeats),
-        flops_per_second=2 * size**3 / min(products),
+        flops_per_second=2 * size**3 / product_seconds(faster, size),
     )
 
 
