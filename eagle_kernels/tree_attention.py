@@ -31,7 +31,8 @@ def tree_attention(
     query:         [B, num_heads, Q, d] float32, bfloat16 or float16, d <= 256; strided views welcome, last dimension
                    contiguous
     key_cache:     [B, num_kv_heads, L, d], dtype of query; strided likewise; num_heads % num_kv_heads == 0
-    value_cache:   [B, num_kv_heads, L, d], dtype of query; strided likewise. With a page table, both are pools
+    value_cache:   [B, num_kv_heads, L, d], dtype of query; strided likewise. On a GPU a NaN or infinity in a row that
+                   one query row of a request sees may reach the others, rows of padding included. With a page table, both are pools
                    [num_pages, num_kv_heads, page_size, d]; one of [num_pages, page_size, num_kv_heads, d] is passed
                    as its transpose(1, 2)
     context_len:   [B] int32, committed rows; rows from L on are never read

@@ -27,12 +27,15 @@ class KvBuffer:
         return self.data.shape[4]
 
     def reserve(self, rows: int) -> None:
-        """Makes room for `rows` rows; what is there stays. Grows by half or AT_ONCE, so that copies stay rare."""
+        """Makes room for `rows` rows; what is there stays. Grows by half or AT_ONCE, so that copies stay rare.
+
+        The others are zero: rows of padding attend rows that nobody writes, and a NaN there would spread to their tile.
+        """
         if rows <= self.capacity:
             return
         rows = max(rows, self.capacity + min(self.capacity // 2, AT_ONCE))
         capacity = (rows + GRANULE - 1) // GRANULE * GRANULE
-        grown = self.data.new_empty(*self.data.shape[:4], capacity, self.data.shape[5])
+        grown = self.data.new_zeros(*self.data.shape[:4], capacity, self.data.shape[5])
         grown[..., : self.capacity, :] = self.data
         self.data = grown
         self.keys, self.values = list(grown[0].unbind(0)), list(grown[1].unbind(0))

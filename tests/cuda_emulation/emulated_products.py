@@ -166,6 +166,7 @@ def decoder_layers(
     k_norm_weight: Sequence[Tensor] = (),
     windows: Sequence[int] = (),
     boundaries: Sequence[int] = (),
+    page_table: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     batch, rows, size = hidden_states.shape
     _, num_layers, _, kv_heads, _, head_dim = caches.shape
@@ -184,7 +185,8 @@ def decoder_layers(
     ]
     fields = host_array(field for layer in layers for field in layer)
     entering = hidden_states, size * hidden_states.element_size(), fields, num_layers
-    tree = rope_cos, rope_sin, position_ids, cache_rows, context_len, ancestor_mask, *page_fields(caches[0, 0], None)
+    pages = page_fields(caches[0, 0], page_table)
+    tree = rope_cos, rope_sin, position_ids, cache_rows, context_len, ancestor_mask, *pages
     sizes = batch, rows, size, down_weight[0].shape[1], num_heads, kv_heads, head_dim, len(rope_cos)
     sizes = DTYPES[hidden_states.dtype], *sizes, ancestor_mask.shape[2]
     reached = [*(weight for of_kind in kinds for weight in of_kind), caches, hidden, states]
