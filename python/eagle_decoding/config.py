@@ -42,7 +42,7 @@ class TreeConfig:
                 f"num_nodes must be between 2 and {min(MAX_NODES, self.num_candidates)} for max_depth {self.max_depth} "
                 f"and topk {self.topk}, got {self.num_nodes}."
             )
-        if (self.max_depth - 1) * self.topk > MAX_NODES:
+        if self.num_draft_rows > MAX_NODES:
             raise ValueError(
                 f"(max_depth - 1) * topk must not exceed {MAX_NODES}, got {self.max_depth} and {self.topk}."
             )
@@ -56,3 +56,8 @@ class TreeConfig:
     def num_candidates(self) -> int:
         """Nodes looked at before the best num_nodes are kept: the root, topk, then topk * topk a level."""
         return 1 + self.topk + (self.max_depth - 1) * self.topk**2
+
+    @property
+    def num_draft_rows(self) -> int:
+        """Nodes that the draft's own layers run: up to topk of each level but the last, whose children nobody needs."""
+        return (self.max_depth - 1) * self.topk

@@ -74,7 +74,7 @@ def propose_drawn(draft: GrowingDraft, root_tokens: Tensor, context_len: Tensor)
     tree, device, k = draft.tree, root_tokens.device, draft.tree.topk
     nodes = DrawnNodes(root_tokens, tree.num_nodes, draft.draft_vocab_size, draft.dtype)
     frontier = torch.zeros_like(root_tokens)[:, None]
-    row_bit = single_bits(tree.max_depth * k, device)  # rows of the draft's tree cache
+    row_bit = single_bits(max(1, tree.num_draft_rows), device)  # rows of the draft's tree cache
     seen = torch.zeros(len(root_tokens), 1, row_bit.shape[1], dtype=torch.int64, device=device)
     state, row = draft.root_state, 0
     for level, width in enumerate(level_widths(tree)):

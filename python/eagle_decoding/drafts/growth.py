@@ -103,7 +103,7 @@ class GrowingDraft:
         scores = torch.zeros(batch, tree.num_candidates, device=self.device)
         tokens = root_tokens[:, None].repeat(1, tree.num_candidates)
         parents = torch.full_like(tokens, -1)
-        words = max(1, -(-(tree.max_depth - 1) * tree.topk // 64))
+        words = max(1, -(-tree.num_draft_rows // 64))
         frontier = (
             torch.zeros(batch, 1, device=self.device),
             torch.zeros(batch, 1, dtype=torch.int32, device=self.device),
@@ -111,7 +111,7 @@ class GrowingDraft:
         )
         state, slot = self.root_state, 1
         for depth in range(1, tree.max_depth + 1):
-            row = (depth - 1) * tree.topk
+            row = (depth - 1) * tree.topk if depth < tree.max_depth else 0  # of the last level nothing runs
             logprobs, children, fed_back = self.children(state, tree.topk, context_len, depth)
             next_scores, next_slots, next_tokens, origin, mask = eagle_kernels.expand_tree(
                 *frontier, logprobs, children, scores, tokens, parents, slot, row
