@@ -138,13 +138,16 @@ def test_verify_rejection(rule, mapped, version):
     assert expected[1].sum() > 2
 
 
-@pytest.mark.parametrize("num_nodes", [33, 128, 150])
+@pytest.mark.parametrize(
+    ("num_nodes", "dtype"), [(33, torch.float16), (128, torch.bfloat16), (150, torch.float32)], ids=str
+)
 @pytest.mark.parametrize("traversal", [False, True])
-def test_verify_rejection_of_large_trees(num_nodes, traversal):
+def test_verify_rejection_of_large_trees(num_nodes, dtype, traversal):
     """Children of a node lie 32 nodes apart and more, and beyond what shared memory holds."""
     parents = [-1, *(int(node * torch.rand(()) ** 3) for node in range(1, num_nodes))]
     target = 2 * torch.randn(4, num_nodes, 40)
-    draft = target + 0.3 * torch.randn_like(target)
+    draft = (target + 0.3 * torch.randn_like(target)).to(dtype)
+    target = target.to(dtype)
     requests = make_requests(4, "cpu", seed=torch.arange(4), temperature=torch.tensor([1.0, 0.0, 0.8, 1.3]))
     fixed = [0 if traversal else parents.count(node) * 2 // 3 for node in range(num_nodes)]
     round = make_round(parents, target, draft, requests, num_fixed=fixed)

@@ -16,7 +16,7 @@ import torch
 from compare import assert_bitwise, strided
 from cuda_emulation import emulated
 from fp8_cases import CALLS
-from ptx_machine.machine import PTX_MACHINE, find_nvcc
+from ptx_machine.machine import PTX_MACHINE, find_nvcc, never_executed
 
 pytestmark = pytest.mark.skipif(find_nvcc() is None, reason="needs nvcc, in CUDA_HOME or on the path")
 
@@ -74,7 +74,13 @@ def halves(test: Callable[..., None], *arguments: dict[str, Any]) -> list[Any]:
             {"rule": "traversal", "mapped": False, "version": 90},
             {"rule": "hybrid", "mapped": True, "version": 80},
         ),
-        *cases(ops.test_verify_rejection_of_large_trees, {"num_nodes": 150, "traversal": False}),
+        *cases(
+            ops.test_verify_rejection_of_large_trees,
+            *(
+                {"num_nodes": num_nodes, "dtype": dtype, "traversal": False}
+                for num_nodes, dtype in zip((150, 33, 33), DTYPES, strict=True)
+            ),
+        ),
         *typed(products.test_rope, {}),
         *typed(
             products.test_lm_head_topk,
@@ -99,6 +105,7 @@ FP8_SIZES = {"hidden": 80, "intermediate": 1040, "head_dim": 16}
         *typed(
             products.test_tree_attention,
             {"shape": (4, 2, 64, 5), "contexts": [100, 0], "view": torch.clone},
+            {"shape": (4, 1, 64, 40), "contexts": [90], "view": torch.clone},
             {"shape": (4, 4, 5, 7), "contexts": [129, 1], "view": strided},
         ),
         *typed(
@@ -248,3 +255,12 @@ def test_mistakes_of_the_emulation(kernel, arguments, message):
     out = torch.zeros(128, dtype=torch.int32)
     with pytest.raises(RuntimeError, match=message):
         emulated.call(kernel, out, *arguments)
+
+
+def test_every_kernel_was_executed(request):
+    """Each instance of each kernel, by the cases above."""
+    chosen = sum(item.parent is request.node.parent for item in request.session.items)
+    if chosen < len(list(request.node.parent.collect())):
+        pytest.skip("some cases of this file were not chosen")
+    left = [name for name in never_executed() if "eagle::cuda::" in name]
+    assert not left, "\n".join(left)

@@ -81,7 +81,7 @@ void draft_mlp(const DraftMlpParams& p, void* workspace, void* stream) {
     gemm(second, {.output = p.hidden, .residual = p.residual}, stream);
     return check_launch("draft_mlp");
   }
-  dispatch(p.dtype, [&](auto element) {
+  dispatch_halves(p.dtype, [&](auto element) {
     using T = decltype(element);
     gemm(first, {.partials = sums}, stream);
     launch(gate_kernel<T>, dim3(rows, ceil_div(p.intermediate, kThreads * kOctet)), kThreads, stream,

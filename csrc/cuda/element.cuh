@@ -27,6 +27,12 @@ void dispatch(DType dtype, const Body& body) {
   }
 }
 
+// The same where fp32 never comes: 16-bit types are those of the tensor cores.
+template <class Body>
+auto dispatch_halves(DType dtype, const Body& body) {
+  return dtype == DType::kFloat16 ? body(__half{}) : body(__nv_bfloat16{});
+}
+
 constexpr int kOctet = 8;
 
 // Eight consecutive elements: one 16-byte word of a 16-bit type, two of fp32.

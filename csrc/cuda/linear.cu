@@ -46,7 +46,7 @@ void linear(const LinearParams& p, void* workspace, void* stream) {
     float* sums = static_cast<float*>(workspace);
     gemm(g, {.partials = sums}, stream);
     const dim3 grid(p.input.count, ceil_div(p.outputs, kThreads * kOctet));
-    dispatch(p.dtype, [&](auto element) {
+    dispatch_halves(p.dtype, [&](auto element) {
       launch(finish_kernel<decltype(element)>, grid, kThreads, stream, p,
              Partials{sums, gemm_splits(g), p.input.count, p.outputs});
     });

@@ -147,7 +147,7 @@ auto with_dim(const TreeAttentionParams& p, const Body& body) {
 
 template <class Body>
 auto with_way(const TreeAttentionParams& p, const Body& body) {
-  return p.dtype == DType::kFloat16 ? with_dim<__half>(p, body) : with_dim<__nv_bfloat16>(p, body);
+  return dispatch_halves(p.dtype, [&](auto element) { return with_dim<decltype(element)>(p, body); });
 }
 
 AttentionSplit plan(const TreeAttentionParams& p) {
@@ -172,8 +172,9 @@ void launch_tensor(const TreeAttentionParams& p, void* workspace, void* stream) 
   if (s.splits == 1) return;
   const int64_t rows = p.num_rows * (p.num_heads / p.num_kv_heads);
   const dim3 grid(rows, p.num_kv_heads, p.batch);
-  dispatch(p.dtype,
-           [&](auto element) { launch(merge_kernel<decltype(element)>, grid, kMergeWarps * kWarp, stream, p, s); });
+  dispatch_halves(p.dtype, [&](auto element) {
+    launch(merge_kernel<decltype(element)>, grid, kMergeWarps * kWarp, stream, p, s);
+  });
 }
 
 }  // namespace

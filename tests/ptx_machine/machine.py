@@ -65,4 +65,11 @@ def expose(tensors: Iterable[Tensor]) -> None:
             library().add_memory(ctypes.c_void_p(tensor.data_ptr()), ctypes.c_int64(extent))
 
 
+def never_executed() -> list[str]:
+    """The kernels, by name and template arguments, of which no launch has come to its end in this process."""
+    ask = library().never_executed
+    ask.restype = ctypes.c_char_p
+    return sorted(ask().decode().splitlines())
+
+
 PTX_MACHINE = emulated.Machine(library, expose)

@@ -1,5 +1,6 @@
 // A CUDA runtime whose GPU is the machine: what the launchers ask of it. Kernels run as soon as they are launched.
 #include <cuda_runtime_api.h>
+#include <cxxabi.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -27,6 +28,7 @@ struct Function {
   std::vector<Module*> modules;  // by architecture
   std::string name;
   int max_dynamic_bytes = -1;  // as set by cudaFuncSetAttribute
+  bool executed = false;
 };
 
 using Modules = std::vector<std::unique_ptr<Module>>;
@@ -59,6 +61,13 @@ const Kernel& kernel_of(const Function& function) {
 int dynamic_limit(const Function& function, const Kernel& kernel) {
   return function.max_dynamic_bytes >= 0 ? function.max_dynamic_bytes
                                          : (48 << 10) - static_cast<int>(kernel.shared_bytes);
+}
+
+std::string demangled(const std::string& name) {
+  int status;
+  const std::unique_ptr<char, decltype(&std::free)> text(abi::__cxa_demangle(name.c_str(), nullptr, nullptr, &status),
+                                                         std::free);
+  return text ? text.get() : name;
 }
 
 ptx_machine::Dim dim(const dim3& d) { return {d.x, d.y, d.z}; }
@@ -111,6 +120,14 @@ void set_device(int64_t multiprocessors, int64_t major) {
 }
 void set_code_version(int64_t version) { code_version = static_cast<int>(version); }
 int64_t warpgroup_products() { return static_cast<int64_t>(ptx_machine::warpgroup_products); }
+// The kernels that no launch has executed to its end, a line each.
+const char* never_executed() {
+  static std::string lines;
+  lines.clear();
+  for (const auto& [stub, function] : functions())
+    if (!function.executed) lines += demangled(function.name) + "\n";
+  return lines.c_str();
+}
 void add_memory(const void* address, int64_t bytes) { ptx_machine::add_global(address, bytes, false); }
 void forget_memory() { ptx_machine::forget_globals(); }
 
@@ -137,7 +154,7 @@ cudaError_t __cudaGetKernel(cudaKernel_t* kernel, const void* stub) {
 cudaError_t __cudaLaunchKernel(cudaKernel_t, dim3, dim3, void**, size_t, cudaStream_t) { return cudaErrorNotSupported; }
 
 cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* stub, void** arguments) {
-  const Function& function = function_of(stub);
+  Function& function = function_of(stub);
   Launch launch{&kernel_of(function), dim(config->gridDim), dim(config->blockDim), {}};
   launch.dynamic_bytes = static_cast<uint32_t>(config->dynamicSmemBytes);
   for (unsigned i = 0; i < config->numAttrs; ++i) {
@@ -157,6 +174,7 @@ cudaError_t cudaLaunchKernelExC(const cudaLaunchConfig_t* config, const void* st
     std::memcpy(&launch.parameters[parameter.offset], arguments[i], parameter.bytes);
   }
   ptx_machine::run(launch);
+  function.executed = true;
   return cudaSuccess;
 }
 
