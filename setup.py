@@ -2,7 +2,8 @@
 
 EAGLE_BUILD_CUDA=1 insists on CUDA kernels, =0 leaves them out; unset builds them when nvcc is found.
 EAGLE_CUDA_ARCHS narrows the list of architectures, for example "90a-real"; unset builds those of CMakeLists.txt that
-nvcc knows.
+nvcc knows. A kernel that spills registers ends the build; with EAGLE_ALLOW_SPILLS=1, for an nvcc that allocates them
+otherwise, it is only a warning.
 """
 
 import os

@@ -128,8 +128,9 @@ def test_what_was_measured_is_collected(tmp_path, capsys):
 
 STUB = """#!/usr/bin/env bash
 [[ $* == *bench.gpu.collect* ]] && exec {python} "$@"
-[[ $* == "-c import xdist" ]] && exit 1
+[[ $* == "-c import xdist" || $* == "-c import pytest_timeout" ]] && exit 1
 echo "$@${{TORCH_CUDNN_SDPA_DEPRIORITIZED:+, cuDNN last}}" >> {calls}
+[[ -n ${{SPILLING:-}} && $* == *setup.py* && -z ${{EAGLE_ALLOW_SPILLS:-}} ]] && echo "spilled to local memory" && exit 5
 [[ -n ${{FAILING:-}} && $* == *$FAILING* ]] && exit 5
 [[ -n ${{HANGING:-}} && $* == *$HANGING* ]] && exec sleep 60
 exit 0
@@ -165,17 +166,17 @@ def suite(tmp_path) -> Callable[..., tuple[int, str, dict[str, Any], list[str]]]
     return run
 
 
-CORRECTNESS = {"tests", "memcheck", "racecheck"}
+CORRECTNESS = {"tests", "memcheck", "racecheck", "racecheck-wgmma"}
 
 
 def test_the_script_runs_its_phases(suite):
     status, output, result, commands = suite(SMOLLM2="", QUESTIONS="")
     phases = [phase["phase"] for phase in result["phases"]]
     assert status == 0 and {phase["status"] for phase in result["phases"]} == {0}
-    assert phases[:2] == ["build", "kernels-built"] and set(phases[2:5]) == CORRECTNESS
-    assert phases[5:] == ["kernels", "rounds-8b", "rounds", "triton"]
+    assert phases[:2] == ["build", "kernels-built"] and set(phases[2:6]) == CORRECTNESS
+    assert phases[6:] == ["kernels", "rounds-8b", "rounds", "triton"]
     assert output.startswith("Left out: decoding with SmolLM2, because SMOLLM2 (a directory or .gguf file) and")
-    assert sum("cuda-again" in command for command in commands) == 2 and not any("-n 8" in c for c in commands)
+    assert sum("cuda-again" in command for command in commands) == 3 and not any("-n 8" in c for c in commands)
     assert all("--cuda" not in command for command in commands)
 
 
@@ -200,10 +201,23 @@ def test_a_phase_that_fails_does_not_end_the_script(suite):
     assert "== kernels: exit status 5" in output
 
 
+def test_where_tests_fail_some_run_again_without_early_launches(suite):
+    _, _, result, commands = suite(FAILING="not triton and not exact_bits")
+    by_name = {phase["phase"]: phase["status"] for phase in result["phases"]}
+    assert by_name["tests"] == 5 and by_name["no-early-launch"] == 0
+    assert any("back_to_back" in command for command in commands)
+
+
 def test_without_a_build_the_script_ends(suite):
     status, output, result, commands = suite(FAILING="setup.py")
     assert status == 1 and len(result["phases"]) == 2 and "Without a build nothing can run" in output
     assert len(commands) == 2
+
+
+def test_kernels_that_spill_are_better_than_none(suite):
+    status, _, result, _ = suite(SPILLING="yes")
+    by_name = {phase["phase"]: phase["status"] for phase in result["phases"]}
+    assert status == 1 and by_name["build"] == 5 and by_name["build-with-spills"] == 0 and by_name["kernels"] == 0
 
 
 @pytest.mark.parametrize(("command", "name"), [("bench.gpu_kernels", "kernels"), ("not triton", "tests")])

@@ -20,6 +20,7 @@ from eagle_kernels.reference.ancestor_mask import unpack
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
 TREE = 60  # nodes
+FLEX_CONTEXT = 8192  # alone: flex attention compiles anew for every mask
 ALIGNED = 8  # elements: rows of an additive mask that starts at their multiples are not copied by SDPA
 
 
@@ -35,7 +36,7 @@ def add_attention(rows: Rows, sizes: Sizes) -> None:
         "sdpa": lambda: sdpa(visible, scale),
         "sdpa, heads folded": lambda: folded_sdpa(visible, scale, sizes.num_heads // sizes.num_kv_heads, query.dtype),
     }
-    if sizes.num_nodes == TREE:
+    if sizes.num_nodes == TREE and sizes.context_len == FLEX_CONTEXT:
         ways["flex"] = lambda: flex(visible, sizes, scale, rows.watch.device)
     rivals = {name: calls_of(make_way, bare) for name, make_way in ways.items()}
     if sizes.num_nodes == TREE and rows.watch.device == "cuda":
