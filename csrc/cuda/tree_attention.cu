@@ -172,9 +172,8 @@ void launch_tensor(const TreeAttentionParams& p, void* workspace, void* stream) 
   if (s.splits == 1) return;
   const int64_t rows = p.num_rows * (p.num_heads / p.num_kv_heads);
   const dim3 grid(rows, p.num_kv_heads, p.batch);
-  dispatch_halves(p.dtype, [&](auto element) {
-    launch(merge_kernel<decltype(element)>, grid, kMergeWarps * kWarp, stream, p, s);
-  });
+  dispatch_halves(
+      p.dtype, [&](auto element) { launch(merge_kernel<decltype(element)>, grid, kMergeWarps * kWarp, stream, p, s); });
 }
 
 }  // namespace
