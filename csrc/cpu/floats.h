@@ -89,8 +89,8 @@ template <int L>
 EAGLE_INLINE Floats<L> load(const bfloat16* p) {
   Floats<L> result;
   EAGLE_EACH_PART {
-    const auto halves = read<typename Lanes<L>::Short>(p + i * L);
-    result.part[i] = (typename Floats<L>::Part)(__builtin_convertvector(halves, typename Lanes<L>::Word) << 16);
+    const auto words = to_words<L>(read<typename Lanes<L>::Short>(p + i * L));
+    result.part[i] = (typename Floats<L>::Part)(words << 16);
   }
   return result;
 }
@@ -121,12 +121,14 @@ EAGLE_INLINE void store(float16* p, Floats<L> v) {
 // The first `count` of sixteen elements; the others read as zero and are not written.
 template <int L, class T>
 EAGLE_INLINE Floats<L> load_first(const T* p, int64_t count) {
+  if (count == kLanes) return load<L>(p);
   T padded[kLanes] = {};
   std::memcpy(padded, p, count * sizeof(T));
   return load<L>(padded);
 }
 template <int L, class T>
 EAGLE_INLINE void store_first(T* p, Floats<L> v, int64_t count) {
+  if (count == kLanes) return store(p, v);
   T padded[kLanes];
   store(padded, v);
   std::memcpy(p, padded, count * sizeof(T));

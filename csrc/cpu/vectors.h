@@ -89,6 +89,20 @@ EAGLE_INLINE Bytes64 look_up(const uint8_t (&table)[128], Bytes64 index) {
   return index;
 }
 
+// Lanes of 16 bits to 32, zeros above: GCC would convert halves of a vector and join them.
+template <int kLanes>
+EAGLE_INLINE typename Lanes<kLanes>::Word to_words(typename Lanes<kLanes>::Short bits) {
+  using Word = typename Lanes<kLanes>::Word;
+#ifdef __x86_64__
+  if constexpr (kLanes > 4) {
+    Word words;
+    asm("vpmovzxwd %1, %0" : "=v"(words) : "vm"(bits));
+    return words;
+  }
+#endif
+  return __builtin_convertvector(bits, Word);
+}
+
 // Bits of float16 numbers, one a lane, to float32.
 template <int kLanes>
 EAGLE_INLINE typename Lanes<kLanes>::Float halves_to_floats(typename Lanes<kLanes>::Short bits) {
