@@ -6,6 +6,8 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <memory>
+#include <type_traits>
 
 #include "cpu/gemm.h"
 #include "cpu/gemm_step.h"
@@ -140,33 +142,44 @@ EAGLE_INLINE void multiply_rows(int64_t rows, const Arguments&... arguments) {
 }
 
 // Weight rows begin..end-1 times all input rows. Each tile of input rows fetches kFetched of four weight rows to come,
-// until all four are fetched.
-template <class Step, int kFetched>
+// until all four are fetched. Wide: Step, or Step::Widened to convert the weights once for all tiles.
+template <class Step, int kFetched, class Wide>
 EAGLE_INLINE void multiply_fetching(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
   using Element = typename Step::Element;
+  using WideElement = typename Wide::Element;
+  constexpr bool kWidens = !std::is_same_v<Step, Wide>;
   constexpr int64_t kTileOutputs = Product::kTileOutputs, kSize = sizeof(Element), kBytes = Step::kWidth * kSize;
   alignas(64) Chains<Step::kLanes> chains[kMaxPieceRows * Product::kMaxBlock / kTileOutputs];  // for several pieces
   const auto* x = reinterpret_cast<const typename Step::Packed*>(in.data);
   const Element* rows = static_cast<const Element*>(weight.data) + begin * in.inner;
   const RowTiles<Step> tiles{in.rows};
   const int64_t outputs = end - begin, stride = in.inner * kSize, size = piece_size<Step>(in);
+  const std::unique_ptr<WideElement[]> widened(kWidens ? new WideElement[kTileOutputs * size] : nullptr);
   const int64_t share = kTileOutputs * stride / tiles.count, share_of_step = kTileOutputs * kBytes / tiles.count;
   const int64_t ahead = kTileOutputs * std::max<int64_t>(1, kFetchedAhead / (kTileOutputs * size * kSize));
   for (int64_t k = 0; k == 0 || k < in.inner; k += size) {
     const Piece piece{std::min(size, in.inner - k), k == 0, k + size >= in.inner};
     for (int64_t o = 0; o < outputs; o += kTileOutputs) {
-      const Element* tile[kTileOutputs];
-      for (int t = 0; t < kTileOutputs; ++t) tile[t] = rows + std::min(o + t, outputs - 1) * in.inner + k;
+      const WideElement* tile[kTileOutputs];
+      for (int t = 0; t < kTileOutputs; ++t) {
+        const Element* row = rows + std::min(o + t, outputs - 1) * in.inner + k;
+        if constexpr (kWidens) {
+          Step::widen(row, piece.size, &widened[t * size]);
+          tile[t] = &widened[t * size];
+        } else {
+          tile[t] = row;
+        }
+      }
       int64_t later = (o + ahead) * in.inner + k;  // of this piece, else of the next one, else of the next block
       if (o + ahead >= outputs) later += piece.last ? -k : size - outputs * in.inner;
       for (int64_t i = 0; i < tiles.count; ++i) {
         const int64_t row = tiles.begin(i), count = tiles.begin(i + 1) - row;
         const auto* from = reinterpret_cast<const char*>(rows + later);
         Fetch fetch{from + i * kFetched * stride, stride, kBytes};
-        if (i * kFetched >= kTileOutputs) fetch = {reinterpret_cast<const char*>(tile[0]), 0, 0};  // all are: none
+        if (i * kFetched >= kTileOutputs) fetch = {reinterpret_cast<const char*>(rows), 0, 0};  // all are: none
         if (size == in.inner)  // whole rows lie one after the other: each tile its share of them
           fetch = {from + i * share, kBytes, share_of_step};
-        multiply_rows<Step, kFetched>(count, x + row * in.padded() + k * count, tile, piece, fetch,
+        multiply_rows<Wide, kFetched>(count, x + row * in.padded() + k * count, tile, piece, fetch,
                                       chains + o / kTileOutputs * in.rows + row, out + row * Product::kMaxBlock + o);
       }
     }
@@ -177,12 +190,12 @@ template <class Step>
 EAGLE_INLINE void multiply_block(const Inputs& in, const Weight& weight, int64_t begin, int64_t end, float* out) {
   switch (RowTiles<Step>{in.rows}.count) {
     case 1:
-      return multiply_fetching<Step, 4>(in, weight, begin, end, out);
+      return multiply_fetching<Step, 4, Step>(in, weight, begin, end, out);
     case 2:
     case 3:
-      return multiply_fetching<Step, 2>(in, weight, begin, end, out);
+      return multiply_fetching<Step, 2, typename Step::Widened>(in, weight, begin, end, out);
     default:
-      return multiply_fetching<Step, 1>(in, weight, begin, end, out);
+      return multiply_fetching<Step, 1, typename Step::Widened>(in, weight, begin, end, out);
   }
 }
 
