@@ -48,17 +48,21 @@ def test_long_products(device, dtype, rows, fp8):
     assert_close(actual, input.double() @ served.T, ROUNDING[dtype], 5e-6 * 64)  # of sums in four lanes
 
 
+@pytest.mark.parametrize("fp8", [False, True])
 @pytest.mark.parametrize("inner, outputs", [(576, 1536), (45, 133), (3107, 133)])
-def test_rows_do_not_depend_on_the_batch(dtype, inner, outputs, threads):
-    """On the CPU few rows times long ones go piece by piece, and 128 in one go."""
+def test_rows_do_not_depend_on_the_batch(dtype, inner, outputs, fp8, threads):
+    """On the CPU few rows times long ones go piece by piece, and 128 in one go; fp8 weights of many are converted."""
     input, weight, bias = make_case(128, inner, outputs, dtype, "cpu")
-    whole = eagle_kernels.linear(input, weight, bias)
+    scale = None
+    if fp8:
+        weight, scale = eagle_kernels.quantize_fp8(weight)
+    whole = eagle_kernels.linear(input, weight, bias, scale)
     for rows in [1, 2, 3, 4, 5, 6, 7, 8, 11, 24, 33, 60, 127]:
         for first in [0, 128 - rows]:
-            part = eagle_kernels.linear(input[first : first + rows], weight, bias)
+            part = eagle_kernels.linear(input[first : first + rows], weight, bias, scale)
             assert_bitwise(part, whole[first : first + rows], f"rows {first} to {first + rows}")
     reordered = torch.randperm(128)
-    assert_bitwise(eagle_kernels.linear(input[reordered], weight, bias), whole[reordered])
+    assert_bitwise(eagle_kernels.linear(input[reordered], weight, bias, scale), whole[reordered])
 
 
 def test_rows_do_not_depend_on_threads(dtype):
