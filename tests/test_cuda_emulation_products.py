@@ -268,6 +268,9 @@ def test_rope(dtype):
     case = head.random(2, 3, 5, 14), head.random(2, 1, 5, 14), head.random(2, 5, 14), head.random(2, 5, 14)
     for actual, expected in zip(emulated_products.rope(*case), eagle_kernels.rope(*case), strict=True):
         assert_bitwise(actual, expected)
+    states = [heads_last(states) for states in case[:2]]
+    for actual, expected in zip(emulated_products.rope(*states, *case[2:]), eagle_kernels.rope(*case), strict=True):
+        assert_bitwise(actual, expected)
 
 
 @pytest.mark.parametrize("inner", [64, 80, 77])

@@ -1,10 +1,10 @@
-"""Whole captured decodes in bfloat16 on the CUDA kernels, without a GPU on emulated ones, in memory full of NaN."""
+"""Whole decodes on the CUDA kernels, without a GPU on emulated ones: the CPU kernels' text, and memory full of NaN."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
-from captures import DECODERS, GREEDY, TREE, texts
+from captures import DECODERS, GREEDY, SAMPLED, TREE, texts
 from cuda_emulation.plugin import emulated_kernels  # noqa: F401 (used by every test here)
 from models import tiny_target
 from test_draft_hydra import hydra_heads
@@ -58,3 +58,13 @@ def test_memory_that_nobody_wrote_is_not_read(device, monkeypatch, memory_full_o
     decoder = (DECODERS | WITH_PREFIX)[name](tiny_target(dtype=torch.bfloat16).to(device))
     texts(decoder, batch, True, **GREEDY, max_new_tokens=6)
     assert logprobs and all(values.isfinite().all() for values in logprobs)
+
+
+@pytest.mark.parametrize("name, settings", [("eagle3-tree", GREEDY), ("eagle3-sampled", SAMPLED)])
+def test_same_text_in_as_many_rounds_as_on_the_cpu(device, name, settings):
+    settings = settings | {"max_new_tokens": 6}
+    with eagle_kernels.use_backend("cpp"):
+        expected, rounds = texts(DECODERS[name](tiny_target()), 1, False, **settings)
+    text, rounds_here = texts(DECODERS[name](tiny_target().to(device)), 1, False, **settings)
+    assert torch.equal(text.cpu(), expected)
+    assert rounds_here == rounds

@@ -20,9 +20,9 @@ def _numbers(*values: float) -> ctypes.Array:
 
 
 def _rows(t: Tensor) -> tuple[Tensor, int, int]:
-    """The address, number and stride in bytes of rows, which must be evenly spaced."""
-    rows = t.view(-1, t.shape[-1]) if t.is_contiguous() else t.flatten(0, -2)
-    return t, rows.shape[0], (rows.stride(0) if rows.shape[0] > 1 else t.shape[-1]) * t.element_size()
+    """Rows, copied where they are not evenly spaced; their number and stride in bytes."""
+    rows = t.flatten(0, -2)
+    return rows, rows.shape[0], (rows.stride(0) if rows.shape[0] > 1 else t.shape[-1]) * t.element_size()
 
 
 def tree_attention(
@@ -69,9 +69,10 @@ def silu_mul(gate: Tensor, up: Tensor) -> Tensor:
 def rope(query: Tensor, key: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     outputs = _poison(query, *query.shape), _poison(key, *key.shape)
     batch, heads, rows, head_dim = query.shape
-    row_bytes = head_dim * query.element_size()
+    strides = host_array(stride * t.element_size() for t in (query, key) for stride in t.stride()[:3])
     sizes = batch, heads, key.shape[1], rows, head_dim
-    call("rope", *outputs, query, key, cos, sin, row_bytes, DTYPES[query.dtype], *sizes)
+    inputs = query, key, cos.contiguous(), sin.contiguous(), strides, head_dim * query.element_size()
+    call("rope", *outputs, *inputs, DTYPES[query.dtype], *sizes)
     return outputs
 
 

@@ -73,12 +73,19 @@ const char* silu_mul(void* output, void* gate, void* up, int64_t count, int64_t 
   return guarded([&] { cuda::silu_mul(p, nullptr); });
 }
 
-const char* rope(void* query_output, void* key_output, void* query, void* key, void* cos, void* sin, int64_t row_bytes,
-                 int64_t code, int64_t batch, int64_t query_heads, int64_t key_heads, int64_t num_rows,
-                 int64_t head_dim) {
+const char* rope(void* query_output, void* key_output, void* query, void* key, void* cos, void* sin,
+                 const int64_t* strides, int64_t row_bytes, int64_t code, int64_t batch, int64_t query_heads,
+                 int64_t key_heads, int64_t num_rows, int64_t head_dim) {
+  const auto states = [&](void* data, int64_t heads, const int64_t* stride) {
+    return Rows{static_cast<char*>(data),
+                batch * heads * num_rows,
+                3,
+                {batch, heads, num_rows},
+                {stride[0], stride[1], stride[2]}};
+  };
   const RopeParams p{dtype(code),
-                     rows(query, batch * query_heads * num_rows, row_bytes),
-                     rows(key, batch * key_heads * num_rows, row_bytes),
+                     states(query, query_heads, strides),
+                     states(key, key_heads, strides + 3),
                      query_output,
                      key_output,
                      rows(cos, batch * num_rows, row_bytes),
