@@ -197,6 +197,17 @@ def test_the_shortest_of_several_length_criteria_stops(target, decoder, lengths)
     assert text.shape == (2, 14) and torch.equal(text, expected)
 
 
+@pytest.mark.parametrize("limit", [3.5, 4.0, float("inf")])
+@pytest.mark.parametrize("speculate", [True, False])
+def test_a_limit_that_is_no_integer_is_rounded_up(target, decoder, limit, speculate):
+    """As in generate, where a text has ended once it is not shorter; without end, nothing but an end token ends it."""
+    inputs = prompts(2)
+    text = target.generate(**inputs, do_sample=False, max_new_tokens=12, eos_token_id=None)
+    settings = {"do_sample": False, "max_new_tokens": limit, "eos_token_id": text[:, -1].tolist()}
+    expected = target.generate(**inputs, **settings)
+    assert torch.equal(decoder.generate(**inputs, **settings, speculate=speculate), expected)
+
+
 @pytest.mark.parametrize("length", [246, 245])
 def test_leaving_the_context_is_warned_of_as_in_generate(monkeypatch, target, decoder, length):
     """A text of 257 tokens is the first that leaves a context of 256, and says so if it goes on."""

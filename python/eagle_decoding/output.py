@@ -1,6 +1,6 @@
 """Collects emitted tokens on the host: stopping rules, streaming and the value that generate returns."""
 
-from math import inf
+from math import ceil, inf, isfinite
 from typing import Any
 
 import torch
@@ -31,8 +31,8 @@ class Output:
         self.recorded: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(len(input_ids))]
         self.streamed = 0
         self.length_criteria = [c for c in criteria if isinstance(c, MaxLengthCriteria)]
-        limits = [c.max_length for c in self.length_criteria]
-        self.max_new_tokens = max(1, min(limits) - input_ids.shape[1]) if limits else None  # one at least, as generate
+        limit = min((c.max_length for c in self.length_criteria), default=inf)  # as in generate: may be a fraction
+        self.max_new_tokens = max(1, ceil(limit) - input_ids.shape[1]) if isfinite(limit) else None  # one at least
         self.eos = {int(i) for c in criteria if isinstance(c, EosTokenCriteria) for i in c.eos_token_id.flatten()}
         others = [c for c in criteria if not isinstance(c, MaxLengthCriteria | EosTokenCriteria)]
         self.other_criteria = StoppingCriteriaList(others)
