@@ -1,5 +1,7 @@
 """What generate refuses, each in one sentence: what is no prompt, what another way of decoding needs, odd seeds."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -90,6 +92,15 @@ def test_prompts(decoder, prompt, message):
 def test_settings(decoder, settings, message):
     with pytest.raises(ValueError, match=message):
         decoder.generate(TWO, **{"max_new_tokens": 4, **settings})
+
+
+@pytest.mark.parametrize("settings", [{"seed": [1, 2, 3]}, {"temperature": [0.5, -1.0]}, {"min_p": [2, 0]}], ids=str)
+def test_nothing_is_streamed_before_a_call_is_refused(decoder, settings):
+    streamed = []
+    streamer = SimpleNamespace(put=streamed.append, end=lambda: streamed.append(None))
+    with pytest.raises(ValueError, match="must be"):
+        decoder.generate(TWO, max_new_tokens=4, do_sample=True, streamer=streamer, **settings)
+    assert streamed == []
 
 
 def test_a_target_that_was_converted_after_its_draft_was_loaded():

@@ -206,11 +206,11 @@ class SpeculativeDecoder:
         prompt, lengths = strip_padding(input_ids, attention_mask)
         check_lengths(lengths, model.config.max_position_embeddings)
         check_tokens(prompt, model.get_input_embeddings().num_embeddings)
-        output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
         seeds = request_seeds(seed, len(input_ids), generation_config.do_sample)
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )
+        output = Output(input_ids, stopping_criteria, generation_config, token_streamer)
         with TURN, at_work(draft):
             self.stats = Stats()
             memory = self.memory_for(speculate, target, draft, sampler)
