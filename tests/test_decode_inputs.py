@@ -11,6 +11,7 @@ from transformers import BatchEncoding, GenerationConfig
 
 IDS = torch.full((1, 4), 5)
 TWO = torch.full((2, 4), 5)
+TWICE = {"do_sample": True, "num_return_sequences": 2}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,9 @@ def test_prompts(decoder, prompt, message):
         ({"attention_mask": torch.ones(2, 5)}, "attention_mask or position_ids must have as many columns .* 4, got 5"),
         ({"position_ids": torch.arange(3, 7).repeat(2, 1)}, "position_ids count .* from 0"),
         ({"max_new_tokens": 0}, "max_new_tokens"),
-        ({"seed": [1]}, "one integer or one per request: got 1 for a batch of 2"),
+        ({"seed": [1]}, "one per request or per returned sequence: got 1 for 2 requests and 2 sequences"),
+        ({"seed": [1] * 3, **TWICE}, "got 3 for 2 requests and 4 sequences"),
+        ({"seed": [2**63 - 1, 0], **TWICE}, r"fit into 64 bits, got \[9223372036854775807, 0\]"),
         ({"seed": 1.5}, "one integer or one per request, got 1.5"),
         ({"seed": "abc"}, "one integer or one per request, got 'abc'"),
         ({"seed": "12"}, "one integer or one per request, got '12'"),

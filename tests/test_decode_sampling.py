@@ -71,6 +71,19 @@ def test_text_is_independent_of_the_batch():
         assert torch.equal(alone, together[order])
 
 
+@pytest.mark.parametrize("seeds", [[5, 60], torch.tensor([5, 60])], ids=["list", "tensor"])
+def test_sequences_of_one_request_draw_with_its_seed_and_those_that_follow(seeds):
+    """As with one seed for a call of this request alone; a list with a seed for each sequence is taken as it stands."""
+    decoder, inputs = eagle_decoder(tiny_target()), prompts(2)
+    settings = {"num_return_sequences": 3, "eos_token_id": None}
+    together = sample(decoder, inputs, seed=seeds, **settings)
+    assert len(together.unique(dim=0)) == 6
+    for request, seed in enumerate([5, 60]):
+        part = {name: t[request : request + 1] for name, t in inputs.items()}
+        assert torch.equal(sample(decoder, part, seed=seed, **settings), together[3 * request : 3 * request + 3])
+    assert torch.equal(sample(decoder, inputs, seed=[5, 6, 7, 60, 61, 62], **settings), together)
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     accuracy=st.floats(0, 1),

@@ -19,7 +19,7 @@ from transformers.generation import GenerationMode, UnbatchedClassifierFreeGuida
 from eagle_decoding.config import TreeConfig
 from eagle_decoding.drafts import Draft, NoDraft, load_draft, read_spelling
 from eagle_decoding.graph import capture_for
-from eagle_decoding.inputs import check_lengths, check_mask, check_prompt, check_tokens, request_seeds, strip_padding
+from eagle_decoding.inputs import check_lengths, check_mask, check_prompt, check_tokens, sequence_seeds, strip_padding
 from eagle_decoding.loop import decode
 from eagle_decoding.memory import Memory, kind_of
 from eagle_decoding.output import Output
@@ -115,7 +115,9 @@ class SpeculativeDecoder:
         """Generates as transformers' generate does, with its arguments and return types.
 
         inputs:    [batch, tokens] int64, also as input_ids=; left padding goes with attention_mask=
-        seed:      makes sampling reproducible; request b of a batch draws with seed + b, or with seed[b]
+        seed:      makes sampling reproducible; sequence b of those returned draws with seed + b. With a seed for each
+                   request, sequence c of request b's num_return_sequences draws with seed[b] + c; there may also be one
+                   for each sequence
         speculate: False decodes plainly with the same kernels: same seed, same text, one token a round
         typical_acceptance: LOSSY, Medusa's rule instead of an exact one; None, the default, is lossless
         streamer:  receives tokens as they become final
@@ -206,7 +208,8 @@ class SpeculativeDecoder:
         prompt, lengths = strip_padding(input_ids, attention_mask)
         check_lengths(lengths, model.config.max_position_embeddings)
         check_tokens(prompt, model.get_input_embeddings().num_embeddings)
-        seeds = request_seeds(seed, len(input_ids), generation_config.do_sample)
+        copies, sampling = generation_config.num_return_sequences or 1, generation_config.do_sample
+        seeds = sequence_seeds(seed, len(input_ids), copies, sampling)
         sampler = NodeSampler(
             logits_processor, generation_config, seeds, input_ids.device, per_request, typical_acceptance
         )

@@ -68,19 +68,29 @@ def check_tokens(prompt: Tensor, vocab_size: int) -> None:
         )
 
 
-def request_seeds(seed: int | Sequence[int] | Tensor | None, batch: int, sampling: bool) -> list[int]:
-    """One seed per request; None draws them from torch's default generator, so torch.manual_seed governs them.
+def sequence_seeds(seed: int | Sequence[int] | Tensor | None, batch: int, copies: int, sampling: bool) -> list[int]:
+    """One seed per sequence; None draws them from torch's default generator, so torch.manual_seed governs them.
 
+    An integer is the first sequence's seed, and the others have those that follow. So do the sequences of one request
+    where there is one integer per request: they are those of a call for this request alone.
+
+    batch:    sequences, `copies` of them for each request, side by side
     sampling: whether they are needed; a greedy call leaves that generator alone, as transformers' does
 
-    Raises ValueError for anything but an integer, or one per request, of 64 bits.
+    Raises ValueError for anything but an integer, or one per request or sequence, of 64 bits.
     """
     if seed is None:
         return torch.randint(2**62, (batch,)).tolist() if sampling else [0] * batch
     given = seed.tolist() if isinstance(seed, Tensor) else seed
     seeds = [int(given) + b for b in range(batch)] if isinstance(given, Integral) else integers(given)
-    if len(seeds) != batch:
-        raise ValueError(f"seed must be one integer or one per request: got {len(seeds)} for a batch of {batch}.")
+    requests = batch // copies
+    if len(seeds) not in (requests, batch):
+        raise ValueError(
+            f"seed must be one integer or one per request or per returned sequence: got {len(seeds)} for {requests} "
+            f"requests and {batch} sequences."
+        )
+    if len(seeds) == requests:
+        seeds = [first + copy for first in seeds for copy in range(copies)]
     if not all(-(2**63) <= one < 2**63 for one in seeds):
         raise ValueError(f"seed must fit into 64 bits, got {seed}.")
     return seeds
