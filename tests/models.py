@@ -174,14 +174,20 @@ def random_head(target: PreTrainedModel, draft_vocab: int = VOCAB, **options: ob
     return Head(config, tensors)
 
 
-def eagle_decoder(
+def eagle_draft(
     target: PreTrainedModel, tree: TreeConfig | None = None, draft_vocab: int = VOCAB, **options: object
-) -> SpeculativeDecoder:
+) -> Eagle3Draft:
     head = random_head(target, draft_vocab, **options)
     tree = tree or TreeConfig(num_nodes=12, max_depth=3, topk=3)
     embed = target.get_input_embeddings().weight
     layers = target.config.num_hidden_layers
-    return SpeculativeDecoder(target, Eagle3Draft(head, embed, layers, tree, target.dtype, target.device))
+    return Eagle3Draft(head, embed, layers, tree, target.dtype, target.device)
+
+
+def eagle_decoder(
+    target: PreTrainedModel, tree: TreeConfig | None = None, draft_vocab: int = VOCAB, **options: object
+) -> SpeculativeDecoder:
+    return SpeculativeDecoder(target, eagle_draft(target, tree, draft_vocab, **options))
 
 
 @dataclass

@@ -273,8 +273,9 @@ def test_a_pipeline_decodes_with_it(target, decoder, batch_size):
 @pytest.mark.parametrize("device", ["cpu", "meta"])  # meta stands for every device that is no CPU
 @pytest.mark.parametrize("fused", [{}, {"fused": None}, {"fused": True}, {"fused": False}], ids=str)
 def test_fused_means_the_same_to_a_target_and_to_a_decoder(device, fused):
-    model = tiny_target().to(device)
+    model = tiny_target()
     decoder = SpeculativeDecoder(model, NoDraft(), **fused)
+    model.to(device)
     seen = []
     for target in (Target(model, **fused), Target(model, fused=decoder.fused)):
         with target.attached():

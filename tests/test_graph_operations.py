@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from models import eagle_decoder, tiny_target
+from models import eagle_draft, tiny_target
 from tape import Capturable, HostReadError, NoHostReads, Tape, tensors
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -99,7 +99,7 @@ def test_a_round_on_a_device_never_looks_at_the_host(children):
         with torch.device("meta"):
             model, sampler, draft = tiny_target(), SampledRequests(batch), NoDraft()
             if children != "plain":
-                draft = eagle_decoder(model, TreeConfig(12, 3, 3, children)).draft
+                draft = eagle_draft(model, TreeConfig(12, 3, 3, children))
                 begin(draft, sampler.params)
             width = 1 if children == "plain" else 4
             state, output = state_of(batch, width, 32 * len(draft.feature_layers)), object.__new__(Output)

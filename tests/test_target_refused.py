@@ -75,7 +75,7 @@ def wide_heads() -> LlamaForCausalLM:
         (lambda t: SpeculativeDecoder.from_pretrained("./nowhere", "suffix"), "^./nowhere does not exist: give a dir"),
         (lambda t: SpeculativeDecoder.from_pretrained("no.gguf", "suffix"), "^no.gguf does not exist"),
         (lambda t: SpeculativeDecoder("a/model", NoDraft()), "Target must be a loaded .* got a str"),
-        (lambda t: SpeculativeDecoder(torch.compile(t), NoDraft()), "Target must be .* got a OptimizedModule"),
+        (lambda t: SpeculativeDecoder.from_pretrained(None, "suffix"), "Target must be a loaded .* got a NoneType"),
         (lambda t: SpeculativeDecoder(t, "suffix"), "draft must be a loaded draft, got 'suffix': .*from_pretrained"),
         (lambda t: SpeculativeDecoder(t, None), "draft must be a loaded draft, got None"),
         (lambda t: SpeculativeDecoder.from_pretrained(t, "suffix", tree=(8, 4, 4)), r"TreeConfig, got \(8, 4, 4\)"),
@@ -90,6 +90,28 @@ def wide_heads() -> LlamaForCausalLM:
 def test_decoders_that_cannot_be_made(target, make, message):
     with pytest.raises(ValueError, match=message):
         make(target)
+
+
+class PeftModel(torch.nn.Module):
+    """What shows a wrapper of peft's to be one."""
+
+    peft_config = None
+
+
+@pytest.mark.parametrize("make", [SpeculativeDecoder.from_pretrained, lambda t, d: SpeculativeDecoder(t, NoDraft())])
+@pytest.mark.parametrize(
+    ("wrapper", "message"),
+    [
+        (lambda t: PeftModel(), r"^Target must be .* got a PeftModel: give what its merge_and_unload\(\) returns"),
+        (torch.compile, "^Target must be .* got a OptimizedModule: give the model that torch.compile was given"),
+        (torch.nn.DataParallel, "^Target must be .* got a DataParallel: .* or unwrap it"),
+        (lambda t: tiny_target().to("meta"), "^Target is on the meta device, where weights hold no numbers: load"),
+    ],
+    ids=["peft", "compile", "parallel", "meta"],
+)
+def test_wrappers_and_models_without_weights(target, make, wrapper, message):
+    with pytest.raises(ValueError, match=message):
+        make(wrapper(target), "suffix")
 
 
 def test_a_directory_that_holds_no_whole_model_is_no_target(saved, target, tmp_path):

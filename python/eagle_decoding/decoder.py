@@ -25,7 +25,7 @@ from eagle_decoding.memory import Memory, kind_of
 from eagle_decoding.output import Output
 from eagle_decoding.sampling import NodeSampler
 from eagle_decoding.stats import Stats
-from eagle_decoding.target import TURN, Target, check_target, load_target
+from eagle_decoding.target import TURN, Target, check_loaded, check_target, load_target
 from eagle_decoding.typical import TypicalAcceptance
 
 AT_WORK: list[Draft] = []  # the draft of the call that has its turn, and of those that its callbacks made
@@ -58,6 +58,7 @@ class SpeculativeDecoder:
     """
 
     def __init__(self, target: PreTrainedModel, draft: Draft, *, fused: bool | None = None, graph: bool = True):
+        check_loaded(target)
         check_target(target)
         if not hasattr(draft, "propose"):
             raise ValueError(

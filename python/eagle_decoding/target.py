@@ -59,10 +59,12 @@ def load_target(path: str | Path | PreTrainedModel, **kwargs: Any) -> PreTrained
 
     kwargs: arguments of from_pretrained, for example dtype=torch.bfloat16.
 
-    Raises ValueError for such arguments along with a model, for a path that does not exist, and for a directory whose
-    weights cannot be read or are not all of the model that its config.json describes; OSError for an unknown hub id.
+    Raises ValueError for such arguments along with a model, for what is no path and no model, for a path that does not
+    exist, and for a directory whose weights cannot be read or are not all of the model that its config.json describes;
+    OSError for an unknown hub id.
     """
-    if isinstance(path, PreTrainedModel):
+    if not isinstance(path, str | Path):
+        check_loaded(path)
         if kwargs:
             raise ValueError(f"{', '.join(kwargs)} say how to load a model and this one is loaded: leave them out.")
         return path
@@ -98,13 +100,28 @@ def load_whole(source: str, **kwargs: Any) -> PreTrainedModel:
     return model
 
 
+def check_loaded(model: Any) -> None:
+    """Raises ValueError for anything but a transformers model that has its weights."""
+    check_model(model, "Target")
+    if model.device.type == "meta":
+        raise ValueError("Target is on the meta device, where weights hold no numbers: load it onto a CPU or a GPU.")
+
+
+def check_model(model: Any, role: str) -> None:
+    """Raises ValueError for anything but a transformers model; what wraps one may change what it says."""
+    if isinstance(model, PreTrainedModel):
+        return
+    advice = "load one from a path with SpeculativeDecoder.from_pretrained, or unwrap it"
+    if hasattr(model, "_orig_mod"):
+        advice = "give the model that torch.compile was given"
+    elif hasattr(model, "peft_config"):
+        advice = "give what its merge_and_unload() returns; what cannot be merged, as a tuned prompt, is not supported"
+    raise ValueError(f"{role} must be a loaded transformers model, got a {type(model).__name__}: {advice}.")
+
+
 def check_target(model: PreTrainedModel, role: str = "Target") -> None:
     """Raises ValueError when the model is of a kind that tree decoding was not made for; role: what it is used as."""
-    if not isinstance(model, PreTrainedModel):
-        raise ValueError(
-            f"{role} must be a loaded transformers model, got a {type(model).__name__}: load one with "
-            "SpeculativeDecoder.from_pretrained, or unwrap it."
-        )
+    check_model(model, role)
     config = model.config
     if config.model_type not in SUPPORTED:
         raise ValueError(
