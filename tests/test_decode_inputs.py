@@ -122,6 +122,27 @@ def test_embeddings_and_caches(target, decoder):
         decoder.generate(IDS, past_key_values=target(IDS).past_key_values, max_new_tokens=4)
 
 
+class Wrapped(torch.nn.Module):
+    """Embeddings as an adapter's layer holds them: with their weight, and without the number of them."""
+
+    def __init__(self, embeddings):
+        super().__init__()
+        self.base, self.weight = embeddings, embeddings.weight
+
+    def forward(self, tokens):
+        return self.base(tokens)
+
+
+def test_tokens_of_a_target_with_wrapped_embeddings():
+    target = tiny_target(tie_word_embeddings=False)
+    decoder = eagle_decoder(target)
+    target.set_input_embeddings(Wrapped(target.get_input_embeddings()))
+    settings = {"do_sample": False, "max_new_tokens": 6}
+    assert torch.equal(decoder.generate(IDS, **settings), target.generate(IDS, **settings))
+    with pytest.raises(ValueError, match="token 97 and the target knows 0 to 96"):
+        decoder.generate(torch.tensor([[5, 97]]), **settings)
+
+
 @pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3), np.array([3]), torch.tensor([3])])
 def test_seeds_of_other_types(decoder, seed):
     settings = {"do_sample": True, "max_new_tokens": 6}

@@ -94,6 +94,19 @@ def test_experts_weigh_by_their_probability(shares, device):
     torch.testing.assert_close(logits[True], logits[False], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize(("kind", "name"), [("mixtral", "gate"), ("qwen3-moe", "gate"), ("gpt-oss", "router")])
+@pytest.mark.parametrize("hooked", [False, True])
+def test_a_router_of_somebody_elses_chooses_the_experts(kind, name, hooked):
+    """A wrapper, or a hook that has every row go to its experts in equal parts."""
+    model = tiny_target(kind)
+    for block in (layer.mlp for layer in model.get_decoder().layers if hasattr(layer.mlp, name)):
+        if hooked:
+            getattr(block, name).register_forward_hook(lambda module, args, out: (out[0], out[1] * 0 + 0.5, out[2]))
+        else:
+            setattr(block, name, Wrapper(getattr(block, name)))
+    torch.testing.assert_close(tree_logits(model, True), tree_logits(model, False), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_rounding_once_is_nearer_to_the_model(dtype):
     """Against the same rounded weights in float64, of which neither path knows."""
@@ -122,6 +135,22 @@ def double_by_hook(layer: Any) -> None:
 
 def double_by_forward(layer: Any) -> None:
     layer.self_attn.o_proj.forward = lambda x: 2 * nn.functional.linear(x, layer.self_attn.o_proj.weight)
+
+
+class Wrapper(nn.Module):
+    """Holds a module and nothing that it holds, as an adapter's layer may."""
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+
+    def forward(self, *inputs: Tensor) -> Any:
+        outputs = self.base(*inputs)
+        return 2 * outputs if isinstance(outputs, Tensor) else outputs
+
+
+def wrap_query(layer: Any) -> None:
+    layer.self_attn.q_proj = Wrapper(layer.self_attn.q_proj)
 
 
 class DoubledNorm(nn.Module):
@@ -164,7 +193,7 @@ def test_an_mlp_of_somebody_elses_keeps_its_say():
     torch.testing.assert_close(after, tree_logits(model, False), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("change", [replace_by_doubled, double_by_hook, double_by_forward, replace_norm])
+@pytest.mark.parametrize("change", [replace_by_doubled, double_by_hook, double_by_forward, wrap_query, replace_norm])
 def test_a_part_of_somebody_elses_keeps_its_say(change):
     model = tiny_target()
     before = tree_logits(model, None)

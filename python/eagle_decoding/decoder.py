@@ -208,7 +208,7 @@ class SpeculativeDecoder:
         check_mask(input_ids, attention_mask, model_kwargs.get("position_ids"))
         prompt, lengths = strip_padding(input_ids, attention_mask)
         check_lengths(lengths, model.config.max_position_embeddings)
-        check_tokens(prompt, model.get_input_embeddings().num_embeddings)
+        check_tokens(prompt, len(model.get_input_embeddings().weight))
         copies, sampling = generation_config.num_return_sequences or 1, generation_config.do_sample
         seeds = sequence_seeds(seed, len(input_ids), copies, sampling)
         sampler = NodeSampler(

@@ -10,14 +10,21 @@ import torch
 from torch import Tensor
 
 import eagle_kernels
-from eagle_decoding.fused_layer import is_silu
+from eagle_decoding.fused_layer import is_silu, untouched
 
 MAX_ROWS = 128  # of one request: no tree has more, whatever the batch
 GATED = ("MixtralSparseMoeBlock", "Qwen3MoeSparseMoeBlock")
+ROUTERS = ("MixtralTopKRouter", "Qwen3MoeTopKRouter", "GptOssTopKRouter")
 
 
 def experts_forward(block: Any) -> Callable[[Tensor], Any] | None:
-    """A forward for rows of trees, in which prompts take the stock one; None for a module that is no known mixture."""
+    """A forward for rows of trees, in which prompts take the stock one; None for a module that is no known mixture.
+
+    Nor for one whose router or experts are not what transformers made: a wrapper in their place, somebody else's hook.
+    """
+    router: Any = getattr(block, "gate", getattr(block, "router", None))
+    if type(router).__name__ not in ROUTERS or not untouched(router) or not untouched(block.experts):
+        return None
     if type(block).__name__ in GATED and is_silu(block.experts):
         return gated_forward(block)
     if type(block).__name__ == "GptOssMLP" and type(block.experts).__name__ == "GptOssExperts":

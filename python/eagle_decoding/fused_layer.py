@@ -58,10 +58,12 @@ def attention_block(layer: Any) -> AttentionBlock | None:
     """The attention of a layer, its projections side by side; None where it has parts that the ops lack."""
     attention, norm = layer.self_attn, layer.post_attention_layernorm
     projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-    biases = [projection.bias for projection in projections if projection.bias is not None]
     if not getattr(attention, "use_rope", True):  # SmolLM3 rotates in some of its layers only
         return None
-    if not plain(*projections, attention.o_proj) or attention.o_proj.bias is not None or len(biases) not in (0, 3):
+    if not plain(*projections, attention.o_proj) or attention.o_proj.bias is not None:
+        return None
+    biases = [projection.bias for projection in projections if projection.bias is not None]
+    if len(biases) not in (0, 3):
         return None
     return AttentionBlock(
         qkv=Matrix(side_by_side([projection.weight for projection in projections])),
