@@ -209,6 +209,13 @@ def test_children_are_named():
         TreeConfig(children="typical")
 
 
+@pytest.mark.parametrize("name", ["num_nodes", "max_depth", "topk"])
+@pytest.mark.parametrize("value", [4.0, "4", None])
+def test_a_tree_has_integers_for_sizes(name, value):
+    with pytest.raises(ValueError, match=f"num_nodes, max_depth and topk must be integers, got .*{value!r}"):
+        TreeConfig(**{name: value})
+
+
 @pytest.mark.parametrize("nodes, depth, topk", [(2, 1, 1), (8, 4, 4), (60, 10, 3), (5, 4, 1), (21, 2, 4), (64, 6, 8)])
 def test_levels_hold_the_nodes(nodes, depth, topk):
     widths = level_widths(TreeConfig(nodes, depth, topk))

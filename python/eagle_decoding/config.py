@@ -1,6 +1,7 @@
 """How a draft tree is grown."""
 
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 Children = Literal["likeliest", "coupled", "sampled", "hybrid", "auto"]
@@ -35,6 +36,11 @@ class TreeConfig:
             raise ValueError(f"children must be one of {', '.join(get_args(Children))}, got {self.children!r}.")
         if self.static and self.drawn:
             raise ValueError(f"A static tree takes likeliest or coupled children, got {self.children!r}.")
+        if not all(isinstance(size, Integral) for size in (self.num_nodes, self.max_depth, self.topk)):
+            raise ValueError(
+                f"num_nodes, max_depth and topk must be integers, got {self.num_nodes!r}, {self.max_depth!r} and "
+                f"{self.topk!r}."
+            )
         if self.max_depth < 1 or self.topk < 1:
             raise ValueError(f"max_depth and topk must be at least 1, got {self.max_depth} and {self.topk}.")
         if not 2 <= self.num_nodes <= min(MAX_NODES, self.num_candidates):
