@@ -43,6 +43,15 @@ def test_same_seed_same_text(warpers, batch):
         assert torch.equal(sample(decoder, inputs, seed=seed, **warpers), plain)
 
 
+@pytest.mark.parametrize("top_k", [2**31, 2**70])
+def test_a_top_k_beyond_any_vocabulary_keeps_all_tokens(top_k):
+    """As in generate, for one value and for one of a request's own."""
+    decoder, inputs = eagle_decoder(tiny_target()), prompts(2)
+    everything = sample(decoder, inputs, seed=1, top_k=0)
+    assert torch.equal(sample(decoder, inputs, seed=1, top_k=top_k), everything)
+    assert torch.equal(sample(decoder, inputs, seed=1, top_k=[top_k, 0]), everything)
+
+
 def test_seeds_differ_and_torch_seeds_the_default():
     decoder = eagle_decoder(tiny_target())
     inputs = prompts(1)

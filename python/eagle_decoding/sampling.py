@@ -26,9 +26,10 @@ from eagle_decoding.typical import TypicalAcceptance, verify_typically
 
 FUSED = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper, MinPLogitsWarper)  # in the order of the op
 STATEFUL = (SynthIDTextWatermarkLogitsProcessor, PrefixConstrainedLogitsProcessor)  # of transformers' own, or may be
+MAX_TOP_K = 2**31 - 1  # that the op takes, and more than any vocabulary has
 RANGES: dict[str, tuple[str, Callable[[float], bool]]] = {  # of a request's own parameters
     "temperature": ("finite, 0 (greedy) or above", lambda value: 0 <= value < inf),
-    "top_k": ("an integer, 0 (off) or above", lambda value: 0 <= value < 2**31 and value % 1 == 0),
+    "top_k": ("an integer, 0 (off) or above", lambda value: 0 <= value < inf and value % 1 == 0),
     "top_p": ("from 0 to 1", lambda value: 0 <= value <= 1),
     "min_p": ("from 0 to 1", lambda value: 0 <= value <= 1),
 }
@@ -245,7 +246,7 @@ def one_per_request(name: str, values: Sequence[float] | Tensor, like: Tensor, c
     for request, value in enumerate(given.tolist()):
         if not fits(value):
             raise ValueError(f"{name} must be {words}, got {value} for request {request // copies}.")
-    return given.to(like.dtype)
+    return (given.clamp(max=MAX_TOP_K) if name == "top_k" else given).to(like.dtype)
 
 
 def split_processors(processors: Sequence[Any]) -> tuple[list[Any], list[Any]]:
@@ -280,7 +281,7 @@ def fused_params(warpers: list[Any], do_sample: bool, seeds: list[int], device: 
     return SamplingParams(
         seed=torch.tensor(seeds, dtype=torch.int64, device=device),
         temperature=torch.full((batch,), values["temperature"], dtype=torch.float32, device=device),
-        top_k=torch.full((batch,), values["top_k"], dtype=torch.int32, device=device),
+        top_k=torch.full((batch,), min(values["top_k"], MAX_TOP_K), dtype=torch.int32, device=device),
         top_p=torch.full((batch,), values["top_p"], dtype=torch.float32, device=device),
         min_p=torch.full((batch,), values["min_p"], dtype=torch.float32, device=device),
     )
