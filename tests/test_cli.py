@@ -62,6 +62,18 @@ def test_generate_samples_by_seed(saved):
     assert first.out == again.out != other.out
 
 
+@pytest.mark.parametrize("temperature", ["0", "1"])
+@pytest.mark.parametrize(("topk", "code"), [("20", 0), ("200", 1)])
+def test_a_wide_tree_when_sampling_is_told_of_top_k(saved, topk, code, temperature):
+    """One that can be drafted with a notice, one that cannot in the error."""
+    settings = ("--temperature", temperature, "--topk", topk, "--max-depth", "2", "--max-new-tokens", "4")
+    shown = run("generate", "w5", *saved, *settings)
+    assert shown.code == code and shown.err.startswith("Error: ") == (code == 1)
+    told = f"to sample from the {topk} likeliest tokens, say --top-k {topk}." in " ".join(shown.err.split())
+    assert told == (temperature == "1")
+    assert "--top-k" not in run("generate", "w5", *saved, *TREE, "--temperature", "1", "--max-new-tokens", "4").err
+
+
 @pytest.mark.parametrize("option", [("--top-k", "1"), ("--top-p", "0"), ("--min-p", "1")])
 def test_filters_that_leave_one_token_make_sampling_greedy(saved, option):
     command = ("generate", "w5", *saved, *TREE, "--max-new-tokens", "20")

@@ -201,7 +201,7 @@ def generate(
     settings |= {"max_new_tokens": max_new_tokens, "speculate": speculate}
     if typical_acceptance:
         settings["typical_acceptance"] = TypicalAcceptance()
-    tree = tree_shape(num_nodes, max_depth, topk)
+    tree = tree_shape(num_nodes, max_depth, topk, settings["do_sample"])
     if not speculate:
         tell_ignored(draft, draft_dtype, num_nodes, max_depth, topk, typical_acceptance)
     where = device_named(device)
@@ -241,7 +241,7 @@ def chat(
 
     settings = sampling(temperature, top_k, top_p, min_p, seed)
     settings |= {"max_new_tokens": max_new_tokens, "speculate": speculate}
-    tree = tree_shape(num_nodes, max_depth, topk)
+    tree = tree_shape(num_nodes, max_depth, topk, settings["do_sample"])
     if not speculate:
         tell_ignored(draft, draft_dtype, num_nodes, max_depth, topk)
     where = device_named(device)
@@ -258,11 +258,28 @@ def info() -> None:
     out.print(info_table())
 
 
-def tree_shape(num_nodes: int | None, max_depth: int | None, topk: int | None) -> TreeConfig | None:
-    """The tree that was asked for, None for the method's own."""
+def tree_shape(
+    num_nodes: int | None, max_depth: int | None, topk: int | None, samples: bool = False
+) -> TreeConfig | None:
+    """The tree that was asked for, None for the method's own.
+
+    samples: whether --top-k is of use here: --topk, where it exceeds a tree's nodes, may have been typed for it
+    """
     asked = {"num_nodes": num_nodes, "max_depth": max_depth, "topk": topk}
     given: dict[str, Any] = {name: value for name, value in asked.items() if value is not None}
-    return TreeConfig(**given) if given else None
+    mistaken = samples and topk is not None and topk > given.get("num_nodes", TreeConfig.num_nodes)
+    hint = f"--topk is about draft trees: to sample from the {topk} likeliest tokens, say --top-k {topk}."
+    try:
+        tree = TreeConfig(**given) if given else None
+    except ValueError as error:
+        if not mistaken:
+            raise
+        raise ValueError(f"{str(error).removesuffix('.')}; {hint}") from error
+    if mistaken:
+        from eagle_decoding.terminal.console import notice
+
+        notice(hint)
+    return tree
 
 
 def tell_ignored(
