@@ -106,6 +106,16 @@ def test_positional_input_and_custom_generate(target, decoder):
     assert torch.equal(target.generate(ids, custom_generate=decoder, **sampled), direct)
 
 
+def test_a_positional_configuration(target, decoder):
+    inputs, config = prompts(3), GenerationConfig(max_new_tokens=9, do_sample=False, pad_token_id=PAD)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    expected = target.generate(ids, config, attention_mask=mask)
+    assert torch.equal(decoder.generate(ids, config, attention_mask=mask), expected)
+    config.stop_strings = ["x"]
+    with pytest.raises(ValueError, match=r"stop_strings .* need the tokenizer"):
+        decoder.generate(ids, config)
+
+
 @pytest.mark.parametrize("batch", [1, 3])
 def test_stopping_criteria(target, batch):
     inputs = prompts(batch)

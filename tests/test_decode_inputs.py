@@ -115,6 +115,12 @@ def test_a_target_that_was_converted_after_its_draft_was_loaded():
     assert decoder.generate(IDS, max_new_tokens=4, speculate=False).shape[1] > 4
 
 
+@pytest.mark.parametrize("config", [torch.ones_like(IDS), {"max_new_tokens": 4}])
+def test_what_is_no_configuration(decoder, config):
+    with pytest.raises(ValueError, match=f"GenerationConfig, got a {type(config).__name__}: pass other arguments by"):
+        decoder.generate(IDS, config)
+
+
 def test_embeddings_and_caches(target, decoder):
     with pytest.raises(ValueError, match="pass input_ids"):
         decoder.generate(inputs_embeds=torch.zeros(1, 4, 32), max_new_tokens=4)

@@ -106,6 +106,7 @@ class SpeculativeDecoder:
     def generate(
         self,
         inputs: Tensor | None = None,
+        generation_config: GenerationConfig | None = None,
         *,
         seed: int | Sequence[int] | Tensor | None = None,
         speculate: bool = True,
@@ -113,7 +114,9 @@ class SpeculativeDecoder:
         streamer: Any | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Generates as transformers' generate does, with its arguments and return types.
+        """Generates as transformers' generate does, with its arguments, by name from the third on, and return types.
+
+        What return_dict_in_generate returns has no past_key_values: the decoder's caches are its own.
 
         inputs:    [batch, tokens] int64, also as input_ids=; left padding goes with attention_mask=
         seed:      makes sampling reproducible; sequence b of those returned draws with seed + b. With a seed for each
@@ -121,7 +124,7 @@ class SpeculativeDecoder:
                    for each sequence
         speculate: False decodes plainly with the same kernels: same seed, same text, one token a round
         typical_acceptance: LOSSY, Medusa's rule instead of an exact one; None, the default, is lossless
-        streamer:  receives tokens as they become final
+        streamer:  receives tokens as they become final; called token_streamer under custom_generate=decoder
 
         temperature, top_k, top_p and min_p may be sequences, one value a request, for all its num_return_sequences;
         these requests sample, and those with temperature 0 decode greedily.
@@ -139,13 +142,19 @@ class SpeculativeDecoder:
         for name in ("assistant_model", "custom_generate"):
             if kwargs.get(name) is not None:
                 raise ValueError(f"{name} is another way of decoding than this decoder's own: leave it out.")
-        self.move_stop_strings(kwargs)
+        if not isinstance(generation_config, GenerationConfig | None):
+            raise ValueError(
+                f"generation_config must be a GenerationConfig, got a {type(generation_config).__name__}: pass other "
+                "arguments by name."
+            )
+        self.move_stop_strings(generation_config, kwargs)
         several = [name for name in PER_REQUEST if isinstance(kwargs.get(name), Sequence | Tensor)]
         per_request = {name: kwargs.pop(name) for name in several if not isinstance(kwargs[name], str)}
         if per_request and not kwargs.setdefault("do_sample", True):
             raise ValueError(f"do_sample=False decodes every request greedily: leave out {', '.join(per_request)}.")
         return self.target.generate(
             inputs,
+            generation_config,
             custom_generate=self,
             seed=seed,
             speculate=speculate,
@@ -155,13 +164,13 @@ class SpeculativeDecoder:
             **kwargs,
         )
 
-    def move_stop_strings(self, kwargs: dict[str, Any]) -> None:
-        """Turns stop strings, wherever generate's arguments have them, into a stopping criterion among these.
+    def move_stop_strings(self, generation_config: GenerationConfig | None, kwargs: dict[str, Any]) -> None:
+        """Turns stop strings, wherever generate's arguments have them, into a stopping criterion among kwargs.
 
         transformers keeps the tokenizer from a decoding method of the caller's own, and so would find none for them.
         """
         tokenizer, given = kwargs.pop("tokenizer", None), kwargs.pop("stop_strings", None)
-        configs = [kwargs.get("generation_config"), self.target.generation_config]
+        configs = [generation_config, self.target.generation_config]
         found = [given, *(config.stop_strings for config in configs if config is not None)]
         stop_strings = next((strings for strings in found if strings is not None), None)
         if stop_strings is None:
@@ -188,8 +197,9 @@ class SpeculativeDecoder:
     ) -> Any:
         """The decoding method that transformers' generate calls for `custom_generate=decoder`.
 
-        token_streamer: what `decoder.generate` calls streamer; transformers' generate hands its own `streamer=` the
-                        prompt and passes it on to no decoding method of the caller's own, so leave that one out
+        token_streamer: what `decoder.generate` calls streamer. One given to transformers' generate as `streamer=` gets
+                        the prompt there and then nothing, not even an end: it prints no text, or waits for it in vain.
+                        It cannot be refused, for transformers passes it on to no decoding method of the caller's own
 
         Stop strings come as a StopStringCriteria among the stopping criteria: transformers keeps the tokenizer, too.
 

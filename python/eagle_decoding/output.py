@@ -132,7 +132,7 @@ class Output:
             self.streamer.end()
 
     def result(self) -> Tensor | GenerateDecoderOnlyOutput:
-        """What transformers' generate returns for the same settings."""
+        """What transformers' generate returns for the same settings, but past_key_values."""
         sequences = self.texts()
         if not self.config.return_dict_in_generate:
             return sequences
