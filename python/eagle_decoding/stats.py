@@ -29,6 +29,7 @@ class Stats:
 
     rounds:            target forwards over a tree, counted per request; the prompt's forward is not one
     tokens:            tokens returned, after trimming
+    accepted:          drafts on the accepted paths, the sum of accepted_by_depth
     accepted_by_depth: entry d-1 is the number of rounds whose accepted path reached depth d
     seconds:           wall time by phase: prefill, then draft, verify, sample, commit, output; rounds that run as a
                        graph have capture, launch, wait, output
