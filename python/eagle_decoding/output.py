@@ -61,11 +61,11 @@ class Output:
 
     @property
     def is_level(self) -> bool:
-        """Whether every unfinished request is as long as the longest of all, so that `texts` pads none of them."""
+        """Whether every unfinished request is as long as the longest of all, so that `sequences` pads none of them."""
         longest = max(len(tokens) for tokens in self.new_tokens)
         return all(len(self.new_tokens[b]) == longest for b in self.active_rows())
 
-    def texts(self) -> Tensor:
+    def sequences(self) -> Tensor:
         """[batch, tokens] int64: everything of all requests so far, those behind the longest padded on the right."""
         steps = max(len(tokens) for tokens in self.new_tokens)
         padded = [tokens + [self.pad_token] * (steps - len(tokens)) for tokens in self.new_tokens]
@@ -133,7 +133,7 @@ class Output:
 
     def result(self) -> Tensor | GenerateDecoderOnlyOutput:
         """What transformers' generate returns for the same settings, but past_key_values."""
-        sequences = self.texts()
+        sequences = self.sequences()
         if not self.config.return_dict_in_generate:
             return sequences
         steps = sequences.shape[1] - self.input_ids.shape[1]

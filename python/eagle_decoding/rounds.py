@@ -99,13 +99,13 @@ def one_round(
         tree = draft.propose(state.next_tokens, state.context_len)
     with phase("verify"):
         cache.buffer.reserve(state.commit.committed + tree.num_nodes)
-        verified = target.verify(tree, state.context_len, cache)
+        nodes = target.verify(tree, state.context_len, cache)
     with phase("sample"):
-        accept_index, accept_length, bonus_token = sampler.verify(verified.logits, tree, output)
+        accept_index, accept_length, bonus_token = sampler.verify(nodes.logits, tree, output)
     with phase("commit"):
         cache.compact(accept_index, accept_length, state.context_len)
         emitted, features, position_ids, context_len = eagle_kernels.commit_step(
-            tree.draft_tokens, accept_index, accept_length, bonus_token, verified.features, state.context_len
+            tree.draft_tokens, accept_index, accept_length, bonus_token, nodes.features, state.context_len
         )
     commit = Commit(
         tokens=emitted.clamp(min=0),

@@ -152,7 +152,7 @@ class NodeSampler:
         """
         target_tokens = torch.full_like(tree.draft_tokens, -1)
         rows, active = torch.arange(len(logits), device=logits.device), output.active_rows()
-        texts, nodes = output.texts(), torch.zeros_like(rows)
+        texts, nodes = output.sequences(), torch.zeros_like(rows)
         while True:
             raw = logits[rows, nodes].float()
             scores = self.processors(texts, raw.clone()) if self.processors else raw
