@@ -1,7 +1,10 @@
 """Configuration, token rows, packs, vocabulary, chat rendering and the figures of a run."""
 
+import dataclasses
 import json
 import os
+import re
+import typing
 
 import pytest
 import torch
@@ -39,7 +42,18 @@ def test_yaml_and_overrides(tmp_path):
         ("unroll.steps=2.5", r"'unroll\.steps' takes int, not 2\.5"),
         ("head.fc_norm=1", r"'head\.fc_norm' takes bool, not 1"),
         ("data.tokens=a", r"'data\.tokens' takes a list"),
-        ("optim.lr=fast", r"'optim\.lr' takes float, not 'fast'"),
+        ("optim.lr=fast", r"'optim\.lr' takes a finite number, not 'fast'"),
+        ("optim.lr=.nan", r"'optim\.lr' takes a finite number, not nan"),
+        ("optim.minutes=.inf", r"'optim\.minutes' takes a finite number, not inf"),
+        ("optim.lr=1" + 400 * "0", r"'optim\.lr' takes a finite number"),
+        ("optim.lr=true", r"'optim\.lr' takes float, not True"),
+        ("unroll.steps=0", r"'unroll\.steps' is 0; it must be 1 or more"),
+        ("unroll.decay=-1", r"'unroll\.decay' is -1; it must be from 0 to 1"),
+        ("data.held_out=2", r"'data\.held_out' is 2; it must be 0 or more and less than 1"),
+        ("optim.lr=-1e-3", r"'optim\.lr' is -1e-3; it must be more than 0"),
+        ("optim.betas=[0.9, 1]", r"'optim\.betas' is 1; it must be 0 or more and less than 1"),
+        ("optim.betas=[0.9]", r"'optim\.betas' is \[0\.9\]; it must be two numbers"),
+        ("seed=4294967296", r"'seed' is 4294967296; it must be from 0 to 2\*\*32 - 1"),
         ("unroll=3", "section 'unroll' must be a mapping"),
         ("unroll.steps", "not of the form"),
     ],
@@ -47,6 +61,27 @@ def test_yaml_and_overrides(tmp_path):
 def test_configuration_mistakes(override, message):
     with pytest.raises(ConfigError, match=message):
         load_config(None, [override])
+
+
+def numbers(kind, prefix=""):
+    """The dotted names of all keys that take numbers."""
+    for name, value in dataclasses.asdict(kind()).items():
+        if isinstance(value, dict):
+            yield from numbers(typing.get_type_hints(kind)[name], f"{prefix}{name}.")
+        elif type(value) in (int, float):
+            yield prefix + name
+
+
+@pytest.mark.parametrize("key", list(numbers(TrainConfig)))
+def test_no_number_may_be_negative(key):
+    with pytest.raises(ConfigError, match=rf"The configuration key '{re.escape(key)}' is -1; it must be "):
+        load_config(None, [f"{key}=-1"])
+
+
+@pytest.mark.parametrize("key", ["optim.packs", "optim.epochs", "log.every", "log.eval_every", "log.save_every"])
+def test_what_is_divided_by_is_not_zero(key):
+    with pytest.raises(ConfigError, match=rf"'{re.escape(key)}' is 0; it must be (1 or )?more"):
+        load_config(None, [f"{key}=0"])
 
 
 def write_shard(path, lengths, **more):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
 
@@ -38,7 +40,24 @@ LAYER_KINDS = ("eagle3", "eagle1", "hass")  # heads whose body is one decoder la
 
 
 class ConfigError(ValueError):
-    """A configuration that names an unknown key or gives a value of the wrong type."""
+    """A configuration that names an unknown key or gives a value of the wrong type or out of range."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """Which numbers a key takes: in words, and as a test."""
+
+    words: str
+    holds: Callable[[float], bool]
+
+
+Seed = Annotated[int, Range("from 0 to 2**32 - 1", lambda value: 0 <= value < 2**32)]
+Count = Annotated[int, Range("1 or more", lambda value: value >= 1)]
+Limit = Annotated[int, Range("0 or more", lambda value: value >= 0)]
+Amount = Annotated[float, Range("0 or more", lambda value: value >= 0)]
+Positive = Annotated[float, Range("more than 0", lambda value: value > 0)]
+Share = Annotated[float, Range("from 0 to 1", lambda value: 0 <= value <= 1)]
+Part = Annotated[float, Range("0 or more and less than 1", lambda value: 0 <= value < 1)]
 
 
 @dataclass
@@ -52,11 +71,11 @@ class HeadOptions:
 
     kind: str = "eagle3"
     features: str = "fused"
-    draft_vocab_size: int = 0
-    num_kv_heads: int = 0
+    draft_vocab_size: Limit = 0
+    num_kv_heads: Limit = 0
     fc_norm: bool = False
     norm_output: bool = False
-    blocks: int = 1
+    blocks: Count = 1
     warm_start: bool = True
     start: str = ""
 
@@ -78,9 +97,9 @@ class DataOptions:
 
     tokens: list[str] = field(default_factory=list)
     features: str = ""
-    held_out: float = 0.03
-    max_tokens: int = 0
-    pack_tokens: int = 2048
+    held_out: Part = 0.03
+    max_tokens: Limit = 0
+    pack_tokens: Count = 2048
 
 
 @dataclass
@@ -88,9 +107,9 @@ class UnrollOptions:
     """steps: unrolled steps; decay: step j weighs decay^j; path_floor: see `unroll`, 0 computes every supervised
     row. detach: what a step reads of the one before carries no gradient (HASS)."""
 
-    steps: int = 5
-    decay: float = 0.8
-    path_floor: float = 0.0
+    steps: Count = 5
+    decay: Share = 0.8
+    path_floor: Part = 0.0
     detach: bool = False
 
 
@@ -101,10 +120,10 @@ class LossOptions:
 
     noise: uniform noise of width noise * 512 / tokens of the document on what the first step reads (EAGLE-1)."""
 
-    token: float = 1.0
-    feature: float = 0.0
-    topk: float = 0.0
-    noise: float = 0.0
+    token: Amount = 1.0
+    feature: Amount = 0.0
+    topk: Amount = 0.0
+    noise: Amount = 0.0
 
 
 @dataclass
@@ -116,18 +135,22 @@ class OptimOptions:
     packs: packs per optimiser step, over all processes. bf16: matrix products in bf16, weights and sums in fp32.
     shard: processes share out the weights and the optimiser's state (FSDP2) instead of each keeping all of it."""
 
-    lr: float = 1e-3
-    warmup: float = 0.03
-    min_lr: float = 0.0
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    weight_decay: float = 0.0
-    clip: float = 0.5
-    epochs: float = 3.0
-    tokens: int = 0
-    minutes: float = 0.0
-    packs: int = 1
+    lr: Positive = 1e-3
+    warmup: Share = 0.03
+    min_lr: Share = 0.0
+    betas: list[Part] = field(default_factory=lambda: [0.9, 0.95])
+    weight_decay: Amount = 0.0
+    clip: Positive = 0.5
+    epochs: Positive = 3.0
+    tokens: Limit = 0
+    minutes: Amount = 0.0
+    packs: Count = 1
     bf16: bool = False
     shard: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.betas) != 2:
+            raise ConfigError(f"The configuration key 'optim.betas' is {self.betas}; it must be two numbers.")
 
 
 @dataclass
@@ -135,19 +158,21 @@ class LogOptions:
     """Optimiser steps between log lines, evaluations on the held-out rows, and checkpoints. tensorboard: also write the
     figures for TensorBoard, into `out`."""
 
-    every: int = 10
-    eval_every: int = 200
-    save_every: int = 100
+    every: Count = 10
+    eval_every: Count = 200
+    save_every: Count = 100
     tensorboard: bool = False
 
 
 @dataclass
 class TrainConfig:
-    """One training run. target: directory or .gguf file. out: folder for checkpoints, logs and the trained head."""
+    """One training run.
+
+    target: directory, hub id or .gguf file. out: folder for checkpoints, logs and the trained head."""
 
     target: str = ""
     out: str = ""
-    seed: int = 0
+    seed: Seed = 0
     head: HeadOptions = field(default_factory=HeadOptions)
     data: DataOptions = field(default_factory=DataOptions)
     unroll: UnrollOptions = field(default_factory=UnrollOptions)
@@ -211,7 +236,7 @@ def _fill(kind: type, values: Any, prefix: str) -> Any:
         raise ConfigError(
             f"The configuration section {prefix.rstrip('.') or 'at the top'!r} must be a mapping, not {values!r}."
         )
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise ConfigError(f"Unknown configuration key {prefix + unknown[0]!r}; known here: {', '.join(hints)}.")
@@ -221,6 +246,12 @@ def _fill(kind: type, values: Any, prefix: str) -> Any:
 def _convert(kind: Any, value: Any, name: str) -> Any:
     if dataclasses.is_dataclass(kind):
         return _fill(typing.cast(type, kind), value, name + ".")
+    if typing.get_origin(kind) is Annotated:
+        kind, allowed = typing.get_args(kind)
+        number = _convert(kind, value, name)
+        if not allowed.holds(number):
+            raise ConfigError(f"The configuration key {name!r} is {value}; it must be {allowed.words}.")
+        return number
     if isinstance(kind, types.GenericAlias):
         (item,) = typing.get_args(kind)
         if not isinstance(value, list):
@@ -228,9 +259,11 @@ def _convert(kind: Any, value: Any, name: str) -> Any:
         return [_convert(item, entry, name) for entry in value]
     if kind is float and type(value) in (int, float, str):
         try:
-            return float(value)
-        except ValueError:
+            if math.isfinite(float(value)):
+                return float(value)
+        except (ValueError, OverflowError):
             pass
+        raise ConfigError(f"The configuration key {name!r} takes a finite number, not {value!r}.")
     if type(value) is not kind:
         raise ConfigError(f"The configuration key {name!r} takes {kind.__name__}, not {value!r}.")
     return value
