@@ -55,6 +55,15 @@ def test_a_head_with_more_key_value_heads_starts_with_each_of_the_targets_twice_
             assert torch.equal(mine[head], theirs[head // 2]), (name, head)
 
 
+@pytest.mark.parametrize("kind", ["eagle3", "eagle1"])
+def test_fewer_key_value_heads_than_the_targets_start_at_random_only(workplace, tmp_path, kind):
+    plain = [f"head.kind={kind}", "head.fc_norm=false", "head.norm_output=false", "head.num_kv_heads=1"]
+    with pytest.raises(ConfigError, match=r"num_kv_heads is 1, and a warm start copies the target's 2; set it to a"):
+        build_trainer(config_for(workplace, tmp_path, *plain), lambda report: None)
+    trainer, _ = build_trainer(config_for(workplace, tmp_path, *plain, "head.warm_start=false"), lambda report: None)
+    assert trainer.head.config.num_kv_heads == 1
+
+
 def test_a_head_of_another_shape_is_refused_by_name(workplace, tmp_path):
     config = config_for(workplace, tmp_path / "run", "optim.tokens=1")
     build_trainer(config, lambda report: None)[0].run()

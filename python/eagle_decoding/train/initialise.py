@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from eagle_decoding.checkpoint import CheckpointError, draft_directory, read_head
+from eagle_decoding.train.config import ConfigError
 from eagle_decoding.train.eagle1_head import Eagle1Head
 from eagle_decoding.train.eagle3_head import Eagle3Head
 from eagle_decoding.train.head import DraftHead
@@ -91,7 +92,14 @@ def copy_projections(mine: Any, theirs: Any, first: int, inputs: Tensor | float 
     small weights.
 
     inputs: a factor for each of the target's. Queries are scaled by what the target's attention has beyond a head's.
+    Raises ConfigError unless every key-value head of the target goes to as many of the head's.
     """
+    heads, given = (part.k_proj.out_features // theirs.head_dim for part in (mine, theirs))
+    if heads % given:
+        raise ConfigError(
+            f"head.num_kv_heads is {heads}, and a warm start copies the target's {given}; set it to a multiple of "
+            "these, or head.warm_start=false."
+        )
     for name in ("q_proj", "k_proj", "v_proj"):
         to, projection = getattr(mine, name), getattr(theirs, name)
         factor = theirs.scaling * theirs.head_dim**0.5 if name == "q_proj" else 1.0
