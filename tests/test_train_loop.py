@@ -44,6 +44,16 @@ def test_a_run_lowers_the_loss_and_reports_held_out_rows(workplace, tmp_path):
     assert final["survival"] == sorted(final["survival"], reverse=True)
 
 
+def test_without_held_out_rows_nothing_is_reported_on_them(workplace, tmp_path):
+    config, reports = config_for(workplace, tmp_path / "run", "data.held_out=0", "optim.epochs=1"), []
+    trainer, facts = build_trainer(config, reports.append)
+    assert facts.train_rows == 24 and "0 rows held out" in str(facts)
+    assert trainer.run() == {}
+    assert reports and {report["kind"] for report in reports} == {"train"}
+    with pytest.raises(DataError, match=r"data\.held_out=0\.99 holds out all 24 rows; lower it"):
+        build_trainer(config_for(workplace, tmp_path, "data.held_out=0.99"), reports.append)
+
+
 def test_export_writes_the_trained_head_with_the_targets_rows(workplace, tmp_path):
     trainer, _ = build_trainer(config_for(workplace, tmp_path / "run", "optim.epochs=1"), lambda report: None)
     trainer.run()

@@ -60,6 +60,8 @@ def build_trainer(
     target = frozen_target(config.target)
     features = FeatureShards(config.data.features, data, target)
     train, held_out = split_rows(data, config.data.held_out, config.seed)
+    if not train:
+        raise DataError(f"data.held_out={config.data.held_out:g} holds out all {len(data)} rows; lower it.")
     head, coverage = _build_head(config, target, data, train)
     captured = set(features.rows)
     train = [row for row in train if row in captured]

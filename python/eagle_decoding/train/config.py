@@ -91,8 +91,8 @@ class HeadOptions:
 @dataclass
 class DataOptions:
     """tokens: token shards (safetensors). features: folder that `capture` wrote. held_out: share of rows kept for
-    evaluation. max_tokens: train on no more answer tokens than this (0: all); the rows are a random choice, and a
-    smaller limit chooses among those of a larger one.
+    evaluation (0: none, and nothing is reported on them). max_tokens: train on no more answer tokens than this (0:
+    all); the rows are a random choice, and a smaller limit chooses among those of a larger one.
     pack_tokens: documents are packed up to this many tokens."""
 
     tokens: list[str] = field(default_factory=list)

@@ -60,7 +60,7 @@ class Trainer:
     def run(self) -> dict[str, Any]:
         """Train to the end of the schedule, resuming from the newest whole checkpoint in `out` if there is one.
 
-        Returns the figures of the evaluation at the end.
+        Returns the figures of the evaluation at the end, none where no row is held out.
 
         A checkpoint on the way that the disk does not take is reported, and training goes on; the last one raises.
         """
@@ -93,12 +93,16 @@ class Trainer:
                 self.report(self.progress | figures | self._summary(since))
                 since = Acceptance(self.config.unroll.steps)
             if step % log.eval_every == 0:
-                self.report(self.progress | {"kind": "eval"} | self.evaluate())
+                self._report_held_out()
             if step % log.save_every == 0:
                 folder.try_to_save(self._state())
         folder.save(self._state())
-        figures = self.evaluate()
-        self.report(self.progress | {"kind": "eval"} | figures)
+        return self._report_held_out()
+
+    def _report_held_out(self) -> dict[str, Any]:
+        figures = self.evaluate() if self.held_out_rows else {}
+        if figures:
+            self.report(self.progress | {"kind": "eval"} | figures)
         return figures
 
     def evaluate(self) -> dict[str, Any]:
