@@ -71,11 +71,8 @@ class Trainer:
         since = Acceptance(self.config.unroll.steps)
         mark = time.perf_counter() - self.progress["seconds"]
         packs = self._packs()
-        if state and self._done(len(packs)) >= 1:
-            self._note(
-                f"The run in {self.config.out} is at its end, step {self.progress['step']}: raise the budget in optim "
-                "to train on, or give another `out`."
-            )
+        if state:
+            self._note_resumed(self._done(len(packs)) >= 1)
         while (done := self._done(len(packs))) < 1:
             lr = learning_rate(self.config.optim, done)
             first = self.progress["pack"]
@@ -173,6 +170,14 @@ class Trainer:
 
     def _state(self) -> TrainState:
         return TrainState.take(self.head, self.optimizer, self.progress)
+
+    def _note_resumed(self, at_end: bool) -> None:
+        run, step = f"The run in {self.config.out}", self.progress["step"]
+        if at_end:
+            end = "raise the budget in optim to train on, or give another `out`"
+            self._note(f"{run} is at its end, step {step}: {end}.")
+        else:
+            self._note(f"{run} goes on from step {step}.")
 
     def _note(self, sentence: str) -> None:
         self.report({"kind": "note", "text": sentence})

@@ -44,7 +44,7 @@ def row_progress(total: int) -> Iterator[Callable[[int, int], None]]:
 
 class RunLog:
     """Reports of a training run: appended to `log.jsonl`, and shown as a moving bar over a table of depths, a line per
-    evaluation and a sentence per mishap."""
+    evaluation, and sentences about where it goes on from and what went wrong."""
 
     def __init__(self, folder: str | Path, console: Console | None = None, tensorboard: bool = False):
         """tensorboard: write the figures for TensorBoard into the folder, too."""
