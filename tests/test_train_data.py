@@ -138,6 +138,14 @@ def test_unusable_shards(tmp_path):
         read_token_rows([])
 
 
+@pytest.mark.parametrize("content", ['{"messages": []}\n', '{"a": 12{', "", "{"])
+def test_other_files_are_no_shards_and_not_to_be_deleted(tmp_path, content):
+    (tmp_path / "chats.jsonl").write_text(content)
+    with pytest.raises(DataError, match=r"chats\.jsonl is no token shard; make one with `eagle-dec") as told:
+        read_token_rows([tmp_path / "chats.jsonl"])
+    assert "delete" not in str(told.value)
+
+
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=40), st.integers(1, 60), st.integers(0, 5))
 @settings(max_examples=50, deadline=None)
 def test_packs_hold_every_row_once_within_the_limit(tmp_path_factory, lengths, pack_tokens, seed):

@@ -13,6 +13,8 @@ from torch import Tensor
 from eagle_decoding.files import write_text, write_whole
 from eagle_decoding.train.errors import DataError
 
+LONGEST_HEADER = 100_000_000  # bytes, of safetensors
+
 
 def keep_plan(path: Path, plan: dict[str, Any]) -> list[str]:
     """Writes down what the files beside `path` are made from; where that was done, the names of what differs now."""
@@ -39,15 +41,27 @@ def save_shard(tensors: dict[str, Tensor], path: str | Path) -> None:
 
 
 def read_shard(path: str | Path) -> dict[str, Tensor]:
-    """All tensors of a token shard. Raises DataError for a file that is missing or damaged."""
+    """All tensors of a token shard. Raises DataError for a file that is missing, damaged or something else."""
     if not Path(path).is_file():
         raise DataError(f"There is no token shard {path}; name a file that prepare or regenerate wrote.")
     try:
         return load_file(path)
     except SafetensorError as error:
+        if not _begins_as_shard(path):
+            raise DataError(
+                f"{path} is no token shard; make one with `eagle-decoding prepare` from conversations, or with "
+                "`eagle-decoding regenerate` from prompts."
+            ) from error
         raise DataError(
             f"The token shard {path} is damaged ({error}); delete it and run the command that made it again."
         ) from error
+
+
+def _begins_as_shard(path: str | Path) -> bool:
+    """Whether a file begins as safetensors do: the length of a header of JSON, and its brace."""
+    with open(path, "rb") as file:
+        length, brace = file.read(8), file.read(1)
+    return int.from_bytes(length, "little") <= LONGEST_HEADER and brace == b"{"
 
 
 def is_whole(path: Path) -> bool:
