@@ -68,10 +68,11 @@ def test_numbers_out_of_range_are_refused_before_anything_is_read(command):
 
 def test_prepare_capture_train_export(target, tmp_path):
     chats = [{"prompt": "a b c", "response": " ".join(WORDS[4 + i % 12 : 12 + i % 12])} for i in range(12)]
-    (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, chats)))
+    (tmp_path / "chats.jsonl").write_text("\n".join([*map(json.dumps, chats), "?", "{}"]))
     rows = tmp_path / "rows.safetensors"
     prepared = run("prepare", "--target", target, "--out", rows, tmp_path / "chats.jsonl")
-    assert "12 rows" in prepared.output and "'a b c d e f g h <end>'" in prepared.output
+    assert "12 rows" in prepared.output and "Left out: 2 lines that cannot be read, 0 rows" in prepared.output
+    assert "'a b c d e f g h <end>'" in prepared.output
     config = tmp_path / "run.yaml"
     config.write_text(
         f"target: {target}\nout: {tmp_path / 'run'}\n"
@@ -97,6 +98,18 @@ def test_mistakes_are_single_sentences(target, tmp_path):
     (tmp_path / "run" / "config.yaml").write_text(f"target: {target}\n")
     with pytest.raises(CheckpointError, match="no whole checkpoint"):
         run("export", tmp_path / "run", tmp_path / "head")
+
+
+def test_prepare_reads_the_tokenizer_as_the_other_verbs_do(target, tmp_path, monkeypatch):
+    chats, rows, file = tmp_path / "chats.jsonl", tmp_path / "rows", tmp_path / "model.gguf"
+    chats.write_text('{"prompt": "a b", "response": "c"}')
+    with pytest.raises(ValueError, match=r"has no tokenizer that transformers can load: put tokenizer\.json"):
+        run("prepare", "--target", tmp_path, "--out", rows, chats)
+    with pytest.raises(ValueError, match=r"model\.gguf does not exist: give a directory, a \.gguf file or a hub id"):
+        run("prepare", "--target", file, "--out", rows, chats)
+    file.touch()
+    monkeypatch.setattr("eagle_decoding.terminal.gguf.converted", lambda given, dtype, say: {file: target}[given])
+    assert "1 rows" in run("prepare", "--target", file, "--out", rows, chats).output
 
 
 @pytest.mark.parametrize("verb", ["regenerate --out rows", "capture c", "train c", "eval head questions --out out"])

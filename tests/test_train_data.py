@@ -202,6 +202,8 @@ def test_features_of_other_rows_are_refused(tmp_path):
 class WordTokenizer:
     """One id a word; turns are rendered as `<role> words </role>`."""
 
+    chat_template = "by hand"
+
     def __init__(self, rewrite=False):
         self.words, self.rewrite = [], rewrite
 
@@ -252,7 +254,7 @@ def test_prepare_reads_every_row_format_and_reports(tmp_path):
     source = tmp_path / "rows.jsonl"
     source.write_text("\n".join(json.dumps(row) for row in rows) + "\n\n")
     facts = prepare(WordTokenizer(), [str(source)], tmp_path / "out" / "rows.safetensors", max_length=100)
-    assert (facts["rows"], facts["dropped"]) == (4, 1)
+    assert (facts["rows"], facts["left_out"], facts["unanswered"]) == (4, 0, 1)
     assert facts["sample"] == "this </assistant> that too </assistant>"
     data = read_token_rows([tmp_path / "out" / "rows.safetensors"])
     assert (
@@ -270,14 +272,24 @@ def test_prepare_leaves_out_bad_lines_by_number_and_refuses_nothing_supervised(t
     bad = ["[1, 2]", '{"messages": [{"role": "robot", "content": "x"}]}', "{", '{"prompt": "x"}']
     source.write_text("\n".join([json.dumps({"messages": CHAT}), *bad, json.dumps({"messages": CHAT})]))
     facts = prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100, warnings.append)
-    assert facts["rows"] == 2 and [warning.split(" of ")[0] for warning in warnings] == [
-        f"Line {i}" for i in range(2, 6)
-    ]
+    assert (facts["rows"], facts["left_out"], facts["unanswered"]) == (2, 4, 0)
+    assert [warning.split(" of ")[0] for warning in warnings] == [f"Line {i}" for i in range(2, 6)]
     assert "no JSON" in warnings[2] and "KeyError('response')" in warnings[3]
     source.write_text("\n".join(["?"] * 9))
-    with pytest.raises(DataError, match="None of the rows"):
+    with pytest.raises(DataError, match=r"None of the rows .* 9 lines were left out, 0 rows hold no answer"):
         prepare(WordTokenizer(), [str(source)], tmp_path / "out", 100, warnings.append)
     assert len(warnings) == 4 + 5 + 1 and "9 lines" in warnings[-1]
+
+
+def test_without_a_chat_template_the_target_is_at_fault_and_not_every_line(tmp_path):
+    source, warnings, tokenizer = tmp_path / "rows.jsonl", [], WordTokenizer()
+    tokenizer.chat_template = None
+    source.write_text("\n".join([json.dumps({"text": "all of it"}), *[json.dumps({"messages": CHAT})] * 3]))
+    with pytest.raises(DataError, match=r"tokenizer has no chat template; .* name a chat model, or give rows"):
+        prepare(tokenizer, [str(source)], tmp_path / "out", 100, warnings.append)
+    assert not warnings and not (tmp_path / "out").exists()
+    source.write_text(json.dumps({"text": "all of it"}))
+    assert prepare(tokenizer, [str(source)], tmp_path / "out", 100)["rows"] == 1
 
 
 class ForgetfulTokenizer(WordTokenizer):

@@ -42,22 +42,24 @@ def resumable(verb: Callable[..., None]) -> Callable[..., None]:
 
 @app.command()
 def prepare(
-    target: Annotated[str, typer.Option(help="Directory or hub id of the target, for its chat template.")],
+    target: Annotated[str, typer.Option(help="Directory, hub id or .gguf file of the target, for its chat template.")],
     out: Annotated[Path, typer.Option(help="Token shard to write (.safetensors).")],
     files: Annotated[list[str], typer.Argument(help="JSONL files of conversations or texts.")],
     max_length: Annotated[int, typer.Option(min=1, help="Rows are cut at this many tokens.")] = 2048,
 ) -> None:
     """Turn conversations into token rows with a loss mask."""
-    from transformers import AutoTokenizer
-
+    from eagle_decoding.target import existing_target
     from eagle_decoding.terminal.console import notice
+    from eagle_decoding.terminal.gguf import converted
+    from eagle_decoding.terminal.models import element_type, load_tokenizer
     from eagle_decoding.train.prepare import prepare as prepare_rows
 
-    facts = prepare_rows(AutoTokenizer.from_pretrained(target), files, out, max_length, notice)
-    typer.echo(
-        f"{facts['rows']} rows, {facts['tokens']} tokens, {facts['supervised']:.1%} supervised, "
-        f"{facts['dropped']} dropped"
-    )
+    path = existing_target(target)
+    if path.endswith(".gguf"):
+        path = str(converted(Path(path), element_type("bfloat16"), notice))  # as regenerate has it by default
+    facts = prepare_rows(load_tokenizer(path), files, out, max_length, notice)
+    typer.echo(f"{facts['rows']} rows, {facts['tokens']} tokens, {facts['supervised']:.1%} supervised")
+    typer.echo(f"Left out: {facts['left_out']} lines that cannot be read, {facts['unanswered']} rows without an answer")
     typer.echo(f"Supervised text of the first row: {facts['sample']!r}")
 
 

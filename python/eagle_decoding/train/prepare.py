@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import torch
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from eagle_decoding.train.errors import DataError
+from eagle_decoding.train.errors import DataError, NoTemplateError
 from eagle_decoding.train.files import save_shard
-from eagle_decoding.train.prompts import Message, chat_messages, usable_rows
+from eagle_decoding.train.prompts import Message, UsableRows, chat_messages
 
 TokenRow = tuple[list[int], list[bool]]
 
@@ -75,25 +76,30 @@ def prepare(
     """Write one token shard of all rows, each cut at max_length tokens, and say what is in it.
 
     warn: told, with the line number, about rows that cannot be read; they are left out.
-    Returns rows, tokens, supervised (share of tokens), dropped (rows without a supervised token after the cut) and
-    sample (the first row's supervised text). Raises DataError if nothing is supervised, and on a full disk.
+    Returns rows, tokens, supervised (share of tokens), left_out (lines that cannot be read), unanswered (rows without a
+    supervised token after the cut, left out too) and sample (the first row's supervised text). Raises DataError if
+    nothing is supervised, for a conversation without a chat template, and on a full disk.
     """
     ids: list[int] = []
     mask: list[bool] = []
     lengths: list[int] = []
-    dropped = 0
+    unanswered = left_out = 0
     for path in paths:
-        for rows in usable_rows(path, lambda row: token_rows(tokenizer, row), warn):
-            for row_ids, row_mask in rows:
-                row_ids, row_mask = row_ids[:max_length], row_mask[:max_length]
-                if not any(row_mask):
-                    dropped += 1
-                    continue
-                ids += row_ids
-                mask += row_mask
-                lengths.append(len(row_ids))
+        usable = UsableRows(path, lambda row: token_rows(tokenizer, row), warn)
+        for row_ids, row_mask in chain.from_iterable(usable):
+            row_ids, row_mask = row_ids[:max_length], row_mask[:max_length]
+            if not any(row_mask):
+                unanswered += 1
+                continue
+            ids += row_ids
+            mask += row_mask
+            lengths.append(len(row_ids))
+        left_out += usable.left_out
     if not lengths:
-        raise DataError(f"None of the rows in {', '.join(paths)} has a supervised token; check the conversations.")
+        raise DataError(
+            f"None of the rows in {', '.join(paths)} has a supervised token: {left_out} lines were left out, "
+            f"{unanswered} rows hold no answer within {max_length} tokens; check the conversations."
+        )
     sample = tokenizer.decode([i for i, flag in zip(ids[: lengths[0]], mask, strict=False) if flag])
     save_shard(
         {
@@ -104,10 +110,15 @@ def prepare(
         out,
     )
     share = sum(mask) / len(mask)
-    return {"rows": len(lengths), "tokens": len(ids), "supervised": share, "dropped": dropped, "sample": sample}
+    facts = {"rows": len(lengths), "tokens": len(ids), "supervised": share, "sample": sample}
+    return facts | {"left_out": left_out, "unanswered": unanswered}
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, messages: list[Message], prompt: bool) -> list[int]:
+    if tokenizer.chat_template is None:
+        raise NoTemplateError(
+            "The target's tokenizer has no chat template; for conversations name a chat model, or give rows of `text`."
+        )
     try:
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt)
     except TemplateError as error:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
-from eagle_decoding.train.errors import DataError
+from eagle_decoding.train.errors import DataError, NoTemplateError
 
 ROLES = {"human": "user", "gpt": "assistant", "user": "user", "assistant": "assistant", "system": "system"}
 PLACEHOLDER = "QUESTION"
@@ -58,7 +58,7 @@ def read_prompts(paths: list[str], warn: Callable[[str], None]) -> list[list[Mes
     """
     prompts: list[list[Message]] = []
     for path in paths:
-        usable = list(usable_rows(path, asked, warn))
+        usable = list(UsableRows(path, asked, warn))
         if not usable:
             raise DataError(f"{path} has no row with a prompt; a line holds prompt, turns, messages or conversations.")
         prompts += usable
@@ -74,26 +74,35 @@ def read_questions(paths: list[str], limit: int | None, warn: Callable[[str], No
     return {stem: read_prompts([path], warn)[:limit] for stem, path in zip(stems, paths, strict=True)}
 
 
-def usable_rows(path: str | Path, convert: Callable[[Any], T], warn: Callable[[str], None]) -> Iterator[T]:
-    """convert(row) of every row of a JSONL file; rows that are no JSON or that convert refuses are told to `warn`."""
-    if not Path(path).is_file():
-        raise DataError(f"There is no file {path}; name a JSONL file.")
-    skipped = 0
-    with open(path, encoding="utf-8", errors="replace") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                converted = convert(json.loads(line))
-            except ValueError as error:
-                reason = f"it is no JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
-                skipped += 1
-                if skipped <= SHOWN_PROBLEMS:
-                    warn(f"Line {number} of {path} was left out: {reason}.")
-                continue
-            yield converted
-    if skipped > SHOWN_PROBLEMS:
-        warn(f"{skipped} lines of {path} were left out altogether.")
+class UsableRows(Generic[T]):
+    """convert(row) of every row of a JSONL file; rows that are no JSON or that convert refuses are told to `warn`.
+
+    left_out: how many those are, as far as the file was read.
+    """
+
+    def __init__(self, path: str | Path, convert: Callable[[Any], T], warn: Callable[[str], None]):
+        self.path, self.convert, self.warn, self.left_out = path, convert, warn, 0
+
+    def __iter__(self) -> Iterator[T]:
+        if not Path(self.path).is_file():
+            raise DataError(f"There is no file {self.path}; name a JSONL file.")
+        with open(self.path, encoding="utf-8", errors="replace") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    converted = self.convert(json.loads(line))
+                except NoTemplateError:
+                    raise
+                except ValueError as error:
+                    reason = f"it is no JSON ({error})" if isinstance(error, json.JSONDecodeError) else str(error)
+                    self.left_out += 1
+                    if self.left_out <= SHOWN_PROBLEMS:
+                        self.warn(f"Line {number} of {self.path} was left out: {reason}.")
+                    continue
+                yield converted
+        if self.left_out > SHOWN_PROBLEMS:
+            self.warn(f"{self.left_out} lines of {self.path} were left out altogether.")
 
 
 class ChatFormat:
