@@ -92,3 +92,9 @@ def test_missing_packages_and_empty_sources(tmp_path, monkeypatch):
         list(sharegpt_rows())
     with pytest.raises(DataError, match="hold no prompt"):
         write_prompts([[]], tmp_path / "out", None, 0)
+
+
+def test_without_a_source_the_options_are_named(tmp_path):
+    result = CliRunner().invoke(app, ["prompts", str(tmp_path / "prompts.jsonl")])
+    assert result.exit_code == 1 and result.stderr.count("\n") == 1
+    assert "names no source of prompts; give --sharegpt or --code PACKAGE" in result.stderr

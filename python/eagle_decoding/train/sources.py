@@ -6,7 +6,7 @@ import ast
 import importlib.util
 import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, metadata, packages_distributions
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,13 @@ def package_license(package: str) -> str:
     return "PSF-2.0"
 
 
-def write_prompts(sources: Iterable[Iterable[Row]], out: str | Path, limit: int | None, seed: int) -> int:
-    """Writes a JSONL file of prompts and returns their number: at most `limit` of every source, drawn at random."""
+def write_prompts(sources: Sequence[Iterable[Row]], out: str | Path, limit: int | None, seed: int) -> int:
+    """Writes a JSONL file of prompts and returns their number: at most `limit` of every source, drawn at random.
+
+    Raises DataError without a source, and where the sources hold no prompt.
+    """
+    if not sources:
+        raise DataError("The command names no source of prompts; give --sharegpt or --code PACKAGE, or both.")
     rows: list[Row] = []
     draw = random.Random(seed)
     for source in sources:
