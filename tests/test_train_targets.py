@@ -9,9 +9,12 @@ import torch
 from models import KINDS, WINDOWS
 from train_runs import config_for, make_workplace, run_to_the_end
 from transformers import PreTrainedModel
+from typer.testing import CliRunner
 
 from eagle_decoding import SpeculativeDecoder, TreeConfig
+from eagle_decoding.cli import app
 from eagle_decoding.train.assemble import build_trainer
+from eagle_decoding.train.config import dump_config
 from eagle_decoding.train.data import read_token_rows
 from eagle_decoding.train.export import export_head
 from eagle_decoding.train.initialise import source_layer
@@ -110,3 +113,15 @@ def test_a_head_learns_and_is_served(workplaces, tmp_path, kind, method):
     decoder = SpeculativeDecoder.from_pretrained(target, tmp_path / "head", tree=TreeConfig(10, 3, 3))
     assert torch.equal(decoder.generate(prompt, **settings), target.generate(prompt, **settings))
     assert decoder.stats.tokens_per_round > 1.1, "rows of the training text itself"
+
+
+@pytest.mark.parametrize(("layers", "ids"), [(1, [0]), (2, [1]), (4, [1, 2]), (5, [2]), (6, [2, 3])])
+def test_a_target_of_few_layers_is_refused_where_three_are_fused(tmp_path, layers, ids):
+    workplace = make_workplace(tmp_path, num_hidden_layers=layers)
+    (tmp_path / "run.yaml").write_text(dump_config(config_for(workplace, tmp_path / "run", *OPTIONS)))
+    for verb in ("capture", "train"):
+        result = CliRunner().invoke(app, [verb, str(tmp_path / "run.yaml")])
+        asked = f"2, n // 2 and n - 3, and of these a target of {layers} layers has only {ids}: set head.features=final"
+        assert result.exit_code == 1 and asked in result.stderr, result.output
+    for kind in ("head.features=final", "head.kind=eagle1"):
+        run_to_the_end(config_for(workplace, tmp_path / kind, *OPTIONS, kind))

@@ -12,8 +12,9 @@ def default_aux_layer_ids(num_target_layers: int) -> tuple[int, ...]:
     """The three layers whose inputs EAGLE-3 fuses when a head does not name any: {2, n // 2, n - 3}.
 
     Every training system agrees on these three; see "EAGLE-3" (Li et al. 2025), `traineagle3` in SafeAILab/EAGLE.
+    Targets of 1, 2 or 4 to 6 layers have fewer: some of the three coincide or are not there.
     """
-    return tuple(sorted({2, num_target_layers // 2, num_target_layers - 3}))
+    return tuple(sorted({2, num_target_layers // 2, num_target_layers - 3} & set(range(num_target_layers))))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -147,13 +147,14 @@ def capture(
     from eagle_decoding.train.capture import feature_bytes
     from eagle_decoding.train.config import load_config
     from eagle_decoding.train.data import read_token_rows
-    from eagle_decoding.train.target import frozen_target
+    from eagle_decoding.train.target import check_fusable, frozen_target
 
     where = device_named(device)
     options = load_config(config, overrides)
     data = read_token_rows(options.data.tokens)
     tokens = int(data.starts[-1])
     target = frozen_target(options.target, element_type(dtype)).to(where)
+    check_fusable(target, options.head)
     size = feature_bytes(data, target)
     typer.echo(f"{tokens} tokens take {size / 1e9:.2f} GB in {options.data.features}")
     with Progress() as bar:

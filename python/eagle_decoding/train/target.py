@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from eagle_decoding.checkpoint import rope_of
+from eagle_decoding.checkpoint import default_aux_layer_ids, rope_of
 from eagle_decoding.target import load_target
-from eagle_decoding.train.config import HeadOptions
+from eagle_decoding.train.config import ConfigError, HeadOptions
 
 SAMPLED = 64  # weights of every parameter that tell one target from another
 
@@ -30,6 +30,17 @@ def target_fingerprint(target: PreTrainedModel) -> str:
         digest.update(f"{name} {list(parameter.shape)}".encode())
         digest.update(parameter.detach().flatten()[:SAMPLED].bfloat16().float().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def check_fusable(target: PreTrainedModel, options: HeadOptions) -> None:
+    """Raises ConfigError for a head over three layers' inputs where the target is too small to have all three."""
+    layers = target.config.get_text_config().num_hidden_layers
+    ids = list(default_aux_layer_ids(layers))
+    if options.kind == "eagle3" and options.features == "fused" and len(ids) != 3:
+        raise ConfigError(
+            f"EAGLE-3 fuses the inputs of three layers, 2, n // 2 and n - 3, and of these a target of {layers} layers "
+            f"has only {ids}: set head.features=final or another head.kind, or take a larger target."
+        )
 
 
 def layer_shape(target: PreTrainedModel, options: HeadOptions) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from eagle_decoding.train.initialise import warm_eagle3
 from eagle_decoding.train.objectives.base import Objective
 from eagle_decoding.train.rows import Documents
 from eagle_decoding.train.step import StepOutput
-from eagle_decoding.train.target import layer_shape
+from eagle_decoding.train.target import check_fusable, layer_shape
 from eagle_decoding.train.unroll import unroll
 from eagle_decoding.train.written import write_compared
 
@@ -30,7 +30,8 @@ def build(config: TrainConfig, target: Any, target_ids: Tensor) -> Eagle3Head:
 
 
 def head_config(config: TrainConfig, target: Any) -> HeadConfig:
-    """The shape of the head that fits this target."""
+    """The shape of the head that fits this target. Raises ConfigError where that has not the layers to fuse."""
+    check_fusable(target, config.head)
     text = target.config.get_text_config()
     final = config.head.features == "final"
     return HeadConfig(
