@@ -1,6 +1,7 @@
 """The training verbs from the command line, end to end on a tiny target."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 from eagle_decoding.checkpoint import CheckpointError, read_head
 from eagle_decoding.train.cli import app
-from eagle_decoding.train.config import ConfigError
+from eagle_decoding.train.config import ConfigError, load_config
 from eagle_decoding.train.errors import DataError
 
 TEMPLATE = (
@@ -83,6 +84,26 @@ def test_prepare_capture_train_export(target, tmp_path):
     assert "covers 100.0%" in output and "held out" in output
     assert "Wrote" in run("export", tmp_path / "run", tmp_path / "head").output
     assert read_head(tmp_path / "head").config.draft_vocab_size == len(WORDS)
+
+
+def test_the_configuration_of_the_page_trains(target, tmp_path, request):
+    """Five keys are enough, and its paths are those of the commands beside it; another place stands for each here."""
+    page = (request.config.rootpath / "docs" / "training.md").read_text().partition("### Prompts")[0]
+    (written,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (commands,) = re.findall(r"```sh\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "run.yaml").write_text(written)
+    config = load_config(tmp_path / "run.yaml")
+    assert all(f" {name}" in commands for name in (config.target, config.out, *config.data.tokens))
+    assert len(re.findall(r"^ *\w+: \S", written, re.MULTILINE)) == 5 and config.head.draft_vocab_size
+    save_file(
+        {"ids": torch.arange(80) % 20, "length": torch.full((8,), 10), "prompt_len": torch.full((8,), 3)},
+        tmp_path / "rows",
+    )
+    places = [f"target={target}", f"out={tmp_path / 'run'}", f"data.tokens=[{tmp_path / 'rows'}]"]
+    places += [f"data.features={tmp_path / 'features'}", "head.draft_vocab_size=16"]
+    run("capture", tmp_path / "run.yaml", *places)
+    assert "8 rows with" in run("train", tmp_path / "run.yaml", *places).output
+    assert "Wrote" in run("export", tmp_path / "run", tmp_path / "head").output
 
 
 def test_mistakes_are_single_sentences(target, tmp_path):
