@@ -71,6 +71,10 @@ def train_one(study: Study, name: str, config: TrainConfig) -> dict[str, Any]:
     """Train one configuration to its end and measure it on held-out rows at the study's depth."""
     with RunLog(config.out) as log:
         trainer, facts = build_trainer(config, log)
+        if not trainer.held_out_rows:
+            raise ConfigError(
+                f"A study compares held-out rows, and data.held_out={config.data.held_out:g} holds out none."
+            )
         figures = trainer.run()
         if config.unroll.steps != study.depth:
             config.unroll.steps = study.depth

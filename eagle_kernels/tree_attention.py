@@ -32,9 +32,9 @@ def tree_attention(
                    contiguous
     key_cache:     [B, num_kv_heads, L, d], dtype of query; strided likewise; num_heads % num_kv_heads == 0
     value_cache:   [B, num_kv_heads, L, d], dtype of query; strided likewise. On a GPU a NaN or infinity in a row that
-                   one query row of a request sees may reach the others, rows of padding included. With a page table, both are pools
-                   [num_pages, num_kv_heads, page_size, d]; one of [num_pages, page_size, num_kv_heads, d] is passed
-                   as its transpose(1, 2)
+                   one query row of a request sees, be it padding, may reach the others. With a page table, both are
+                   pools [num_pages, num_kv_heads, page_size, d]; one of [num_pages, page_size, num_kv_heads, d] is
+                   passed as its transpose(1, 2)
     context_len:   [B] int32, committed rows; rows from L on are never read
     ancestor_mask: [B, Q, W] int64, W = 1 or 2: bit j stands for cache row context_len + j
     scale:         factor on the scores, usually d ** -0.5

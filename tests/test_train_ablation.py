@@ -57,6 +57,11 @@ def test_a_study_is_resumed_run_by_run_and_written_as_table_and_picture(workplac
         assert first.stat().st_mtime_ns == kept and json.loads(second.read_text()) == every
 
 
+def test_a_study_without_held_out_rows_is_refused(workplace, tmp_path):
+    with pytest.raises(ConfigError, match="data.held_out=0 holds out none"):
+        run_study(Study("A study", "runs", 4, base(workplace), {"one": []}), tmp_path, ["data.held_out=0"])
+
+
 def test_a_token_limit_takes_part_of_what_a_larger_one_takes(workplace):
     data = read_token_rows([workplace / "rows.safetensors"])
     rows = list(range(3, 24))
