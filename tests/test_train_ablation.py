@@ -58,7 +58,7 @@ def test_a_study_is_resumed_run_by_run_and_written_as_table_and_picture(workplac
 
 
 def test_a_study_without_held_out_rows_is_refused(workplace, tmp_path):
-    with pytest.raises(ConfigError, match="data.held_out=0 holds out none"):
+    with pytest.raises(ConfigError, match=r"data\.held_out=0 holds out none"):
         run_study(Study("A study", "runs", 4, base(workplace), {"one": []}), tmp_path, ["data.held_out=0"])
 
 
