@@ -53,8 +53,10 @@ def interpreted(item: pytest.Item) -> dict[str, Any]:
 
 
 @pytest.fixture(autouse=True)
-def seed() -> None:
+def state_of_torch() -> None:
+    """What tests before this one changed: the generator, and subnormal numbers, which training commands turn off."""
     torch.manual_seed(0)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(autouse=True)

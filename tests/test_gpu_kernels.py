@@ -30,7 +30,7 @@ CEILINGS = Ceilings(1, "bfloat16", copy_bandwidth=1e10, read_bandwidth=1e10, flo
 @pytest.fixture
 def tiny(monkeypatch) -> str:
     """A model's name; ceilings are not measured, two sets of inputs exceed the cache, and few samples are taken."""
-    monkeypatch.setitem(MODELS, "tiny", ModelShape(64, 96, 8, 2, 16, 2, 97, 60))
+    monkeypatch.setitem(MODELS, "tiny", ModelShape(64, 96, 8, 2, 16, 3, 97, 60))
     monkeypatch.setattr(rows_module, "CACHED_BYTES", 1)
     monkeypatch.setattr(rows_module, "SAMPLING_SECONDS", 0)
     monkeypatch.setattr(gpu_kernels, "measure_ceilings", lambda dtype, device: CEILINGS)

@@ -35,7 +35,7 @@ CEILINGS = Ceilings(1, "bfloat16", copy_bandwidth=1e10, read_bandwidth=1e10, flo
 @pytest.fixture
 def tiny(monkeypatch) -> str:
     """A model's name; ceilings are not measured."""
-    monkeypatch.setitem(MODELS, "tiny", ModelShape(64, 96, 8, 2, 16, 2, 97, 60))
+    monkeypatch.setitem(MODELS, "tiny", ModelShape(64, 96, 8, 2, 16, 3, 97, 60))
     monkeypatch.setattr(graph_rounds, "measure_ceilings", lambda dtype, device: CEILINGS)
     return "tiny"
 
