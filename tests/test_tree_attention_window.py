@@ -60,7 +60,7 @@ def test_sinks_alone(backend, device, dtype):
 
 
 def test_a_window_that_holds_everything_changes_no_bit(backend, device, dtype):
-    case = make_case((6, 2, 64, 24), [255, 40], dtype, device)
+    case = make_case((6, 2, 64, 60), [255, 40], dtype, device)
     expected = eagle_kernels.tree_attention(*case)
     for window in (255 + 64, 2**31 - 1, 2**40):
         assert_bitwise(eagle_kernels.tree_attention(*case, window=window), expected)
