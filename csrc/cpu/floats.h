@@ -50,6 +50,13 @@ EAGLE_INLINE Floats<L> operator-(Floats<L> a) {
   return a;
 }
 
+// sum + a * b, rounded once where the instruction set can.
+template <int L>
+EAGLE_INLINE Floats<L> multiply_add(Floats<L> sum, Floats<L> a, Floats<L> b) {
+  EAGLE_EACH_PART sum.part[i] = multiply_add<L>(sum.part[i], a.part[i], b.part[i]);
+  return sum;
+}
+
 // a < b ? yes : no, in each lane.
 template <int L>
 EAGLE_INLINE Floats<L> where_less(Floats<L> a, Floats<L> b, Floats<L> yes, Floats<L> no) {

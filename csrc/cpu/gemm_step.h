@@ -115,7 +115,7 @@ struct FusedStep {
   static EAGLE_INLINE void accumulate(Accumulators<kLanes, kRows>& acc, const float* x, const T* const* weight,
                                       int64_t k) {
     accumulate_half<kRows, 0>(acc, x, weight, k);
-#ifdef __x86_64__
+#ifdef EAGLE_X86_LEVELS
     if constexpr (kRows == kMaxRows) asm("" : "+r"(k));
 #endif
     accumulate_half<kRows, 1>(acc, x, weight, k);

@@ -21,10 +21,10 @@ struct GroupBits {
 };
 
 EAGLE_INLINE vuint zip_low(vuint a, vuint b) {
-  return __builtin_shuffle(a, b, vuint{0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23});
+  return __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
 }
 EAGLE_INLINE vuint zip_high(vuint a, vuint b) {
-  return __builtin_shuffle(a, b, vuint{8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31});
+  return __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
 }
 
 // A lane computes four consecutive tokens; two rounds of zipping put them in order. first_token is a multiple of 64.

@@ -3,10 +3,12 @@
 #include <cstdint>
 #include <cstring>
 
+#include "cpu/level.h"
+
 // A function marked so is compiled for AVX-512, AVX2 and the baseline; the loader picks. Helpers that it calls
 // must be EAGLE_INLINE to be compiled along with it. Lambdas are not cloned: keep loops out of them. Where
 // AVX2 matters, take cpu/floats.h.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#ifdef EAGLE_X86_LEVELS
 #define EAGLE_MULTIVERSION __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define EAGLE_MULTIVERSION

@@ -219,13 +219,13 @@ EAGLE_INLINE int64_t pick_ancestors(const Block& block, int64_t row, int32_t* co
   return count;
 }
 
-// output += sum of weights[i] * values[columns[i]], continuing the chains that value_tile began.
+// output += sum of weights[i] * values[columns[i]], continuing the chains that value_tile began, rounded as there.
 template <int L, class T>
 EAGLE_INLINE void add_ancestors(const float* weights, const int32_t* columns, int64_t count, const T* const* values,
                                 int64_t dims, float* output) {
   for (int64_t c = 0; c < dims; c += kLanes) {
     Floats<L> acc = load<L>(output + c);
-    for (int64_t i = 0; i < count; ++i) acc = splat<L>(weights[i]) * load<L>(values[columns[i]] + c) + acc;
+    for (int64_t i = 0; i < count; ++i) acc = multiply_add(acc, splat<L>(weights[i]), load<L>(values[columns[i]] + c));
     store(output + c, acc);
   }
 }

@@ -47,7 +47,7 @@ EAGLE_INLINE Float broadcast(float x, std::integer_sequence<int, i...>) {
 // sum + a * b, in sum's register: of the forms of the instruction, GCC picks some that move sums to and fro.
 template <int kLanes, class Float = typename Lanes<kLanes>::Float>
 EAGLE_INLINE Float multiply_add(Float sum, Float a, Float b) {
-#ifdef __x86_64__
+#ifdef EAGLE_X86_LEVELS
   if constexpr (kLanes > 4) {
     asm("vfmadd231ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
     return sum;
@@ -61,7 +61,7 @@ template <int kLanes, class Word = typename Lanes<kLanes>::Word>
 EAGLE_INLINE Word upper_halves(Word words) {
   alignas(64) static constexpr uint32_t kMask[] = {~0xffffu, ~0xffffu, ~0xffffu, ~0xffffu,
                                                    ~0xffffu, ~0xffffu, ~0xffffu, ~0xffffu};
-#ifdef __x86_64__
+#ifdef EAGLE_X86_LEVELS
   if constexpr (kLanes == 8) {
     asm("vpand %1, %0, %0" : "+x"(words) : "m"(kMask));
     return words;
@@ -73,7 +73,7 @@ EAGLE_INLINE Word upper_halves(Word words) {
 // sum + a . b for the pairs of bfloat16 in each lane; subnormal numbers count as zero. Only with AVX-512 BF16.
 template <class V>
 EAGLE_INLINE Lanes<16>::Float add_dots(Lanes<16>::Float sum, V a, V b) {
-#ifdef __x86_64__
+#ifdef EAGLE_X86_LEVELS
   asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
 #endif
   return sum;
@@ -83,7 +83,7 @@ typedef uint8_t Bytes64 __attribute__((vector_size(64)));
 
 // table[index % 128] in each lane. Only with AVX-512 VBMI.
 EAGLE_INLINE Bytes64 look_up(const uint8_t (&table)[128], Bytes64 index) {
-#ifdef __x86_64__
+#ifdef EAGLE_X86_LEVELS
   asm("vpermi2b %2, %1, %0" : "+v"(index) : "v"(read<Bytes64>(table)), "v"(read<Bytes64>(table + 64)));
 #endif
   return index;
@@ -93,7 +93,7 @@ EAGLE_INLINE Bytes64 look_up(const uint8_t (&table)[128], Bytes64 index) {
 template <int kLanes>
 EAGLE_INLINE typename Lanes<kLanes>::Word to_words(typename Lanes<kLanes>::Short bits) {
   using Word = typename Lanes<kLanes>::Word;
-#ifdef __x86_64__
+#ifdef EAGLE_X86_LEVELS
   if constexpr (kLanes > 4) {
     Word words;
     asm("vpmovzxwd %1, %0" : "=v"(words) : "vm"(bits));
@@ -107,7 +107,7 @@ EAGLE_INLINE typename Lanes<kLanes>::Word to_words(typename Lanes<kLanes>::Short
 template <int kLanes>
 EAGLE_INLINE typename Lanes<kLanes>::Float halves_to_floats(typename Lanes<kLanes>::Short bits) {
   using Float = typename Lanes<kLanes>::Float;
-#ifdef __x86_64__
+#ifdef EAGLE_X86_LEVELS
   if constexpr (kLanes > 4) {  // GCC would convert _Float16 vectors lane by lane
     Float value;
     asm("vcvtph2ps %1, %0" : "=v"(value) : "vm"(bits));
