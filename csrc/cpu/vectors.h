@@ -44,7 +44,8 @@ EAGLE_INLINE Float broadcast(float x, std::integer_sequence<int, i...>) {
   return __builtin_shufflevector(first, first, (i * 0)...);
 }
 
-// sum + a * b, in sum's register: of the forms of the instruction, GCC picks some that move sums to and fro.
+// sum + a * b, in sum's register: of the forms of the instruction, GCC picks some that move sums to and fro. Elsewhere
+// in one expression: Clang fuses no product with a sum of another function, and chains must round alike everywhere.
 template <int kLanes, class Float = typename Lanes<kLanes>::Float>
 EAGLE_INLINE Float multiply_add(Float sum, Float a, Float b) {
 #ifdef EAGLE_X86_LEVELS
